@@ -1,0 +1,127 @@
+"""The values that travel along the links of a graph. Importing this module loads no torch.
+
+Every value is frozen, and its tensors are never written to by whoever receives it. Tensors are float32 on the CPU
+unless a docstring says otherwise. Units and layouts follow the field's conventions:
+
+- a picture is (B, H, W, C) with values nominally in 0..1;
+- a mask is (B, H, W) in 0..1, where 1 means "change this";
+- a latent is (B, C, h, w) in *VAE space*: not multiplied by the family's scale factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .families import ClipSpec, ModelSpec, VaeSpec
+    from .memory import Weights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Image:
+    """Pictures of one size. `pixels`: float32 (B, H, W, C), C = 3 (RGB) or 4 (RGBA), nominally 0..1."""
+
+    pixels: Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Mask:
+    """Where to change a picture. `values`: float32 (B, H, W), 0 keeps and 1 changes."""
+
+    values: Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Latent:
+    """Encoded pictures, in VAE space.
+
+    samples: float32 (B, C, h, w).
+    noise_mask: float32 (B, 1, H, W) in pixel or latent resolution, 1 where sampling may change the latent, or None.
+    batch_index: which draw of the noise each item gets; None means 0..B-1.
+    """
+
+    samples: Tensor
+    noise_mask: Tensor | None = None
+    batch_index: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """The rectangle that a condition speaks of: in latent cells (`unit="latent"`) or as fractions of the latent's sides."""
+
+    height: float
+    width: float
+    y: float
+    x: float
+    unit: Literal["latent", "fraction"] = "latent"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSize:
+    """SDXL's size conditioning, in pixels. A field that is None defaults to 8 times the latent's side (target: to the size)."""
+
+    height: int | None = None
+    width: int | None = None
+    crop_y: int = 0
+    crop_x: int = 0
+    target_height: int | None = None
+    target_width: int | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Condition:
+    """One encoded prompt with everything that says where, when and how strongly it holds.
+
+    embedding: float32 (1, T, D), the text encoder's token states. pooled: float32 (1, P) or None.
+    mask: float32 (B, H, W) or None; `mask_bounds` limits the evaluation to the mask's bounding box.
+    start, end: the part of the sampling in which it holds, as fractions 0..1 of the schedule (0 is the noisiest).
+    concat_latent: (B, C, h, w) in VAE space, and concat_mask: (B, 1, H, W), extra channels for inpainting networks.
+    """
+
+    embedding: Tensor
+    pooled: Tensor | None = None
+    area: Area | None = None
+    strength: float = 1.0
+    mask: Tensor | None = None
+    mask_strength: float = 1.0
+    mask_bounds: bool = False
+    start: float = 0.0
+    end: float = 1.0
+    size: PictureSize = PictureSize()
+    concat_latent: Tensor | None = None
+    concat_mask: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Conditioning:
+    """Conditions that hold together; their predictions are averaged by weight."""
+
+    entries: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Model:
+    """A denoising network: what it is, and a handle on its weights, which are read when they are first needed."""
+
+    spec: ModelSpec
+    weights: Weights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Clip:
+    """The text encoders of a model. `layer`: which hidden layer to read, -1 the last; None is the family's own choice."""
+
+    spec: ClipSpec
+    weights: Weights
+    layer: int | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Vae:
+    """The autoencoder between pictures and latents."""
+
+    spec: VaeSpec
+    weights: Weights
