@@ -1,0 +1,376 @@
+"""What is known of each model family, as data: how to tell it, and what its parts mean.
+
+A family is a row of `FAMILIES`; recognising, building and sampling read the row, and no code asks for a family by name.
+Sizes are not in the rows: they are read from shapes, so any width and depth of a known layout is the same family.
+This module loads no torch and reads no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Prediction = Literal["eps", "v"]
+EncoderKey = Literal["clip_l", "clip_g", "clip_h"]
+TextLayout = Literal["transformers", "open_clip"]
+
+UNET_MARKERS: tuple[tuple[str, ...], ...] = (
+    ("input_blocks.0.0.weight",),
+    ("conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UNetSpec:
+    """A UNet's structure. Level 0 is the outermost, at full size; depths count transformer blocks, 0 is no attention.
+
+    depths_in[x][i] belongs to the i-th of res_blocks[x] blocks on the way down; depths_out[x][i] to the i-th of
+    res_blocks[x] + 1 blocks on the way up, in order of execution. depth_middle: None has no middle block, 0 has a lone
+    res block. heads[x]: attention heads at level x. vector_width: width of the vector conditioning (ADM), or None.
+    size_width: width of the sinusoid for each number of SDXL's size conditioning.
+    """
+
+    in_channels: int
+    out_channels: int
+    model_channels: int
+    channel_mult: tuple[int, ...]
+    res_blocks: tuple[int, ...]
+    depths_in: tuple[tuple[int, ...], ...]
+    depths_out: tuple[tuple[int, ...], ...]
+    depth_middle: int | None
+    heads: tuple[int, ...]
+    context_width: int
+    linear_projection: bool
+    vector_width: int | None = None
+    size_width: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LatentFormat:
+    """How a family's network sees a latent: model space = (z - shift) * scale, z in VAE space."""
+
+    channels: int
+    scale: float
+    shift: float = 0.0
+    downscale: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A denoising network and what its output means. `resolution`: the side in pixels it was trained at.
+
+    `zero_terminal_snr`: its noise schedule ends in pure noise (Lin et al. 2023, arXiv:2305.08891).
+    """
+
+    family: str
+    network: UNetSpec
+    latent: LatentFormat
+    prediction: Prediction
+    resolution: int
+    zero_terminal_snr: bool = False
+
+    @property
+    def inpaint(self) -> bool:
+        """Whether the network takes a mask and a masked picture as extra input channels."""
+        return self.network.in_channels > self.latent.channels
+
+    @property
+    def context_width(self) -> int:
+        """Width of the text embedding that the network attends to."""
+        return self.network.context_width
+
+    @property
+    def vector_width(self) -> int | None:
+        """Width of the pooled-and-size vector that the network takes, or None."""
+        return self.network.vector_width
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoderSpec:
+    """One CLIP text model, and how its family reads it.
+
+    default_layer: the hidden layer that makes the embedding, -1 the last. final_norm_on_hidden: whether that layer goes
+    through the final layer norm. pooled: what this encoder adds to the pooled vector: the end token's final state
+    ("state"), that state times the text projection ("projected"), or nothing (None). projection_width: columns of the
+    text projection, None where the file has none.
+    """
+
+    key: EncoderKey
+    width: int
+    layers: int
+    heads: int
+    intermediate: int
+    vocab: int
+    positions: int
+    activation: Literal["quick_gelu", "gelu"]
+    pad_id: int
+    default_layer: int
+    final_norm_on_hidden: bool
+    pooled: Literal["state", "projected"] | None
+    projection_width: int | None = None
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of what this encoder adds to the pooled vector."""
+        if self.pooled == "projected":
+            return self.projection_width or 0
+        return self.width if self.pooled == "state" else 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSpec:
+    """The text encoders of a model, in the order in which their features are joined."""
+
+    family: str
+    encoders: tuple[TextEncoderSpec, ...]
+
+    @property
+    def context_width(self) -> int:
+        """Width of the text embedding: the encoders' widths side by side."""
+        return sum(encoder.width for encoder in self.encoders)
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of the pooled vector, 0 where no encoder adds to it."""
+        return sum(encoder.pooled_width for encoder in self.encoders)
+
+
+@dataclass(frozen=True, slots=True)
+class VaeSpec:
+    """A KL autoencoder's structure. Scale and shift are the model's affair (`LatentFormat`): a VAE speaks VAE space.
+
+    channels: width of the outermost level; channel_mult: widths by level, as multiples; encoder_blocks: res blocks a
+    level on the way down (the decoder has one more); quant_convs: whether 1x1 convolutions sit at the bottleneck.
+    """
+
+    latent_channels: int
+    channels: int
+    channel_mult: tuple[int, ...]
+    encoder_blocks: int
+    quant_convs: bool = True
+    picture_channels: int = 3
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent cell, along a side."""
+        return 1 << (len(self.channel_mult) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class UNetPattern:
+    """The structure that tells one UNet family from another; widths say nothing. None: either will do.
+
+    linear_projection: the transformers' proj_in is a matrix (2-D) instead of a 1x1 convolution (4-D). vector: there is
+    a label_emb. outer_attention, inner_attention: the outermost and innermost levels attend.
+    """
+
+    linear_projection: bool | None = None
+    vector: bool | None = None
+    outer_attention: bool | None = None
+    inner_attention: bool | None = None
+    in_channels: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRule:
+    """How a file of a family shows what its network predicts; without evidence it is eps.
+
+    v_key, zero_snr_key: keys of the file whose presence means v, and zero terminal SNR. v_probe: a tensor of the last
+    output block whose standard deviation exceeds `v_threshold` in v networks; asked of 4-channel networks only.
+    """
+
+    v_key: str | None = None
+    zero_snr_key: str | None = None
+    v_probe: str | None = None
+    v_threshold: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoderLayout:
+    """Where a family keeps a text encoder: `prefix` in a single file, `folder` in a diffusers folder.
+
+    The other fields are those of `TextEncoderSpec` that shapes do not tell.
+    """
+
+    key: EncoderKey
+    prefixes: tuple[str, ...]
+    folder: str
+    layout: TextLayout
+    activation: Literal["quick_gelu", "gelu"]
+    pad_id: int
+    default_layer: int
+    final_norm_on_hidden: bool
+    pooled: Literal["state", "projected"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One row of the table; the first row that fits a file is its family.
+
+    markers: keys below the network's prefix that such a file has, each tuple an alternative. file_markers: keys it has
+    at the top. head_count or head_width tells the attention heads, which shapes do not. `supported` is False for a
+    family that is recognised, so that its user gets a clear answer, but that can't be run yet.
+    """
+
+    name: str
+    title: str
+    markers: tuple[tuple[str, ...], ...] = UNET_MARKERS
+    file_markers: tuple[str, ...] = ()
+    unet: UNetPattern | None = None
+    latent: LatentFormat | None = None
+    prediction: PredictionRule = PredictionRule()
+    head_count: int | None = None
+    head_width: int | None = 64
+    resolution: int = 512
+    text: tuple[TextEncoderLayout, ...] = ()
+    supported: bool = False
+
+
+SD_LATENT = LatentFormat(channels=4, scale=0.18215)  # LDM configs, scale_factor: latents to about unit std
+SDXL_LATENT = LatentFormat(channels=4, scale=0.13025)  # SDXL base config, scale_factor
+
+EOS = 49407  # CLIP's end token: CLIP-L also pads with it, OpenCLIP's models pad with 0
+BASE_OR_INPAINT = frozenset({4, 9})  # latent; latent + mask + masked latent
+INSTRUCT = frozenset({8})  # latent + latent of the picture to edit
+
+_SD1_TEXT = TextEncoderLayout(
+    key="clip_l",
+    prefixes=("cond_stage_model.transformer.",),
+    folder="text_encoder",
+    layout="transformers",
+    activation="quick_gelu",
+    pad_id=EOS,
+    default_layer=-1,
+    final_norm_on_hidden=True,
+    pooled="state",
+)
+_SD2_TEXT = TextEncoderLayout(
+    key="clip_h",
+    prefixes=("cond_stage_model.model.", "conditioner.embedders.0.model."),
+    folder="text_encoder",
+    layout="open_clip",
+    activation="gelu",
+    pad_id=0,
+    default_layer=-2,
+    final_norm_on_hidden=True,
+    pooled="projected",
+)
+_SDXL_TEXT_L = TextEncoderLayout(
+    key="clip_l",
+    prefixes=("conditioner.embedders.0.transformer.",),
+    folder="text_encoder",
+    layout="transformers",
+    activation="quick_gelu",
+    pad_id=EOS,
+    default_layer=-2,
+    final_norm_on_hidden=False,
+    pooled=None,
+)
+_SDXL_TEXT_G = TextEncoderLayout(
+    key="clip_g",
+    prefixes=("conditioner.embedders.1.model.",),
+    folder="text_encoder_2",
+    layout="open_clip",
+    activation="gelu",
+    pad_id=0,
+    default_layer=-2,
+    final_norm_on_hidden=False,
+    pooled="projected",
+)
+
+_SDXL_PREDICTION = PredictionRule(v_key="v_pred", zero_snr_key="ztsnr")
+_SDXL = UNetPattern(linear_projection=True, vector=True, outer_attention=False, inner_attention=True)
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="sd1-instruct",
+        title="Stable Diffusion 1.x InstructPix2Pix",
+        unet=UNetPattern(linear_projection=False, vector=False, in_channels=INSTRUCT),
+    ),
+    Family(
+        name="sd1",
+        title="Stable Diffusion 1.x",
+        unet=UNetPattern(linear_projection=False, vector=False, in_channels=BASE_OR_INPAINT),
+        latent=SD_LATENT,
+        head_count=8,
+        head_width=None,
+        text=(_SD1_TEXT,),
+        supported=True,
+    ),
+    Family(
+        name="sd2-depth",
+        title="Stable Diffusion 2 depth",
+        unet=UNetPattern(linear_projection=True, vector=False, in_channels=frozenset({5})),
+    ),
+    Family(
+        name="sd-x4-upscaler",
+        title="Stable Diffusion x4 upscaler",
+        unet=UNetPattern(linear_projection=True, vector=False, in_channels=frozenset({7})),
+    ),
+    Family(
+        name="sd2",
+        title="Stable Diffusion 2.x",
+        unet=UNetPattern(linear_projection=True, vector=False, in_channels=BASE_OR_INPAINT),
+        latent=SD_LATENT,
+        prediction=PredictionRule(v_probe="1.transformer_blocks.0.norm1.bias", v_threshold=0.09),
+        text=(_SD2_TEXT,),
+        supported=True,
+    ),
+    Family(
+        name="sd2-unclip",
+        title="Stable Diffusion 2.1 unCLIP",
+        unet=UNetPattern(linear_projection=True, vector=True, outer_attention=True),
+    ),
+    Family(
+        name="sdxl-instruct",
+        title="Stable Diffusion XL InstructPix2Pix",
+        unet=UNetPattern(
+            linear_projection=True, vector=True, outer_attention=False, inner_attention=True, in_channels=INSTRUCT
+        ),
+    ),
+    Family(name="playground-2.5", title="Playground 2.5", file_markers=("edm_mean", "edm_std"), unet=_SDXL),
+    Family(
+        name="sdxl-edm",
+        title="Stable Diffusion XL with EDM v-prediction",
+        file_markers=("edm_vpred.sigma_max",),
+        unet=_SDXL,
+    ),
+    Family(
+        name="sdxl",
+        title="Stable Diffusion XL",
+        unet=UNetPattern(
+            linear_projection=True,
+            vector=True,
+            outer_attention=False,
+            inner_attention=True,
+            in_channels=BASE_OR_INPAINT,
+        ),
+        latent=SDXL_LATENT,
+        prediction=_SDXL_PREDICTION,
+        resolution=1024,
+        text=(_SDXL_TEXT_L, _SDXL_TEXT_G),
+        supported=True,
+    ),
+    Family(
+        name="sdxl-refiner",
+        title="Stable Diffusion XL refiner",
+        unet=UNetPattern(linear_projection=True, vector=True, outer_attention=False, inner_attention=False),
+    ),
+    Family(
+        name="sd3",
+        title="Stable Diffusion 3",
+        markers=(
+            ("joint_blocks.0.context_block.attn.qkv.weight",),
+            ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"),
+        ),
+    ),
+    Family(
+        name="flux",
+        title="FLUX.1",
+        markers=(
+            ("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"),
+            ("transformer_blocks.0.attn.add_q_proj.weight", "x_embedder.weight"),
+        ),
+    ),
+    Family(name="flux2", title="FLUX.2", markers=(("double_stream_modulation_img.lin.weight",),)),
+)

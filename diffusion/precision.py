@@ -1,0 +1,94 @@
+"""In which number formats the networks run: the one place that decides it.
+
+`exact` is float32 on every device with the order of operations that results are compared in; `auto` is the fastest
+choice that a person would not tell from it. Nothing here changes torch's global settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "exact"]
+
+
+@dataclass(frozen=True, slots=True)
+class NumericPolicy:
+    """The formats of one device. `unet`, `vae`, `text`: what the weights are kept and computed in.
+
+    text_rounding: a format that text encoder weights pass through on their way, or None. attention: "sdpa" is torch's
+    scaled_dot_product_attention, "exact" the written-out order of operations of `attention`.
+    """
+
+    precision: Precision
+    device: torch.device
+    unet: torch.dtype
+    vae: torch.dtype
+    text: torch.dtype
+    text_rounding: torch.dtype | None
+    memory_format: torch.memory_format
+    attention: Literal["sdpa", "exact"]
+
+    @property
+    def cache_token(self) -> str:
+        """What tells two policies apart that may give other pixels, for cache keys: "auto/cpu/bfloat16"."""
+        if self.precision == "exact":
+            return f"exact/{self.device.type}"
+        return f"auto/{self.device.type}/{str(self.unet).removeprefix('torch.')}"
+
+
+def resolve(precision: Precision, device: torch.device | str = "cpu") -> NumericPolicy:
+    """Returns the policy for a device.
+
+    exact keeps text encoder weights rounded to float16 and computes in float32, as ComfyUI 0.8.0 does on a CPU
+    (behaviour).
+    """
+    device = torch.device(device)
+    if precision == "exact":
+        return NumericPolicy(
+            precision="exact",
+            device=device,
+            unet=torch.float32,
+            vae=torch.float32,
+            text=torch.float32,
+            text_rounding=torch.float16,
+            memory_format=torch.contiguous_format,
+            attention="exact",
+        )
+    unet, vae, text = _auto_formats(device)
+    return NumericPolicy(
+        precision="auto",
+        device=device,
+        unet=unet,
+        vae=vae,
+        text=text,
+        text_rounding=None,
+        memory_format=torch.channels_last,
+        attention="sdpa",
+    )
+
+
+def _auto_formats(device: torch.device) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+    """Returns the formats of UNet, VAE and text encoders.
+
+    On CUDA the VAE never runs in float16: SDXL's overflows there. Text encoders are small, so on a CPU they stay exact.
+    """
+    if device.type == "cuda":
+        wide = torch.cuda.get_device_capability(device)[0] >= 8  # Ampere, the first with bfloat16
+        return torch.float16, torch.bfloat16 if wide else torch.float32, torch.float16
+    if device.type == "cpu" and cpu_multiplies_bfloat16():
+        return torch.bfloat16, torch.bfloat16, torch.float32
+    return torch.float32, torch.float32, torch.float32
+
+
+def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Returns whether this CPU has AMX or AVX512-BF16; without either, bfloat16 is slower than float32."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    return "amx_bf16" in flags or "avx512_bf16" in flags
