@@ -12,7 +12,6 @@ from typing import Literal
 
 Prediction = Literal["eps", "v"]
 EncoderKey = Literal["clip_l", "clip_g", "clip_h"]
-TextLayout = Literal["transformers", "open_clip"]
 
 UNET_MARKERS: tuple[tuple[str, ...], ...] = (
     ("input_blocks.0.0.weight",),
@@ -176,7 +175,7 @@ class PredictionRule:
     """How a file of a family shows what its network predicts; without evidence it is eps.
 
     v_key, zero_snr_key: keys of the file whose presence means v, and zero terminal SNR. v_probe: a tensor of the last
-    output block whose standard deviation exceeds `v_threshold` in v networks; asked of 4-channel networks only.
+    spatial transformer whose standard deviation exceeds `v_threshold` in v networks; asked of 4-channel networks only.
     """
 
     v_key: str | None = None
@@ -195,7 +194,6 @@ class TextEncoderLayout:
     key: EncoderKey
     prefixes: tuple[str, ...]
     folder: str
-    layout: TextLayout
     activation: Literal["quick_gelu", "gelu"]
     pad_id: int
     default_layer: int
@@ -237,7 +235,6 @@ _SD1_TEXT = TextEncoderLayout(
     key="clip_l",
     prefixes=("cond_stage_model.transformer.",),
     folder="text_encoder",
-    layout="transformers",
     activation="quick_gelu",
     pad_id=EOS,
     default_layer=-1,
@@ -248,7 +245,6 @@ _SD2_TEXT = TextEncoderLayout(
     key="clip_h",
     prefixes=("cond_stage_model.model.", "conditioner.embedders.0.model."),
     folder="text_encoder",
-    layout="open_clip",
     activation="gelu",
     pad_id=0,
     default_layer=-2,
@@ -259,7 +255,6 @@ _SDXL_TEXT_L = TextEncoderLayout(
     key="clip_l",
     prefixes=("conditioner.embedders.0.transformer.",),
     folder="text_encoder",
-    layout="transformers",
     activation="quick_gelu",
     pad_id=EOS,
     default_layer=-2,
@@ -270,7 +265,6 @@ _SDXL_TEXT_G = TextEncoderLayout(
     key="clip_g",
     prefixes=("conditioner.embedders.1.model.",),
     folder="text_encoder_2",
-    layout="open_clip",
     activation="gelu",
     pad_id=0,
     default_layer=-2,
@@ -312,7 +306,7 @@ FAMILIES: tuple[Family, ...] = (
         title="Stable Diffusion 2.x",
         unet=UNetPattern(linear_projection=True, vector=False, in_channels=BASE_OR_INPAINT),
         latent=SD_LATENT,
-        prediction=PredictionRule(v_probe="1.transformer_blocks.0.norm1.bias", v_threshold=0.09),
+        prediction=PredictionRule(v_probe="transformer_blocks.0.norm1.bias", v_threshold=0.09),
         text=(_SD2_TEXT,),
         supported=True,
     ),

@@ -155,7 +155,7 @@ class WeightMemory:
             self._changed.wait()
 
     def _evict_until(self, allowed: int) -> bool:
-        """Lets go of unused networks, least recently used first, until `allowed` bytes stay. Returns whether they do."""
+        """Lets go of unused networks, longest unused first, until `allowed` bytes stay; returns whether they do."""
         for source in [source for source, resident in self._residents.items() if not resident.users]:
             if self._resident_bytes() <= allowed:
                 break

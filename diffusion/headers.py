@@ -1,0 +1,202 @@
+"""The header of a safetensors file, read in milliseconds and trusted in nothing.
+
+Only the header is read, never the weights (but for single small tensors, on demand). Whatever is wrong with a file is
+a `HeaderError` that says what was found and what to do; a header that passes has tensors that fill the file exactly.
+This module loads no torch, and no pickle is ever opened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors library
+SMALL_TENSOR = 1_000_000  # values; what `read_floats` agrees to read
+
+DTYPE_BITS: Mapping[str, int] = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+_CONVERT = (
+    "Pickles can run code and are never loaded. Where you trust the file, convert it with\n"
+    '  python -c "import sys, torch; from safetensors.torch import save_file; '
+    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+    "save_file({k: v.clone() for k, v in d.items() if hasattr(v, 'clone')}, sys.argv[2])\" "
+    "{name} {stem}.safetensors"
+)
+_AGAIN = "Download it again: the page it came from may ask for a login or an accepted licence."
+
+
+class HeaderError(ValueError):
+    """A weight file that can't be used: which file, what was found, what was expected, what to do."""
+
+    def __init__(self, path: Path, found: str, *, expected: str = "a safetensors file", cure: str) -> None:
+        super().__init__(f"{path}: found {found}, expected {expected}. {cure}")
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a file: safetensors' name of its number format, its shape, and its bytes behind `data_start`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def numel(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Header:
+    """What a safetensors file holds. `data_start` and `file_size` are in bytes."""
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    data_start: int
+    file_size: int
+
+
+def read_header(path: Path | str) -> Header:
+    """Reads the header of a safetensors file and checks all of it. Raises HeaderError, or OSError for no such file."""
+    path = Path(path)
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(64)
+        length = _header_length(path, head, size)
+        file.seek(8)
+        text = file.read(length)
+    entries = parse_json_object(path, text)
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _broken(path, "__metadata__ that is not an object of strings")
+    tensors = {key: _tensor(path, key, entry) for key, entry in entries.items()}
+    _check_layout(path, tensors, data_bytes=size - 8 - length)
+    return Header(path=path, tensors=tensors, metadata=metadata, data_start=8 + length, file_size=size)
+
+
+def read_floats(header: Header, key: str) -> array[float]:
+    """Returns the values of one small tensor of floats, row by row, straight from the file. Raises HeaderError."""
+    info = header.tensors[key]
+    if info.dtype not in {"F64", "F32", "F16", "BF16"} or info.numel > SMALL_TENSOR:
+        found = f"{key!r} with {info.numel} values of {info.dtype}"
+        raise HeaderError(
+            header.path, found, expected="a small tensor of floats", cure="The file is unusual; check it."
+        )
+    with header.path.open("rb") as file:
+        file.seek(header.data_start + info.begin)
+        data = file.read(info.end - info.begin)
+    if info.dtype == "BF16":  # the upper half of a float32
+        data = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
+    code = {"F64": "d", "F32": "f", "F16": "e", "BF16": "f"}[info.dtype]
+    return array("d", struct.unpack(f"<{info.numel}{code}", data))
+
+
+def parse_json_object(path: Path, text: bytes) -> dict[str, Any]:
+    """Returns the object that a JSON text holds; duplicate keys and bottomless nesting are a HeaderError."""
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+    except RecursionError:
+        raise _broken(path, "JSON that is nested too deeply") from None
+    except ValueError as error:
+        raise _broken(path, f"bad JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise _broken(path, f"JSON whose top is a {type(value).__name__}, not an object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return members
+
+
+def _broken(path: Path, found: str) -> HeaderError:
+    return HeaderError(path, found, expected="a sound safetensors header", cure="The file is damaged; get it again.")
+
+
+def _header_length(path: Path, head: bytes, size: int) -> int:
+    """Returns the header's bytes, or says what the file is instead."""
+    length = int.from_bytes(head[:8], "little")
+    if len(head) > 8 and head[8:9] == b"{" and length <= min(HEADER_LIMIT, size - 8):
+        return length
+    _refuse_other_formats(path, head, size)
+    if size < 10:
+        raise HeaderError(path, f"{size} bytes, too few for any weights", cure=_AGAIN)
+    if length > HEADER_LIMIT:
+        raise HeaderError(path, f"a header length of {length} bytes (at most {HEADER_LIMIT} are read)", cure=_AGAIN)
+    if length > size - 8:
+        found = f"a header of {length} bytes in a file of {size}: {length + 8 - size} bytes and all weights are missing"
+        raise HeaderError(path, found, cure=_AGAIN)
+    raise HeaderError(path, f"a header that begins with {head[8:12]!r}, not with '{{'", cure=_AGAIN)
+
+
+def _refuse_other_formats(path: Path, head: bytes, size: int) -> None:
+    """Raises HeaderError if the first bytes are those of another kind of file."""
+    convert = _CONVERT.replace("{name}", path.name).replace("{stem}", path.stem)
+    gguf = "GGUF files are not supported yet; use the safetensors file of the same model."
+    pointer = "Fetch the file itself with `git lfs pull`."
+    page = head.lstrip().lower()
+    kinds = (
+        (size == 0, "an empty file", _AGAIN),
+        (head.startswith(b"PK\x03\x04"), "a zip archive: a pickled PyTorch checkpoint", convert),
+        (head[:1] == b"\x80" and head[1:2] in {b"\2", b"\3", b"\4", b"\5"}, "a pickled PyTorch checkpoint", convert),
+        (head.startswith(b"GGUF"), "a GGUF file", gguf),
+        (head.startswith(b"version https://git-lfs"), "a Git LFS pointer, not the file it stands for", pointer),
+        (page.startswith((b"<!doctype", b"<html", b"<?xml")), "a web page", _AGAIN),
+    )
+    for matches, found, cure in kinds:
+        if matches:
+            raise HeaderError(path, found, cure=cure)
+
+
+def _tensor(path: Path, key: str, entry: object) -> TensorInfo:
+    """Returns one entry of the header, once its shape, number format and offsets agree."""
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise _broken(path, f"{key!r} without dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+        known = f"one of {', '.join(DTYPE_BITS)}"
+        raise HeaderError(path, f"{key!r} in the format {dtype!r}", expected=known, cure="Convert it to a known one.")
+    if not _are_counts(shape):
+        raise _broken(path, f"{key!r} with the shape {shape!r}")
+    if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise _broken(path, f"{key!r} with the offsets {offsets!r}")
+    begin, end = offsets
+    needed = math.prod(shape) * DTYPE_BITS[dtype] // 8
+    if needed != end - begin:
+        raise _broken(path, f"{key!r} of {dtype} {shape}, which is {needed} bytes, in {end - begin} bytes")
+    return TensorInfo(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
+
+
+def _are_counts(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_bytes: int) -> None:
+    """Checks that the tensors follow each other without gap or overlap and end where the file ends."""
+    end = 0
+    for key, info in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if info.begin != end:
+            flaw = "overlaps the tensor before it" if info.begin < end else "leaves a gap before it"
+            raise _broken(path, f"{key!r} at byte {info.begin}, which {flaw} (that ends at {end})")
+        end = info.end
+    if end > data_bytes:
+        found = f"{data_bytes} bytes of weights where the header names {end}: {end - data_bytes} bytes are missing"
+        raise HeaderError(path, found, expected="the whole file", cure="The download was cut short; download it again.")
+    if end < data_bytes:
+        raise _broken(path, f"{data_bytes - end} bytes behind the last tensor that belong to none")

@@ -1,0 +1,214 @@
+"""The structure of a network, read from the names and shapes of its tensors.
+
+Both layouts of a UNet and of a VAE (LDM's and diffusers'), and of a CLIP text model (OpenCLIP's and transformers'), give
+the same spec. Nothing here knows families, reads files or loads torch; `shapes` are keys without any prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count, islice, repeat, takewhile
+
+from .families import TextEncoderLayout, TextEncoderSpec, UNetSpec, VaeSpec
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+HEAD_WIDTH = 64  # of every CLIP text model in use
+
+
+class StructureError(ValueError):
+    """The tensors do not make up a network of the layout that their names promise."""
+
+
+def read_unet(shapes: Shapes) -> UNetSpec:
+    """Returns a UNet's structure but for its attention heads, which shapes do not tell. Raises StructureError."""
+    names = _ldm_unet(shapes) if "input_blocks.0.0.weight" in shapes else _diffusers_unet(shapes)
+    attentions = [block.attention for level in names.down for block in level]
+    attention = next((name for name in [*attentions, names.middle] if _depth(shapes, name)), None)
+    if attention is None:
+        raise StructureError("the UNet has no level with cross-attention")
+    model_channels, in_channels = _shape(shapes, names.conv_in, 4)[:2]
+    widths = [_shape(shapes, level[-1].conv, 4)[0] for level in names.down]
+    vector = shapes.get(names.vector)
+    return UNetSpec(
+        in_channels=in_channels,
+        out_channels=_shape(shapes, names.conv_out, 4)[0],
+        model_channels=model_channels,
+        channel_mult=tuple(width // model_channels for width in widths),
+        res_blocks=tuple(len(level) for level in names.down),
+        depths_in=tuple(tuple(_depth(shapes, block.attention) for block in level) for level in names.down),
+        depths_out=tuple(tuple(_depth(shapes, block.attention) for block in level) for level in names.up),
+        depth_middle=_depth(shapes, names.middle) if names.has_middle else None,
+        heads=(),
+        context_width=_shape(shapes, f"{attention}.transformer_blocks.0.attn2.to_k.weight", 2)[1],
+        linear_projection=len(_shape(shapes, f"{attention}.proj_in.weight")) == 2,
+        vector_width=vector[1] if vector else None,
+    )
+
+
+def with_heads(spec: UNetSpec, *, head_count: int | None, head_width: int | None) -> UNetSpec:
+    """Returns the spec with the attention heads of each level: a fixed number, or of a fixed width."""
+    widths = [spec.model_channels * mult for mult in spec.channel_mult]
+    if head_count is not None:
+        return replace(spec, heads=(head_count,) * len(widths))
+    assert head_width is not None, "a supported family names its heads"
+    return replace(spec, heads=tuple(max(1, width // head_width) for width in widths))
+
+
+def last_attention(shapes: Shapes) -> str:
+    """Returns the prefix of the last spatial transformer that a UNet executes."""
+    names = _ldm_unet(shapes) if "input_blocks.0.0.weight" in shapes else _diffusers_unet(shapes)
+    attentions = [block.attention for level in names.up for block in level if _depth(shapes, block.attention)]
+    return attentions[-1] if attentions else names.middle
+
+
+def read_vae(shapes: Shapes) -> VaeSpec:
+    """Returns a KL autoencoder's structure. Raises StructureError."""
+    levels = next((grid for block in _VAE_BLOCKS if (grid := _grid(shapes, block))), [])
+    if not levels or len({len(level) for level in levels}) != 1:
+        raise StructureError(
+            f"the encoder's levels have {[len(level) for level in levels]} res blocks, not all the same"
+        )
+    channels, picture_channels = _shape(shapes, "encoder.conv_in.weight", 4)[:2]
+    return VaeSpec(
+        latent_channels=_shape(shapes, "decoder.conv_in.weight", 4)[1],
+        channels=channels,
+        channel_mult=tuple(_shape(shapes, level[-1], 4)[0] // channels for level in levels),
+        encoder_blocks=len(levels[0]),
+        quant_convs="quant_conv.weight" in shapes,
+        picture_channels=picture_channels,
+    )
+
+
+def read_text_encoder(shapes: Shapes, layout: TextEncoderLayout) -> TextEncoderSpec:
+    """Returns a CLIP text model's structure; what shapes do not tell is the family's. Raises StructureError."""
+    names = next((names for names in TEXT_NAMES if names.tokens in shapes), None)
+    if names is None:
+        raise StructureError(f"{layout.key} has no token embedding")
+    vocab, width = _shape(shapes, names.tokens, 2)
+    layers = sum(1 for _ in takewhile(shapes.__contains__, map(names.fc1.format, count())))
+    if not layers:
+        raise StructureError(f"{layout.key} has no layers")
+    projection = next((shapes[name] for name in ("text_projection.weight", "text_projection") if name in shapes), None)
+    transposed = "text_projection.weight" in shapes  # a Linear's weight is (out, in); OpenCLIP's matrix is (in, out)
+    return TextEncoderSpec(
+        key=layout.key,
+        width=width,
+        layers=layers,
+        heads=max(1, width // HEAD_WIDTH),
+        intermediate=_shape(shapes, names.fc1.format(0), 2)[0],
+        vocab=vocab,
+        positions=_shape(shapes, names.positions, 2)[0],
+        activation=layout.activation,
+        pad_id=layout.pad_id,
+        default_layer=layout.default_layer,
+        final_norm_on_hidden=layout.final_norm_on_hidden,
+        pooled=layout.pooled,
+        projection_width=None if projection is None else projection[0 if transposed else 1],
+    )
+
+
+_VAE_BLOCKS = ("encoder.down.{}.block.{}.conv1.weight", "encoder.down_blocks.{}.resnets.{}.conv1.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class TextNames:
+    """The names by which a layout of CLIP's text model is told; `fc1` has a place for the layer."""
+
+    tokens: str
+    positions: str
+    fc1: str
+
+
+_TRANSFORMERS = TextNames(
+    tokens="embeddings.token_embedding.weight",
+    positions="embeddings.position_embedding.weight",
+    fc1="encoder.layers.{}.mlp.fc1.weight",
+)
+TEXT_NAMES = (
+    TextNames(*(f"text_model.{name}" for name in (_TRANSFORMERS.tokens, _TRANSFORMERS.positions, _TRANSFORMERS.fc1))),
+    _TRANSFORMERS,
+    TextNames("token_embedding.weight", "positional_embedding", "transformer.resblocks.{}.mlp.c_fc.weight"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One res block: the key of its first convolution's weight, and where its attention would be."""
+
+    conv: str
+    attention: str
+
+
+@dataclass(frozen=True, slots=True)
+class _UNetNames:
+    conv_in: str
+    conv_out: str
+    vector: str
+    down: list[list[_Block]]  # by level, outermost first
+    up: list[list[_Block]]  # by level, innermost first: in order of execution
+    middle: str
+    has_middle: bool
+
+
+def _ldm_unet(shapes: Shapes) -> _UNetNames:
+    down: list[list[_Block]] = [[]]
+    for n in count(1):
+        if f"input_blocks.{n}.0.op.weight" in shapes:
+            down.append([])
+        elif (conv := f"input_blocks.{n}.0.in_layers.2.weight") in shapes:
+            down[-1].append(_Block(conv, f"input_blocks.{n}.1"))
+        else:
+            break
+    blocks = (_Block(f"output_blocks.{m}.0.in_layers.2.weight", f"output_blocks.{m}.1") for m in count())
+    return _UNetNames(
+        conv_in="input_blocks.0.0.weight",
+        conv_out="out.2.weight",
+        vector="label_emb.0.0.weight",
+        down=down,
+        up=[list(islice(blocks, len(level) + 1)) for level in reversed(down)],
+        middle="middle_block.1",
+        has_middle="middle_block.0.in_layers.2.weight" in shapes,
+    )
+
+
+def _diffusers_unet(shapes: Shapes) -> _UNetNames:
+    def blocks(side: str) -> list[list[_Block]]:
+        grid = _grid(shapes, side + "_blocks.{}.resnets.{}.conv1.weight")
+        return [
+            [_Block(conv, f"{side}_blocks.{x}.attentions.{i}") for i, conv in enumerate(level)]
+            for x, level in enumerate(grid)
+        ]
+
+    vectors = ("add_embedding.linear_1.weight", "class_embedding.linear_1.weight")
+    return _UNetNames(
+        conv_in="conv_in.weight",
+        conv_out="conv_out.weight",
+        vector=next((name for name in vectors if name in shapes), vectors[0]),
+        down=blocks("down"),
+        up=blocks("up"),
+        middle="mid_block.attentions.0",
+        has_middle="mid_block.resnets.0.conv1.weight" in shapes,
+    )
+
+
+def _grid(shapes: Shapes, template: str) -> list[list[str]]:
+    """Returns the names that are present when the template counts levels, then the blocks of a level, from zero."""
+    levels = (list(takewhile(shapes.__contains__, map(template.format, repeat(x), count()))) for x in count())
+    return list(takewhile(bool, levels))
+
+
+def _depth(shapes: Shapes, attention: str) -> int:
+    """Returns how many transformer blocks a spatial transformer has, 0 for none."""
+    template = attention + ".transformer_blocks.{}.attn1.to_q.weight"
+    return sum(1 for _ in takewhile(shapes.__contains__, map(template.format, count())))
+
+
+def _shape(shapes: Shapes, key: str, dimensions: int | None = None) -> tuple[int, ...]:
+    if key not in shapes:
+        raise StructureError(f"{key!r} is missing")
+    shape = shapes[key]
+    if dimensions is not None and len(shape) != dimensions:
+        raise StructureError(f"{key!r} has the shape {list(shape)}, not {dimensions} dimensions")
+    return shape
