@@ -1,0 +1,89 @@
+"""Graph: a checked workflow. Immutable, in topological order, with every reference resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .facts import OutputFacts
+from .node import Node
+from .problems import Place, Problem
+
+if TYPE_CHECKING:
+    import networkx
+
+
+class Link(NamedTuple):
+    """An output port of a node."""
+
+    node: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{self.node}.{self.port}"
+
+
+Links = Link | tuple[Link, ...] | Mapping[str, Link]
+"""What an input is linked to: one port, several in order, or several by name."""
+
+
+def each_link(links: Links) -> Iterator[Link]:
+    """Yields the links of one input, in order."""
+    if isinstance(links, Link):
+        yield links
+    elif isinstance(links, tuple):
+        yield from links
+    else:
+        yield from links.values()
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """One node: its class, its literals (defaults filled in), the files it reads, and its links."""
+
+    id: str
+    cls: type[Node]
+    literals: Mapping[str, Any]
+    files: Mapping[str, Path]
+    links: Mapping[str, Links]
+    facts: OutputFacts = field(default_factory=dict)
+    place: Place = Place()
+
+    def sources(self) -> Iterator[Link]:
+        """Yields every port that the node reads, in the order of its inputs."""
+        for links in self.links.values():
+            if isinstance(links, Link):
+                yield links
+            else:
+                yield from each_link(links)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Nodes in topological order, the outputs that the document names, and the values of its parameters."""
+
+    name: str
+    file: Path | None
+    nodes: Mapping[str, GraphNode]
+    outputs: Mapping[str, Link | tuple[Link, ...]]
+    params: Mapping[str, Any]
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The nodes that a run is for: those of the outputs, and those with an effect, in topological order."""
+        wanted = {link.node for links in self.outputs.values() for link in each_link(links)}
+        return tuple(id for id, node in self.nodes.items() if id in wanted or node.cls.spec.effect)
+
+    def as_networkx(self) -> networkx.MultiDiGraph[str]:
+        """Returns the graph for networkx: a node carries its GraphNode as `node`, an edge `port` and `input`."""
+        import networkx
+
+        graph: networkx.MultiDiGraph[str] = networkx.MultiDiGraph()
+        graph.add_nodes_from((id, {"node": node}) for id, node in self.nodes.items())
+        for id, node in self.nodes.items():
+            for name, links in node.links.items():
+                graph.add_edges_from((link.node, id, {"port": link.port, "input": name}) for link in each_link(links))
+        return graph

@@ -1,0 +1,202 @@
+"""A document: what a workflow file says, before anyone asks whether it makes sense.
+
+Reading checks the outer shape (keys, names, kinds) and notes every problem; whether nodes exist and links fit is `build`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import InvalidWorkflow
+from .params import Param, read_params
+from .problems import Place, Problem, Problems, near_name, shown
+from .references import NAME, PARAMS
+from .source import Limits, key_mark, read_tree, value_mark
+
+VERSION = 1
+"""The version of the language that this package reads; a document states it as `latentgraph: 1`."""
+
+NODE_KEYS = ("type", "foreach")
+"""Keys of a node that are not inputs."""
+
+_KEYS = ("latentgraph", "name", "description", "params", "nodes", "outputs")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDeclaration:
+    """One node as written: its type, its raw inputs, and the tree that knows where they stand."""
+
+    id: str
+    type: str
+    inputs: Mapping[str, Any]
+    foreach: Mapping[str, Any] | None
+    tree: Mapping[str, Any]
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A workflow as written. `problems` holds what reading found wrong; a document with errors can't be built."""
+
+    file: Path | None
+    name: str
+    description: str
+    params: Mapping[str, Param]
+    nodes: Mapping[str, NodeDeclaration]
+    outputs: Mapping[str, Any]
+    tree: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def label(self) -> str | None:
+        """The file name for messages, as it was given."""
+        return str(self.file) if self.file else None
+
+    def place(self, mark: Any) -> Place:
+        """Returns a place in this document."""
+        return Place(self.label, mark)
+
+
+def load_document(path: Path | str, limits: Limits = Limits()) -> Document:  # noqa: B008 - frozen
+    """Returns the document in a YAML or JSON file (told by its name). Raises InvalidWorkflow if it can't be read at all."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(limits.bytes + 1)
+    except OSError as error:
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        problem = Problem(
+            "file-not-found", f"can't read the document: {reason}.", Place(str(path)), near=near_name(path.name, siblings)
+        )
+        raise InvalidWorkflow([problem]) from None
+    return parse_document(data, syntax="json" if path.suffix.lower() == ".json" else "yaml", file=path, limits=limits)
+
+
+def parse_document(
+    text: str | bytes,
+    *,
+    syntax: Literal["yaml", "json"] = "yaml",
+    file: Path | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> Document:
+    """Returns the document in a text. Raises InvalidWorkflow if the text can't be read at all."""
+    problems = Problems()
+    tree = read_tree(text, syntax=syntax, file=str(file) if file else None, problems=problems, limits=limits)
+    return document_from_tree(tree, file=file, problems=problems, limits=limits)
+
+
+def document_from_tree(
+    tree: Any,
+    *,
+    file: Path | None = None,
+    problems: Problems | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> Document:
+    """Returns the document that a tree of maps and lists holds."""
+    problems = Problems() if problems is None else problems
+    reader = _Reader(str(file) if file else None, problems)
+    if not isinstance(tree, dict):
+        found = "nothing" if tree is None else shown(tree)
+        problems.add("wrong-type", f"a document is a map with 'latentgraph: {VERSION}' and 'nodes'; found {found}.", reader.at())
+        tree = {}
+    else:
+        reader.check_version(tree)
+    reader.check_keys(tree, _KEYS, "the document")
+    params = read_params(reader.named_map(tree, "params", "parameter"), reader.file, problems)
+    declared = reader.named_map(tree, "nodes", "node", needed=True)
+    if len(declared) > limits.nodes:
+        message = f"the document has {len(declared):,} nodes; at most {limits.nodes:,} are read."
+        raise InvalidWorkflow([Problem("limit-nodes", message, reader.at(tree, "nodes"))])
+    nodes = {name: node for name in declared if (node := reader.node(declared, name)) is not None}
+    outputs = reader.named_map(tree, "outputs", "output")
+    return Document(
+        file,
+        reader.text(tree, "name") or (file.stem if file else "workflow"),
+        reader.text(tree, "description"),
+        params,
+        nodes,
+        outputs,
+        tree,
+        tuple(problems),
+    )
+
+
+class _Reader:
+    """Reads the parts of a document and notes what is wrong with them."""
+
+    def __init__(self, file: str | None, problems: Problems) -> None:
+        self.file, self.problems = file, problems
+
+    def at(self, container: object = None, key: str = "") -> Place:
+        return Place(self.file, value_mark(container, key))
+
+    def check_version(self, tree: Mapping[str, Any]) -> None:
+        found = tree.get("latentgraph")
+        if found == VERSION and not isinstance(found, bool):
+            return
+        if "latentgraph" not in tree:
+            message = f"the document does not state its version; begin it with 'latentgraph: {VERSION}'."
+        else:
+            message = f"the document has version {shown(found)}; this package reads version {VERSION}."
+        self.problems.add("wrong-version", message, self.at(tree, "latentgraph"))
+
+    def check_keys(self, tree: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+        for key in tree:
+            if key not in known:
+                self.problems.add(
+                    "unknown-key",
+                    f"{what} has the unknown key {key!r}; known: {', '.join(known)}.",
+                    Place(self.file, key_mark(tree, key)),
+                    near=near_name(key, known),
+                )
+
+    def text(self, tree: Mapping[str, Any], key: str) -> str:
+        value = tree.get(key, "")
+        if not isinstance(value, str):
+            self.problems.add("wrong-type", f"{key!r} is {shown(value)}; expected text.", self.at(tree, key))
+            return ""
+        return value
+
+    def named_map(self, tree: Mapping[str, Any], key: str, what: str, needed: bool = False) -> Mapping[str, Any]:
+        """Returns the map under a key; entries whose name can't be linked to are noted and left in."""
+        value = tree.get(key)
+        if value is None and not needed:
+            return {}
+        if not isinstance(value, dict) or (needed and not value):
+            found = "is missing" if key not in tree else f"is {shown(value)}"
+            message = f"{key!r} {found}; expected a map with at least one {what}." if needed else (
+                f"{key!r} {found}; expected a map of {what}s by name."
+            )
+            self.problems.add("wrong-type", message, self.at(tree, key))
+            return {}
+        for name in value:
+            if not NAME.match(name) or (what == "node" and name == PARAMS):
+                rule = "letters, digits, '_' and '-', beginning with a letter" if name != PARAMS else "not 'params'"
+                message = f"{what} {name[:80]!r} has a name that can't be linked to; expected {rule}."
+                self.problems.add("bad-name", message, Place(self.file, key_mark(value, name)))
+        return value
+
+    def node(self, nodes: Mapping[str, Any], name: str) -> NodeDeclaration | None:
+        tree = nodes[name]
+        place = Place(self.file, key_mark(nodes, name))
+        if not isinstance(tree, dict):
+            message = f"node {name!r} is {shown(tree)}; expected a map with 'type' and the node's inputs."
+            self.problems.add("wrong-type", message, place, node=name)
+            return None
+        kind = tree.get("type")
+        if not isinstance(kind, str) or not kind:
+            found = f"has the type {shown(kind)}" if "type" in tree else "has no type"
+            message = f"node {name!r} {found}; expected the name of a node type, or a path to a document such as ./part.yaml."
+            self.problems.add("missing-input" if "type" not in tree else "wrong-type", message, place, node=name)
+            return None
+        foreach = tree.get("foreach")
+        if foreach is not None and (not isinstance(foreach, dict) or not foreach):
+            message = f"node {name!r}: 'foreach' is {shown(foreach)}; expected a map such as {{seed: [1, 2, 3]}}."
+            self.problems.add("wrong-type", message, self.at(tree, "foreach"), node=name)
+            foreach = None
+        inputs = {key: value for key, value in tree.items() if key not in NODE_KEYS}
+        return NodeDeclaration(name, kind, inputs, foreach, tree, place)

@@ -1,0 +1,64 @@
+"""What can be known of a value before anything runs: its family, channels, text width, picture size.
+
+A node's `infer` gets a `Known`: the literals and the facts that flow into it. It returns facts for its outputs and reports
+what can't go together. A fact that is absent is unknown, and unknown is never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+FactValue = str | int | float
+Facts = Mapping[str, FactValue]
+"""Facts of one value, such as {"family": "sd1", "channels": 4, "width": 512}."""
+
+OutputFacts = Mapping[str, Facts]
+"""Facts by output port."""
+
+NO_FACTS: Facts = {}
+
+
+class Known:
+    """What is known of a node's inputs before it runs."""
+
+    __slots__ = ("_facts", "_files", "_report", "_values")
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        facts: Mapping[str, Facts],
+        files: Mapping[str, Path],
+        report: Callable[[str, str], None],
+    ) -> None:
+        self._values, self._facts, self._files, self._report = values, facts, files, report
+
+    def value(self, name: str) -> Any:
+        """Returns the literal of an input, or None if it is linked or missing."""
+        return self._values.get(name)
+
+    def file(self, name: str) -> Path | None:
+        """Returns the path that a file input was resolved to, or None."""
+        return self._files.get(name)
+
+    def facts(self, name: str) -> Facts:
+        """Returns the facts of the value linked to an input; empty if nothing is known."""
+        return self._facts.get(name, NO_FACTS)
+
+    def fact(self, name: str, fact: str) -> FactValue | None:
+        """Returns one fact of one input, or None if it is unknown."""
+        return self._facts.get(name, NO_FACTS).get(fact)
+
+    def problem(self, name: str, message: str) -> None:
+        """Reports that what is known of input `name` can't be right; `message` says what was found and expected."""
+        self._report(name, message)
+
+    def agree(self, fact: str, first: str, *others: str, words: str | None = None) -> None:
+        """Reports each input among `others` whose `fact` is known and differs from that of input `first`."""
+        expected = self.fact(first, fact)
+        for name in others:
+            found = self.fact(name, fact)
+            if expected is not None and found is not None and found != expected:
+                what = words or fact.replace("_", " ")
+                self._report(name, f"has {what} {found}, but input {first!r} has {what} {expected}")

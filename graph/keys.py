@@ -1,0 +1,65 @@
+"""Cache keys: what a node's result depends on, as one hash. Pure but for the fingerprints of files.
+
+A key is SHA-256 over the scheme, the node's type and version, its literals in canonical form, the fingerprints of its files,
+the keys of the nodes it reads, and for nodes of the device lane the numeric environment (precision and device class, which
+change pixels). Each node is hashed once, so the work is linear in the graph.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from .dag import Graph, GraphNode, Link, Links
+from .files import Fingerprints
+
+SCHEME = "latentgraph key 1"
+"""Named in every key: a change of what goes into a key changes this, and old entries are simply never asked for."""
+
+
+def cache_keys(graph: Graph, fingerprints: Fingerprints, environment: str = "") -> dict[str, str]:
+    """Returns each node's key, hex. `environment` names what changes numbers, such as "auto/cpu/bfloat16".
+
+    Raises FileNotUsable if a file of the graph vanished or changes while it is read.
+    """
+    keys: dict[str, str] = {}
+    for id, node in graph.nodes.items():
+        keys[id] = sha256(json.dumps(_preimage(node, keys, fingerprints, environment)).encode()).hexdigest()
+    return keys
+
+
+def key_parts(node: GraphNode, keys: Mapping[str, str], fingerprints: Fingerprints, environment: str = "") -> dict[str, Any]:
+    """Returns the parts of a node's key by name, for comparing one run with another."""
+    spec = node.cls.spec
+    parts: dict[str, Any] = {"node type": spec.type, "node version": spec.version}
+    if spec.lane == "device":
+        parts["environment"] = environment
+    parts.update({f"input {name}": value for name, value in node.literals.items()})
+    parts.update({f"file {name}": fingerprints.of(path) for name, path in node.files.items()})
+    parts.update({f"link {name}": _linked(links, keys) for name, links in node.links.items()})
+    return parts
+
+
+def _preimage(node: GraphNode, keys: Mapping[str, str], fingerprints: Fingerprints, environment: str) -> list[Any]:
+    spec = node.cls.spec
+    return [
+        SCHEME,
+        spec.type,
+        spec.version,
+        environment if spec.lane == "device" else "",
+        sorted(node.literals.items()),
+        sorted((name, fingerprints.of(path)) for name, path in node.files.items()) if node.files else (),
+        sorted((name, _linked(links, keys)) for name, links in node.links.items()),
+    ]
+
+
+def _linked(links: Links, keys: Mapping[str, str]) -> Any:
+    if isinstance(links, Link):
+        return keys[links.node], links.port
+    if isinstance(links, tuple):
+        return [(keys[link.node], link.port) for link in links]
+    return sorted((name, keys[link.node], link.port) for name, link in links.items())
+
+

@@ -1,0 +1,124 @@
+"""Node: a frozen typed value with a `run`. Its fields are its inputs and its return annotation is its outputs.
+
+The class statement checks the declaration and fails, naming the node and the cure, so a wrong node is found at import.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from .context import Context
+from .errors import NodeDefinitionError
+from .facts import Known, OutputFacts
+from .ports import InputPort, OutputPort, read_input, read_outputs
+
+Lane = Literal["device", "cpu", "io"]
+"""Where a node spends its time: on the accelerator, on processor cores, or waiting for files."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComfyName:
+    """What ComfyUI calls a node, and those of its inputs and outputs that bear another name there (ours to theirs)."""
+
+    name: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """What the engine knows of a node class."""
+
+    type: str
+    version: int
+    lane: Lane
+    effect: bool
+    stored: bool
+    inputs: Mapping[str, InputPort]
+    outputs: tuple[OutputPort, ...]
+    doc: str
+    comfy: ComfyName | None
+
+    @cached_property
+    def summary(self) -> str:
+        """The first sentence of the node's documentation."""
+        return self.doc.partition("\n")[0]
+
+    def output(self, name: str) -> OutputPort | None:
+        """Returns the output of a name, or None."""
+        return next((port for port in self.outputs if port.name == name), None)
+
+
+class Node(BaseModel):
+    """Base of all nodes. A subclass declares fields and `run`, and states its version in the class statement.
+
+    version: rises whenever equal inputs give a new result. lane: see `Lane`. effect: the node changes the world outside,
+    so it always runs and is never served from a cache. stored: False for a value that is only a handle, cheap to make and
+    meaningless in another process; it is kept in memory but not on disk. comfy: see `ComfyName`.
+
+    Nodes change no input, read no clock, environment or global random state, and keep nothing between runs.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    spec: ClassVar[NodeSpec]
+
+    def __init_subclass__(cls, **declaration: Any) -> None:
+        """Takes the declaration; it is read once pydantic has made the fields, below."""
+
+    @classmethod
+    def __pydantic_init_subclass__(
+        cls,
+        *,
+        version: int | None = None,
+        lane: Lane = "cpu",
+        effect: bool = False,
+        stored: bool = True,
+        comfy: ComfyName | None = None,
+        **unknown: Any,
+    ) -> None:
+        name = cls.__name__
+        if unknown:
+            raise NodeDefinitionError(f"node {name}: unknown class argument {next(iter(unknown))!r}")
+        if not isinstance(version, int) or version < 1:
+            raise NodeDefinitionError(f"node {name}: state its version, as in `class {name}(Node, version=1)`")
+        if cls.run is Node.run:
+            raise NodeDefinitionError(f"node {name}: define `run(self, ctx: Context) -> ...`")
+        hints = typing.get_type_hints(cls.run)
+        if "return" not in hints:
+            raise NodeDefinitionError(f"node {name}: annotate what `run` returns; it declares the outputs")
+        outputs = read_outputs(name, hints["return"])
+        doc = inspect.getdoc(cls) or ""
+        if not doc or doc == inspect.getdoc(Node):
+            raise NodeDefinitionError(f"node {name}: say in its docstring what it does; people read it in `nodes`")
+        if comfy and (wrong := set(comfy.inputs) - set(cls.model_fields)):
+            raise NodeDefinitionError(f"node {name}: comfy names the input {wrong.pop()!r}, which it does not have")
+        inputs = {key: read_input(name, key, info) for key, info in cls.model_fields.items()}
+        cls.spec = NodeSpec(name, version, lane, effect, stored, inputs, outputs, doc, comfy)
+
+    def run(self, ctx: Context) -> Any:
+        """Returns the outputs. Everything the node sees of the world comes from its fields and from `ctx`."""
+        raise NotImplementedError
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        """Returns what can be known of the outputs before a run, and reports inputs that can't go together."""
+        return {}
+
+    @classmethod
+    def wanted(cls, given: Mapping[str, Any]) -> Mapping[str, Iterable[str]] | None:
+        """For a lazy node: which entries of its map inputs it needs, from the inputs that are not maps. None: all."""
+        return None
+
+    def ports(self, result: Any) -> dict[str, Any]:
+        """Returns what `run` gave as values by port name."""
+        outputs = self.spec.outputs
+        if len(outputs) == 1 and not (isinstance(result, tuple) and hasattr(result, "_fields")):
+            return {outputs[0].name: result}
+        return {port.name: getattr(result, port.name) for port in outputs}
