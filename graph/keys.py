@@ -26,7 +26,9 @@ def cache_keys(graph: Graph, fingerprints: Fingerprints, environment: str = "") 
     """
     keys: dict[str, str] = {}
     for id, node in graph.nodes.items():
-        keys[id] = sha256(json.dumps(_preimage(node, keys, fingerprints, environment)).encode()).hexdigest()
+        keys[id] = sha256(
+            json.dumps(_preimage(node, keys, fingerprints, environment), sort_keys=True).encode()
+        ).hexdigest()
     return keys
 
 
