@@ -1,0 +1,40 @@
+"""The names by which people choose a sampler and a schedule. Importing this module loads no torch.
+
+Each `Literal` lists exactly the keys of a registry (`samplers.SAMPLERS`, `schedules.SCHEDULES`), in the order in which
+a menu should show them, so that a declaration can be checked and drawn before any numerics are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Literal
+
+SamplerName = Literal[
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpm_2",
+    "lms",
+    "dpmpp_sde",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "lcm",
+    "ddim",
+    "uni_pc",
+]
+
+ScheduleName = Literal["simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal"]
+
+ResizeMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos", "bislerp"]  # resize.py
+CropName = Literal["disabled", "center"]  # what resize.py does with a picture of another aspect
+MaskOperation = Literal["multiply", "add", "subtract", "and", "or", "xor"]  # masks.py
+ChannelName = Literal["alpha", "red", "green", "blue"]  # pictures.py
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
+    """Returns the error for a `name` that no `kind` of thing bears, with the nearest known name and the whole list."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")

@@ -1,0 +1,138 @@
+"""Which noise levels a run visits: schedules by name, and how KSampler cuts them.
+
+A schedule is a function of (space, steps). It returns float32 (n + 1,) sigmas on the CPU, decreasing, from about the
+space's sigma_max to 0; n is `steps` except where a docstring says otherwise. Values as in ComfyUI 0.8.0 (behaviour).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import precise
+from .names import SamplerName, ScheduleName, unknown_name
+from .samplers import sampler_named
+from .sampling_space import SamplingSpace
+
+Schedule = Callable[[SamplingSpace, int], Tensor]
+NEARLY_ZERO = 1e-5  # a model's lowest level below this already is the clean end: no 0 is appended
+
+
+def simple(space: SamplingSpace, steps: int) -> Tensor:
+    """Every (N / steps)-th of the model's N levels, from the top."""
+    stride = len(space.sigmas) / steps
+    return _ending_in_zero(space.sigmas[[-(1 + int(i * stride)) for i in range(steps)]])
+
+
+def sgm_uniform(space: SamplingSpace, steps: int) -> Tensor:
+    """Evenly spaced timesteps, without the last, so that the final step is as long as the others."""
+    return _ending_in_zero(space.sigma(_timesteps(space, steps + 1)[:-1]))
+
+
+def karras(space: SamplingSpace, steps: int) -> Tensor:
+    """Even in sigma^(1/7). Karras et al. 2022, arXiv:2206.00364, eq. 5 with rho = 7."""
+    rho = 7.0
+    high, low = space.sigma_max ** (1 / rho), space.sigma_min ** (1 / rho)
+    return _ending_in_zero((high + torch.linspace(0, 1, steps) * (low - high)) ** rho)
+
+
+def exponential(space: SamplingSpace, steps: int) -> Tensor:
+    """Even in ln sigma."""
+    return _ending_in_zero(precise.exp(torch.linspace(math.log(space.sigma_max), math.log(space.sigma_min), steps)))
+
+
+def ddim_uniform(space: SamplingSpace, steps: int) -> Tensor:
+    """Every k-th of the model's N levels from the lowest but one, k = N // steps. Song et al. 2021, arXiv:2010.02502.
+
+    Starts below sigma_max, and may have more than `steps` steps: 30 of 1000 levels give 31.
+    """
+    clean = space.sigmas[1].item() < NEARLY_ZERO
+    stride = max(len(space.sigmas) // (steps + 1 if clean else steps), 1)
+    sigmas = space.sigmas[1::stride].flip(0)
+    return sigmas if clean else _ending_in_zero(sigmas)
+
+
+def beta(space: SamplingSpace, steps: int) -> Tensor:
+    """The model's levels at quantiles of Beta(0.6, 0.6): dense at both ends. Lee et al. 2024, arXiv:2407.12173.
+
+    Levels that coincide are visited once, so that many steps give fewer than `steps`.
+    """
+    from scipy.stats import beta as beta_distribution  # takes a second to import
+
+    quantiles = beta_distribution.ppf(1.0 - np.arange(steps) / steps, 0.6, 0.6)
+    levels = np.rint(quantiles * (len(space.sigmas) - 1)).astype(int)
+    return _ending_in_zero(space.sigmas[list(dict.fromkeys(levels.tolist()))])
+
+
+def normal(space: SamplingSpace, steps: int) -> Tensor:
+    """Evenly spaced timesteps from the top level to the lowest."""
+    if space.sigma(_timesteps(space, 2)).min() < NEARLY_ZERO:
+        return space.sigma(_timesteps(space, steps + 1))
+    return _ending_in_zero(space.sigma(_timesteps(space, steps)))
+
+
+SCHEDULES: dict[ScheduleName, Schedule] = {
+    "simple": simple,
+    "sgm_uniform": sgm_uniform,
+    "karras": karras,
+    "exponential": exponential,
+    "ddim_uniform": ddim_uniform,
+    "beta": beta,
+    "normal": normal,
+}
+
+
+def schedule_sigmas(space: SamplingSpace, schedule: ScheduleName, steps: int) -> Tensor:
+    """Returns the levels of the schedule of this name. Raises ValueError for an unknown name or fewer than 1 step."""
+    if schedule not in SCHEDULES:
+        raise unknown_name("schedule", schedule, SCHEDULES)
+    if steps < 1:
+        raise ValueError(f"a schedule of {steps} steps was asked for; give 1 or more.")
+    return SCHEDULES[schedule](space, steps)
+
+
+def ksampler_sigmas(
+    space: SamplingSpace, *, sampler: SamplerName, schedule: ScheduleName, steps: int, denoise: float = 1.0
+) -> Tensor:
+    """Returns the levels that KSampler visits, float32 (n + 1,); empty if there is nothing to denoise.
+
+    denoise: below 1, the last `steps` steps of a longer schedule of int(steps / denoise), to start from a picture.
+    Samplers that discard the penultimate level get one step more and lose the last level above 0.
+    """
+    if denoise <= 0.0:
+        return torch.empty(0)
+    whole = denoise > 0.9999
+    total = steps if whole else int(steps / denoise)
+    if sampler_named(sampler).discards_penultimate_sigma:
+        sigmas = schedule_sigmas(space, schedule, total + 1)
+        sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
+    else:
+        sigmas = schedule_sigmas(space, schedule, total)
+    return sigmas if whole else sigmas[-(steps + 1) :]
+
+
+def cut_sigmas(sigmas: Tensor, *, start: int = 0, end: int | None = None, leftover_noise: bool = False) -> Tensor:
+    """Returns the levels from step `start` to step `end`, a new tensor; empty if no step is left.
+
+    leftover_noise: stop at the level of `end`; otherwise the last step goes all the way to 0. An `end` at or past the
+    schedule's own changes nothing.
+    """
+    sigmas = sigmas.clone()
+    if end is not None and end < len(sigmas) - 1:
+        sigmas = sigmas[: end + 1]
+        if not leftover_noise:
+            sigmas[-1] = 0
+    return sigmas[start:] if start < len(sigmas) - 1 else sigmas[:0]
+
+
+def _timesteps(space: SamplingSpace, count: int) -> Tensor:
+    top, bottom = space.timestep(space.sigmas[-1]).item(), space.timestep(space.sigmas[0]).item()
+    return torch.linspace(top, bottom, count)
+
+
+def _ending_in_zero(sigmas: Tensor) -> Tensor:
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
