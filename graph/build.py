@@ -191,12 +191,18 @@ class _Builder:
             return self.switch_types.get(target.node, outputs[0])
         known = names(port.name for port in outputs)
         if target.port is None:
-            has = f"has several outputs ({known}); name one, as ${shown_id}.{outputs[0].name}" if outputs else "has no output"
+            has = (
+                f"has several outputs ({known}); name one, as ${shown_id}.{outputs[0].name}"
+                if outputs
+                else "has no output"
+            )
             self.note(flat, "unknown-port", f"input {name!r}: node {shown_id!r} ({cls.__name__}) {has}.", name)
             return None
         port = cls.spec.output(target.port)
         if port is None:
-            message = f"input {name!r}: node {shown_id!r} ({cls.__name__}) has no output {target.port!r}; known: {known}."
+            message = (
+                f"input {name!r}: node {shown_id!r} ({cls.__name__}) has no output {target.port!r}; known: {known}."
+            )
             self.note(flat, "unknown-port", message, name, near_name(target.port, [port.name for port in outputs]))
             return None
         return self.switch_types.get(target.node, port)
@@ -262,9 +268,15 @@ class _Builder:
         if port is None:
             shown_id = target.node.rpartition("/")[2]
             known = names(port.name for port in ports)
-            found = f"has no output {target.port!r}; known: {known}" if target.port else f"has the outputs {known}; name one"
+            found = (
+                f"has no output {target.port!r}; known: {known}"
+                if target.port
+                else f"has the outputs {known}; name one"
+            )
             message = f"output {name!r}: node {shown_id!r} ({cls.__name__}) {found}."
-            self.problems.add("unknown-port", message, place, near=near_name(target.port or "", [p.name for p in ports]))
+            self.problems.add(
+                "unknown-port", message, place, near=near_name(target.port or "", [p.name for p in ports])
+            )
             return None
         return Link(target.node, port.name)
 
@@ -291,7 +303,7 @@ class _Builder:
     def note_cycle(self, stuck: Mapping[str, GraphNode]) -> None:
         import networkx
 
-        graph = networkx.DiGraph()
+        graph: networkx.DiGraph[str] = networkx.DiGraph()
         label: dict[tuple[str, str], str] = {}
         for id, node in stuck.items():
             for name, links in node.links.items():
@@ -389,11 +401,13 @@ def _warn_unused(graph: Graph, flat: Flat, document: Document, problems: Problem
     """Warns of declared nodes that no output and no effect needs, and refuses a document that asks for nothing."""
     needed = set(graph.targets)
     if not needed:
-        message = "nothing is asked for: name an output under 'outputs', or add a node with an effect such as SaveImage."
+        message = (
+            "nothing is asked for: name an output under 'outputs', or add a node with an effect such as SaveImage."
+        )
         problems.add("no-output", message, document.place(value_mark(document.tree, "nodes")))
         return
     needed.update(target.node for ref in flat.spare for target in resolve(flat, ref) if isinstance(target, Ref))
-    for id in reversed(graph.nodes):
+    for id in reversed(list(graph.nodes)):
         if id in needed:
             needed.update(link.node for link in graph.nodes[id].sources())
     for top, ids in flat.top.items():

@@ -33,10 +33,10 @@ def each_link(links: Links) -> Iterator[Link]:
     """Yields the links of one input, in order."""
     if isinstance(links, Link):
         yield links
-    elif isinstance(links, tuple):
-        yield from links
-    else:
+    elif isinstance(links, Mapping):
         yield from links.values()
+    else:
+        yield from links
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ stands for the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -74,10 +75,8 @@ class DiskCache:
             _log.warning("cache entry %s is damaged (%s); it is removed and computed again", path, error)
             path.unlink(missing_ok=True)
             return None
-        try:
+        with contextlib.suppress(OSError):
             os.utime(path)  # the time of last use, for pruning
-        except OSError:
-            pass
         return Hit(ports, self.name, seconds)
 
     def put(self, key: str, ports: Ports, seconds: float) -> None:

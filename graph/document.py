@@ -70,7 +70,10 @@ def load_document(path: Path | str, limits: Limits = Limits()) -> Document:  # n
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         problem = Problem(
-            "file-not-found", f"can't read the document: {reason}.", Place(str(path)), near=near_name(path.name, siblings)
+            "file-not-found",
+            f"can't read the document: {reason}.",
+            Place(str(path)),
+            near=near_name(path.name, siblings),
         )
         raise InvalidWorkflow([problem]) from None
     return parse_document(data, syntax="json" if path.suffix.lower() == ".json" else "yaml", file=path, limits=limits)
@@ -101,7 +104,9 @@ def document_from_tree(
     reader = _Reader(str(file) if file else None, problems)
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else shown(tree)
-        problems.add("wrong-type", f"a document is a map with 'latentgraph: {VERSION}' and 'nodes'; found {found}.", reader.at())
+        problems.add(
+            "wrong-type", f"a document is a map with 'latentgraph: {VERSION}' and 'nodes'; found {found}.", reader.at()
+        )
         tree = {}
     else:
         reader.check_version(tree)
@@ -168,8 +173,10 @@ class _Reader:
             return {}
         if not isinstance(value, dict) or (needed and not value):
             found = "is missing" if key not in tree else f"is {shown(value)}"
-            message = f"{key!r} {found}; expected a map with at least one {what}." if needed else (
-                f"{key!r} {found}; expected a map of {what}s by name."
+            message = (
+                f"{key!r} {found}; expected a map with at least one {what}."
+                if needed
+                else (f"{key!r} {found}; expected a map of {what}s by name.")
             )
             self.problems.add("wrong-type", message, self.at(tree, key))
             return {}
@@ -190,7 +197,9 @@ class _Reader:
         kind = tree.get("type")
         if not isinstance(kind, str) or not kind:
             found = f"has the type {shown(kind)}" if "type" in tree else "has no type"
-            message = f"node {name!r} {found}; expected the name of a node type, or a path to a document such as ./part.yaml."
+            message = (
+                f"node {name!r} {found}; expected the name of a node type, or a path to a document such as ./part.yaml."
+            )
             self.problems.add("missing-input" if "type" not in tree else "wrong-type", message, place, node=name)
             return None
         foreach = tree.get("foreach")

@@ -151,7 +151,7 @@ def resolve(flat: Flat, ref: Ref) -> Iterator[Ref | tuple[str, str]]:
             pending.extendleft((item, hops + 1) for item in reversed(following))
         elif value.port is None and len(alias.ports) == 1:
             pending.appendleft((next(iter(alias.ports.values())), hops + 1))
-        elif value.port in alias.ports:
+        elif value.port is not None and value.port in alias.ports:
             pending.appendleft((alias.ports[value.port], hops + 1))
         elif value.port is None:
             yield "unknown-port", f"{ref.words!r} has several outputs ({names(alias.ports)}); name one"
@@ -254,7 +254,9 @@ class _Expander:
         for items in lists.values():
             count = count * len(items) if mode == "product" else max(count, len(items))
         if count > self.limits.nodes:
-            self.note(scope, declaration, "foreach", "limit-nodes", f"makes {count:,} copies; at most {self.limits.nodes:,}.")
+            self.note(
+                scope, declaration, "foreach", "limit-nodes", f"makes {count:,} copies; at most {self.limits.nodes:,}."
+            )
             return []
         if mode == "product":
             return [dict(zip(lists, combination, strict=True)) for combination in itertools.product(*lists.values())]
@@ -307,7 +309,9 @@ class _Expander:
             plain = not isinstance(value, Ref | Missing | FileName)
             if plain and (param.is_value or param.check(value)):
                 code = "wrong-type" if param.is_value else param.check(value) or ""
-                self.note(scope, declaration, name, code, f"input {name!r} is {shown(value)}; expected {param.expected}.")
+                self.note(
+                    scope, declaration, name, code, f"input {name!r} is {shown(value)}; expected {param.expected}."
+                )
                 value = MISSING
             inner.params[name] = _param_value(param, value, scope.base) if plain else value
         self.flat.aliases[full_id] = Alias(
@@ -316,7 +320,7 @@ class _Expander:
                 for name, raw in document.outputs.items()
             }
         )
-        self.work.extendleft((inner, inside) for inside in reversed(document.nodes.values()))
+        self.work.extendleft((inner, inside) for inside in reversed(list(document.nodes.values())))
 
     def document_of(self, scope: _Scope, declaration: NodeDeclaration) -> Document | None:
         """Returns the document that a node's type names, or None with the reason noted."""
@@ -355,14 +359,22 @@ class _Expander:
     ) -> None:
         mark = (key_mark if on_key else value_mark)(declaration.tree, name) or declaration.place.mark
         place = scope.document.place(mark)
-        words = f"node {declaration.id!r} ({declaration.type}) {message}" if name != "select" else (
-            f"node {declaration.id!r} ({declaration.type}): {message}"
+        words = (
+            f"node {declaration.id!r} ({declaration.type}) {message}"
+            if name != "select"
+            else (f"node {declaration.id!r} ({declaration.type}): {message}")
         )
         self.problems.add(code, words, place, node=scope.prefix + declaration.id, input=name, near=near)
 
 
 def _evaluate(
-    raw: Any, scope: _Scope, problems: Problems, place: Place, words: str, node: str | None = None, input: str | None = None
+    raw: Any,
+    scope: _Scope,
+    problems: Problems,
+    place: Place,
+    words: str,
+    node: str | None = None,
+    input: str | None = None,
 ) -> Any:
     """Returns a raw value with its texts evaluated: Refs, parameter values, filled-in texts, literals."""
 

@@ -61,7 +61,7 @@ class FolderResolver:
         roots = [*([base] if base else []), Path.cwd(), *self.folders.get(kind, ())]
         for root in dict.fromkeys(roots):
             for suffix in ("", *self.suffixes.get(kind, ())):
-                candidate = root / os.path.expanduser(name + suffix)
+                candidate = root / Path(name + suffix).expanduser()
                 if _exists(candidate):
                     return candidate.resolve()
         raise self._missing(kind, name, roots)

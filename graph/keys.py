@@ -32,7 +32,9 @@ def cache_keys(graph: Graph, fingerprints: Fingerprints, environment: str = "") 
     return keys
 
 
-def key_parts(node: GraphNode, keys: Mapping[str, str], fingerprints: Fingerprints, environment: str = "") -> dict[str, Any]:
+def key_parts(
+    node: GraphNode, keys: Mapping[str, str], fingerprints: Fingerprints, environment: str = ""
+) -> dict[str, Any]:
     """Returns the parts of a node's key by name, for comparing one run with another."""
     spec = node.cls.spec
     parts: dict[str, Any] = {"node type": spec.type, "node version": spec.version}
@@ -60,8 +62,6 @@ def _preimage(node: GraphNode, keys: Mapping[str, str], fingerprints: Fingerprin
 def _linked(links: Links, keys: Mapping[str, str]) -> Any:
     if isinstance(links, Link):
         return keys[links.node], links.port
-    if isinstance(links, tuple):
-        return [(keys[link.node], link.port) for link in links]
-    return sorted((name, keys[link.node], link.port) for name, link in links.items())
-
-
+    if isinstance(links, Mapping):
+        return sorted((name, keys[link.node], link.port) for name, link in links.items())
+    return [(keys[link.node], link.port) for link in links]

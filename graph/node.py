@@ -39,7 +39,7 @@ class NodeSpec:
     version: int
     lane: Lane
     effect: bool
-    stored: bool
+    cached: bool
     inputs: Mapping[str, InputPort]
     outputs: tuple[OutputPort, ...]
     doc: str
@@ -59,8 +59,8 @@ class Node(BaseModel):
     """Base of all nodes. A subclass declares fields and `run`, and states its version in the class statement.
 
     version: rises whenever equal inputs give a new result. lane: see `Lane`. effect: the node changes the world outside,
-    so it always runs and is never served from a cache. stored: False for a value that is only a handle, cheap to make and
-    meaningless in another process; it is kept in memory but not on disk. comfy: see `ComfyName`.
+    so it always runs and is never served from a cache. cached: False for a value that costs less to make than to keep, or
+    that has no meaning outside this process, such as a handle on weights. comfy: see `ComfyName`.
 
     Nodes change no input, read no clock, environment or global random state, and keep nothing between runs.
     """
@@ -79,7 +79,7 @@ class Node(BaseModel):
         version: int | None = None,
         lane: Lane = "cpu",
         effect: bool = False,
-        stored: bool = True,
+        cached: bool = True,
         comfy: ComfyName | None = None,
         **unknown: Any,
     ) -> None:
@@ -100,7 +100,7 @@ class Node(BaseModel):
         if comfy and (wrong := set(comfy.inputs) - set(cls.model_fields)):
             raise NodeDefinitionError(f"node {name}: comfy names the input {wrong.pop()!r}, which it does not have")
         inputs = {key: read_input(name, key, info) for key, info in cls.model_fields.items()}
-        cls.spec = NodeSpec(name, version, lane, effect, stored, inputs, outputs, doc, comfy)
+        cls.spec = NodeSpec(name, version, lane, effect, cached, inputs, outputs, doc, comfy)
 
     def run(self, ctx: Context) -> Any:
         """Returns the outputs. Everything the node sees of the world comes from its fields and from `ctx`."""

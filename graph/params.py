@@ -88,11 +88,10 @@ class Param:
             return "wrong-type"
         if self.choices is not None and value not in self.choices:
             return "not-in-list"
-        if self.type == "seed" and not 0 <= value <= MAX_SEED:
-            return "out-of-range"
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return None if self._in_range(value) else "out-of-range"
-        return None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        in_range = self._in_range(value) and (self.type != "seed" or 0 <= value <= MAX_SEED)
+        return None if in_range else "out-of-range"
 
     def _in_range(self, value: float) -> bool:
         return not (
@@ -105,7 +104,9 @@ class Param:
     def from_text(self, text: str) -> Any:
         """Returns the value that a text stands for, as a shell or a form gives it; a text that is none stays text."""
         if self.type == "boolean":
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower(), text)
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+                text.lower(), text
+            )
         try:
             if self.type in ("integer", "seed"):
                 return int(text)
@@ -121,7 +122,9 @@ def read_params(tree: Any, file: str | None, problems: Problems) -> dict[str, Pa
     params: dict[str, Param] = {}
     for name, declared in tree.items():
         place = Place(file, value_mark(tree, name))
-        param = _read_long(name, declared, place, problems) if isinstance(declared, dict) else _short(name, declared, place)
+        param = (
+            _read_long(name, declared, place, problems) if isinstance(declared, dict) else _short(name, declared, place)
+        )
         if param is None:
             continue
         if not isinstance(param, Param):

@@ -143,7 +143,7 @@ def type_name(of: Any) -> str:
 
 def read_input(owner: str, name: str, field: FieldInfo) -> InputPort:
     """Returns the port of one field of a node class. Raises NodeDefinitionError for an annotation that is no port."""
-    annotation = field.annotation
+    annotation: Any = field.annotation
     default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
     marks = [mark for mark in field.metadata if isinstance(mark, FileInput)]
     description = field.description or ""
@@ -159,7 +159,7 @@ def read_input(owner: str, name: str, field: FieldInfo) -> InputPort:
         )
     constraints = [mark for mark in field.metadata if not isinstance(mark, FileInput)]
     if _is_literal(annotation):
-        kind: Any = typing.Annotated[(annotation, *constraints)] if constraints else annotation
+        kind: typing.Any = typing.Annotated[(annotation, *constraints)] if constraints else annotation
         kind = typing.Optional[kind] if optional else kind  # noqa: UP045 - made from a value
         return InputPort(name, kind, literal=True, optional=optional, default=default, description=description)
     shape: Literal["one", "list", "map"] = "one"

@@ -41,7 +41,9 @@ class Registry(Mapping[str, type[Node]]):
         """The classes that travel along links, by name, such as Latent and Image."""
         found: dict[str, type] = {}
         for cls in self._classes.values():
-            types = [port.type for port in cls.spec.outputs] + [p.type for p in cls.spec.inputs.values() if not p.literal]
+            types = [port.type for port in cls.spec.outputs] + [
+                p.type for p in cls.spec.inputs.values() if not p.literal
+            ]
             found.update({kind.__name__: kind for kind in types if isinstance(kind, type) and kind not in SCALARS})
         return found
 

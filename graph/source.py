@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Literal, NamedTuple
 
 import yaml
@@ -75,7 +75,7 @@ def read_tree(
     syntax: Literal["yaml", "json"],
     file: str | None,
     problems: Problems,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),
 ) -> Any:
     """Returns the tree of a text: LocatedMap, LocatedList, str, int, float, bool or None.
 
@@ -240,6 +240,7 @@ def _plain_scalar(text: str) -> Any:
 def _yaml_events(text: str, file: str | None) -> Iterator[_Event]:
     documents = 0
     try:
+        event: Any
         for event in yaml.parse(text, Loader=_LOADER):
             kind = type(event)
             mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
@@ -309,7 +310,8 @@ def _json_events(text: str, file: str | None) -> Iterator[_Event]:
 
     def string(at: int) -> tuple[str, int]:
         try:
-            return scanstring(text, at + 1, True)
+            value, end = scanstring(text, at + 1, True)
+            return str(value), int(end)
         except json.JSONDecodeError as error:
             raise _stop(file, mark(min(error.pos, len(text))), "syntax", f"this is not JSON: {error.msg}") from None
 

@@ -20,7 +20,7 @@ def case_of(select: object, cases: Mapping[str, Any]) -> str | None:
     return name if name in cases else DEFAULT if DEFAULT in cases else None
 
 
-class Switch(Node, version=1, stored=False):
+class Switch(Node, version=1, cached=False):
     """Pass on one of several values, chosen by name; the others are not computed.
 
     `cases` maps names to links; the case `default`, if there is one, is taken when no other fits. A selection that is

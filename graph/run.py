@@ -1,0 +1,130 @@
+"""One run of a plan: the state of its nodes, and what it reports. The scheduler owns and changes it; others read and wait."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from threading import Event as Flag
+from threading import Lock
+from typing import Any, NewType
+
+from .cache import Ports
+from .dag import GraphNode, Link
+from .errors import NodeFailed, RunCancelled
+from .events import Event, OnEvent
+from .plan import Plan
+
+_log = logging.getLogger(__name__)
+
+RunId = NewType("RunId", str)
+
+
+class State(Enum):
+    """Where a node of a run stands."""
+
+    IDLE = "idle"  # nobody asked for it yet, or its value was let go
+    WAITING = "waiting"  # asked for; its inputs are not all there
+    READY = "ready"  # in its lane's queue
+    RUNNING = "running"
+    FOLLOWING = "following"  # an equal node computes; its result will serve
+    DONE = "done"  # its value is held for readers
+    FAILED = "failed"
+    BLOCKED = "blocked"  # something it needs failed
+    CANCELLED = "cancelled"
+
+
+LIVE = frozenset((State.WAITING, State.READY, State.RUNNING, State.FOLLOWING))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What became of a node: "ran", "cached" (with the tier), "failed", "blocked", "cancelled" or "skipped"."""
+
+    status: str
+    tier: str | None = None
+    seconds: float = 0.0
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run gave. `outputs` holds those that were reached, by name; a list where the document gathers several."""
+
+    run: RunId
+    status: str
+    outputs: Mapping[str, Any]
+    nodes: Mapping[str, NodeReport]
+    seconds: float
+
+    @property
+    def failures(self) -> dict[str, BaseException]:
+        """The errors of the nodes that failed, by node id."""
+        return {id: report.error for id, report in self.nodes.items() if report.error is not None}
+
+    def raise_failure(self) -> None:
+        """Raises NodeFailed for the first node that failed, or RunCancelled."""
+        for report in self.nodes.values():
+            if isinstance(report.error, NodeFailed):
+                raise report.error from report.error.cause
+        if self.status == "cancelled":
+            raise RunCancelled(f"run {self.run} was cancelled")
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """A node in a run. `missing` counts inputs that are not there yet, `readers` those that will still read the value."""
+
+    run: Run
+    id: str
+    node: GraphNode
+    key: str | None
+    fetch: bool
+    state: State = State.IDLE
+    missing: int = 0
+    readers: int = 0
+    ports: Ports | None = None
+    waiters: list[Task] = field(default_factory=list)
+    followers: list[Task] = field(default_factory=list)
+    chosen: tuple[Link, ...] | None = None
+    report: NodeReport | None = None
+
+
+class Run:
+    """A run that was started. `wait` gives its result; `cancel` stops it at the next step of whatever it computes."""
+
+    def __init__(self, id: RunId, plan: Plan, order: int, output_dir: Path, on_event: OnEvent | None) -> None:
+        self.id, self.plan, self.order, self.output_dir = id, plan, order, output_dir
+        self.cancelled = False
+        self.closing = False
+        self.tasks: dict[str, Task] = {}
+        self.live = 0
+        self.started = time.perf_counter()
+        self.result: RunResult | None = None
+        self._done = Flag()
+        self._on_event = on_event
+        self._event_lock = Lock()
+
+    def wait(self, timeout_seconds: float | None = None) -> RunResult:
+        """Returns the result once the run is over. Raises TimeoutError if it is not within `timeout_seconds`."""
+        if not self._done.wait(timeout_seconds) or self.result is None:
+            raise TimeoutError(f"run {self.id} is not over after {timeout_seconds} s")
+        return self.result
+
+    def emit(self, event: Event) -> None:
+        """Hands an event to whoever watches, one at a time."""
+        if self._on_event is None:
+            return
+        with self._event_lock:
+            try:
+                self._on_event(event)
+            except Exception:  # noqa: BLE001 - whoever watches must not harm what runs
+                _log.exception("a watcher of run %s failed on %s; the run goes on", self.id, type(event).__name__)
+
+    def close(self, result: RunResult) -> None:
+        """Sets the result and wakes those who wait for it."""
+        self.result = result
+        self._done.set()
