@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -47,6 +48,13 @@ class NodeWarned(Event):
     """The node has something to say that is no error."""
 
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSaved(Event):
+    """The node wrote a file."""
+
+    path: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)

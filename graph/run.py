@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -42,12 +43,16 @@ LIVE = frozenset((State.WAITING, State.READY, State.RUNNING, State.FOLLOWING))
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """What became of a node: "ran", "cached" (with the tier), "failed", "blocked", "cancelled" or "skipped"."""
+    """What became of a node: "ran", "cached" (with the tier), "failed", "blocked", "cancelled" or "skipped".
+
+    seconds: what computing it took, now or, if it was cached, when it was made. files: what it saved.
+    """
 
     status: str
     tier: str | None = None
     seconds: float = 0.0
     error: BaseException | None = None
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +96,24 @@ class Task:
     followers: list[Task] = field(default_factory=list)
     chosen: tuple[Link, ...] | None = None
     report: NodeReport | None = None
+    files: list[Path] = field(default_factory=list)
 
 
 class Run:
     """A run that was started. `wait` gives its result; `cancel` stops it at the next step of whatever it computes."""
 
-    def __init__(self, id: RunId, plan: Plan, order: int, output_dir: Path, on_event: OnEvent | None) -> None:
-        self.id, self.plan, self.order, self.output_dir = id, plan, order, output_dir
+    def __init__(
+        self,
+        plan: Plan,
+        order: int,
+        *,
+        output_dir: Path,
+        provenance: Mapping[str, str],
+        on_event: OnEvent | None,
+    ) -> None:
+        self.id = RunId(uuid.uuid4().hex[:12])
+        self.plan, self.order = plan, order
+        self.output_dir, self.provenance = output_dir, provenance
         self.cancelled = False
         self.closing = False
         self.tasks: dict[str, Task] = {}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from threading import Condition, Lock, Thread
@@ -23,11 +22,21 @@ from .cache import Cache, Ports
 from .context import Context
 from .dag import Link, Links, each_link
 from .errors import FileNotUsable, LatentGraphError, NodeFailed, RunCancelled
-from .events import NodeErred, NodeFinished, NodeProgress, NodeReused, NodeStarted, NodeWarned, OnEvent, RunFinished
+from .events import (
+    NodeErred,
+    NodeFinished,
+    NodeProgress,
+    NodeReused,
+    NodeSaved,
+    NodeStarted,
+    NodeWarned,
+    OnEvent,
+    RunFinished,
+)
 from .files import Fingerprints
 from .node import Lane, Node
 from .plan import Plan, is_cached
-from .run import LIVE, NodeReport, Run, RunId, RunResult, State, Task
+from .run import LIVE, NodeReport, Run, RunResult, State, Task
 from .values import ValueCodec
 
 DEFAULT_LANES: Mapping[Lane, int] = {"device": 1, "cpu": 2, "io": 2}
@@ -70,11 +79,21 @@ class Scheduler:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def start(self, plan: Plan, on_event: OnEvent | None = None, output_dir: Path = Path("output")) -> Run:
-        """Starts a run of a plan and returns at once."""
+    def start(
+        self,
+        plan: Plan,
+        *,
+        on_event: OnEvent | None = None,
+        output_dir: Path = Path("output"),
+        provenance: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Starts a run of a plan and returns at once.
+
+        output_dir: where nodes save. provenance: texts that a saved file should carry, by key.
+        """
         if self._closed:
             raise LatentGraphError("the scheduler is closed; make a new one")
-        run = Run(RunId(uuid.uuid4().hex[:12]), plan, next(self._order), output_dir, on_event)
+        run = Run(plan, next(self._order), output_dir=output_dir, provenance=provenance or {}, on_event=on_event)
         graph = plan.graph
         for id, node in graph.nodes.items():
             key = plan.keys[id] if is_cached(graph, id) else None
@@ -89,9 +108,16 @@ class Scheduler:
         self._finish_if_over(run)
         return run
 
-    def run(self, plan: Plan, on_event: OnEvent | None = None, output_dir: Path = Path("output")) -> RunResult:
-        """Runs a plan and returns its result; an interrupt of the waiting thread cancels the run and goes on."""
-        run = self.start(plan, on_event, output_dir)
+    def run(
+        self,
+        plan: Plan,
+        *,
+        on_event: OnEvent | None = None,
+        output_dir: Path = Path("output"),
+        provenance: Mapping[str, str] | None = None,
+    ) -> RunResult:
+        """Runs a plan and returns its result; an interrupt of the waiting thread cancels the run and is raised on."""
+        run = self.start(plan, on_event=on_event, output_dir=output_dir, provenance=provenance)
         try:
             return run.wait()
         except BaseException:
@@ -148,7 +174,7 @@ class Scheduler:
             seconds = time.perf_counter() - begun
             if task.key is not None:
                 self._cache.put(task.key, ports, seconds)
-            self._complete(task, ports, NodeReport("ran", None, seconds), lane)
+            self._complete(task, ports, NodeReport("ran", None, seconds, files=tuple(task.files)), lane)
         except RunCancelled:
             self._fail(task, State.CANCELLED, NodeReport("cancelled", None, time.perf_counter() - begun))
         except BaseException as error:  # noqa: BLE001 - a node may raise anything; it must not end the worker
@@ -195,10 +221,12 @@ class Scheduler:
         context = Context(
             node=task.id,
             output_dir=run.output_dir,
+            provenance=run.provenance,
             resources=self._resources,
             cancelled=lambda: run.cancelled,
             on_progress=_progress(task),
             on_warning=lambda message: run.emit(NodeWarned(run.id, task.id, node.cls.__name__, message)),
+            on_saved=_saved(task),
         )
         instance = node.cls.model_construct(**values)
         ports = instance.ports(instance.run(context))
@@ -413,6 +441,16 @@ def _eager_links(task: Task) -> list[Link]:
     if not _is_lazy(node.cls):
         return list(node.sources())
     return [link for links in node.links.values() if not isinstance(links, dict) for link in each_link(links)]
+
+
+def _saved(task: Task) -> Callable[[Path], None]:
+    """Returns what a context calls for each file that the node wrote."""
+
+    def on_saved(path: Path) -> None:
+        task.files.append(path)
+        task.run.emit(NodeSaved(task.run.id, task.id, task.node.cls.__name__, path))
+
+    return on_saved
 
 
 def _progress(task: Task) -> Callable[[int, int, Callable[[], Any] | None], None]:
