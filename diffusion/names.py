@@ -1,7 +1,7 @@
-"""The names by which people choose a sampler and a schedule. Importing this module loads no torch.
+"""The names by which people choose samplers, schedules and ways to treat pictures. Importing this module loads no torch.
 
-Each `Literal` lists exactly the keys of a registry (`samplers.SAMPLERS`, `schedules.SCHEDULES`), in the order in which
-a menu should show them, so that a declaration can be checked and drawn before any numerics are loaded.
+Each `Literal` lists exactly what the module beside it takes (`samplers.SAMPLERS`, `schedules.SCHEDULES`, ...), in the
+order in which a menu should show them, so that a declaration can be checked and drawn before any numerics are loaded.
 """
 
 from __future__ import annotations

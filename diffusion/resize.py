@@ -28,6 +28,12 @@ def resize_image(
     return Image(resized.movedim(1, -1))
 
 
+def scale_image(image: Image, factor: float, *, method: ResizeMethod = "lanczos") -> Image:
+    """Returns the pictures with both sides `factor` times as long, rounded to whole pixels."""
+    h, w = image.pixels.shape[1:3]
+    return resize_image(image, width=max(1, round(w * factor)), height=max(1, round(h * factor)), method=method)
+
+
 def resize_image_to_megapixels(
     image: Image, *, megapixels: float, multiple: int = 1, method: ResizeMethod = "lanczos"
 ) -> Image:

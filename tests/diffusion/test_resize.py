@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from latentgraph.diffusion.names import CropName, ResizeMethod
-from latentgraph.diffusion.resize import resize, resize_image, resize_image_to_megapixels, resize_latent
+from latentgraph.diffusion.resize import resize, resize_image, resize_image_to_megapixels, resize_latent, scale_image
 from latentgraph.diffusion.types import Image, Latent
 
 METHODS: tuple[ResizeMethod, ...] = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
@@ -47,6 +47,8 @@ def test_sizes_follow_the_rules_of_the_reference(
     image = picture(10, 12)
     by_height = resize_image(image, width=0, height=5)
     assert list(by_height.pixels.shape) == image_ops["ImageScale width=0,height=5 shape"]
+    by_factor = scale_image(image, 1.25, method="bilinear")
+    assert list(by_factor.pixels.shape) == image_ops["ImageScaleBy 1.25 bilinear shape"]
     by_area = resize_image_to_megapixels(image, megapixels=0.01)
     assert list(by_area.pixels.shape) == image_ops["ImageScaleToTotalPixels 0.01MP shape"]
     by_steps = resize_image_to_megapixels(image, megapixels=0.01, multiple=16)
