@@ -74,7 +74,8 @@ def encode_chunks(
     states, final = _run(core, rows, spec, layer)
     states = states.float()
     if weighted:
-        w = torch.tensor([[token.weight for token in chunk] for chunk in chunks], device=states.device).unsqueeze(-1)
+        weights = [[token.weight for token in chunk] for chunk in chunks]
+        w = torch.tensor(weights, dtype=torch.float32, device=states.device).unsqueeze(-1)
         z, e = states[:-1], states[-1]
         states = torch.where(w == 1.0, z, (z - e) * w + e)
     pooled = None
