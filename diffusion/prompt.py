@@ -92,9 +92,7 @@ class _Brackets:
         if self._marks[last] != end - 1 or self._prompt[end - 1] != ")":
             return _Span(start, end, weight, is_text=True)
         start, end, mark = start + 1, end - 1, self._marks[last - 1]
-        if (
-            self._prompt[mark] == ":" and mark > start
-        ):  # a number holds no bracket, so only the last mark introduces one
+        if self._prompt[mark] == ":" and mark > start:  # a number holds no bracket, so no other mark introduces one
             number = _finite(self._prompt[mark + 1 : end])
             if number is not None:
                 return _Span(start, mark, number, is_text=False)
