@@ -1,6 +1,7 @@
 """Running a sampler on its own: answer each query with one denoiser, and tell who asks how far it has come.
 
-`observed` wraps a sampler and is a sampler itself, so a driver needs to know nothing of progress or cancellation.
+`observed` wraps a sampler and is a sampler itself, so a driver needs to know nothing of progress or cancellation. Wrap
+it around the sampler first and `masking.masked` around both: then x is the sampler's own and the estimate is masked.
 """
 
 from __future__ import annotations

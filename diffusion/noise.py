@@ -2,7 +2,7 @@
 same picture on every device and the global random state is never touched.
 
 One seed feeds three streams, as in ComfyUI 0.8.0 (behaviour): the initial noise (seed), the noise of each step
-(seed + 1), and the Brownian path of the SDE samplers (entropy = seed).
+(seed + 1 modulo 2^64; ComfyUI fails on the last seed), and the Brownian path of the SDE samplers (entropy = seed).
 """
 
 from __future__ import annotations
@@ -78,5 +78,4 @@ class NoiseSource:
 
 
 def _step_generator(seed: int) -> torch.Generator:
-    """The last seed wraps to 0 (ComfyUI fails on it), so that every seed works with every sampler."""
     return torch.Generator().manual_seed((seed + 1) % SEEDS)

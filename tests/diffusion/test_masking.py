@@ -1,0 +1,83 @@
+"""Sampling under a mask."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from latentgraph.diffusion.drive import run_sampler
+from latentgraph.diffusion.masking import fit_mask, masked
+from latentgraph.diffusion.names import SamplerName
+from latentgraph.diffusion.noise import NoiseSource, initial_noise
+from latentgraph.diffusion.problem import Problem, Steps
+from latentgraph.diffusion.samplers import SAMPLERS
+from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
+from torch import Tensor
+
+LATENT = torch.linspace(-1, 1, 256).reshape(1, 4, 8, 8)
+NOISE = initial_noise((1, 4, 8, 8), 0)
+SIGMAS = torch.tensor([0.9, 0.6, 0.3, 0.0])
+by_space = pytest.mark.parametrize("space", [discrete_space(), flow_space()], ids=["diffusion", "flow"])
+
+
+def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+    return x * 0.5
+
+
+def start(space: SamplingSpace, name: SamplerName = "euler") -> Steps:
+    x = space.noise_scaling(SIGMAS[0], NOISE, LATENT)
+    return SAMPLERS[name].start(Problem(x, SIGMAS, space, NoiseSource(x, SIGMAS, 0)))
+
+
+def sample(space: SamplingSpace, mask: Tensor, name: SamplerName = "euler") -> Tensor:
+    return run_sampler(masked(start(space, name), mask=mask, latent=LATENT, noise=NOISE, space=space), denoise)
+
+
+@by_space
+@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "lcm"])
+def test_what_the_mask_keeps_comes_back(space: SamplingSpace, name: SamplerName) -> None:
+    torch.testing.assert_close(sample(space, torch.zeros_like(LATENT), name), LATENT)
+
+
+@by_space
+def test_a_mask_of_ones_changes_nothing(space: SamplingSpace) -> None:
+    assert torch.equal(sample(space, torch.ones_like(LATENT)), run_sampler(start(space), denoise))
+
+
+@by_space
+def test_the_network_sees_the_kept_part_noised_to_the_current_level(space: SamplingSpace) -> None:
+    mask = torch.zeros_like(LATENT)
+    mask[..., :4] = 1.0
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def recording(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append((x, sigma))
+        return denoise(x, sigma)
+
+    run_sampler(masked(start(space), mask=mask, latent=LATENT, noise=NOISE, space=space), recording)
+    for x, sigma in seen:
+        torch.testing.assert_close(x[..., 4:], space.noise_scaling(sigma, NOISE, LATENT)[..., 4:])
+
+
+def test_a_soft_mask_blends_the_estimate_with_the_latent() -> None:
+    mask = torch.full_like(LATENT, 0.25)
+    space, level = discrete_space(), SIGMAS[:1]
+    x = space.noise_scaling(level[0], NOISE, LATENT)
+    to_zero = torch.tensor([0.9, 0.0])
+    steps = SAMPLERS["euler"].start(Problem(x, to_zero, space, NoiseSource(x, to_zero, 0)))
+    result = run_sampler(masked(steps, mask=mask, latent=LATENT, noise=NOISE, space=space), denoise)
+    torch.testing.assert_close(result, 0.25 * denoise(x, level) + 0.75 * LATENT)
+
+
+def test_a_mask_is_fitted_to_the_latent_without_rounding() -> None:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., :7, :] = 1.0
+    fitted = fit_mask(mask, LATENT)
+    assert fitted.shape == LATENT.shape
+    assert fitted[0, 0, :, 0].tolist() == [1, 1, 1, 0.5, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("masks", "batch"), [(1, 3), (2, 3), (4, 3), (3, 3)])
+def test_masks_are_repeated_or_cut_to_the_batch(masks: int, batch: int) -> None:
+    mask = torch.arange(masks).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8).float()
+    fitted = fit_mask(mask, LATENT.repeat(batch, 1, 1, 1))
+    assert fitted[:, 0, 0, 0].tolist() == [i % masks for i in range(batch)]

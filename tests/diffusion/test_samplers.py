@@ -1,0 +1,151 @@
+"""Every sampler against ComfyUI's results on an analytic denoiser, end to end from seed to latent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from latentgraph.diffusion.drive import Denoise, run_sampler
+from latentgraph.diffusion.masking import masked
+from latentgraph.diffusion.names import SamplerName, ScheduleName
+from latentgraph.diffusion.noise import NoiseSource, initial_noise, inpaint_noise
+from latentgraph.diffusion.problem import Problem
+from latentgraph.diffusion.samplers import SAMPLERS
+from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
+from latentgraph.diffusion.schedules import ksampler_sigmas
+from torch import Tensor
+
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "samplers.json").read_text())
+ZERO = torch.zeros(1, 4, 8, 8)
+LATENT = torch.linspace(-1, 1, 256).sin().reshape(1, 4, 8, 8)
+MASK = torch.zeros(1, 4, 8, 8)
+MASK[:, :, 2:6, 3:7] = 1.0
+MASK[:, :, 0, 0] = 0.5
+SEED = 0
+
+
+def denoise_eps(x: Tensor, sigma: Tensor) -> Tensor:
+    return x / (1 + sigma**2)
+
+
+def denoise_flow(x: Tensor, sigma: Tensor) -> Tensor:
+    return x * (1 - sigma) / ((1 - sigma) ** 2 + sigma**2)
+
+
+def denoise_guided(x: Tensor, sigma: Tensor) -> Tensor:
+    positive = denoise_eps(x, sigma)
+    negative = 0.8 * positive
+    return negative + (positive - negative) * 1.5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one set of vectors was made."""
+
+    space: SamplingSpace
+    schedule: ScheduleName
+    steps: int
+    denoise: Denoise = denoise_eps
+    strength: float = 1.0
+    latent: Tensor = ZERO
+    mask: Tensor | None = None
+
+
+SETTINGS = {
+    "eps_karras10": Setting(discrete_space(), "karras", 10),
+    "eps_normal8_img2img": Setting(discrete_space(), "normal", 8, strength=0.6, latent=LATENT),
+    "flow_simple8": Setting(flow_space(), "simple", 8, denoise_flow),
+    "eps_karras10_cfg": Setting(discrete_space(), "karras", 10, denoise_guided),
+    "eps_karras10_mask": Setting(discrete_space(), "karras", 10, latent=LATENT, mask=MASK),
+}
+CASES = [(name, sampler) for name in SETTINGS for sampler in SAMPLERS if sampler in VECTORS[name]]
+
+
+def sample(setting: Setting, name: SamplerName, denoise: Denoise) -> Tensor:
+    sampler, space, latent = SAMPLERS[name], setting.space, setting.latent
+    sigmas = ksampler_sigmas(
+        space, sampler=name, schedule=setting.schedule, steps=setting.steps, denoise=setting.strength
+    )
+    noise = initial_noise(latent.shape, SEED)
+    x = space.noise_scaling(sigmas[0], noise, latent, max_denoise=space.is_max(sigmas[0].item()))
+    steps = sampler.start(Problem(x, sigmas, space, NoiseSource(x, sigmas, SEED)))
+    if setting.mask is not None:
+        kept = inpaint_noise(latent.shape, SEED) if sampler.fresh_inpaint_noise else noise
+        steps = masked(steps, mask=setting.mask, latent=latent, noise=kept, space=space)
+    return space.inverse_noise_scaling(sigmas[-1], run_sampler(steps, denoise))
+
+
+@pytest.mark.parametrize(("setting", "sampler"), CASES)
+def test_a_sampler_is_comfyuis(setting: str, sampler: SamplerName) -> None:
+    expected = VECTORS[setting][sampler]
+    calls: list[float] = []
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        calls.append(sigma.item())
+        return SETTINGS[setting].denoise(x, sigma)
+
+    result = sample(SETTINGS[setting], sampler, denoise)
+
+    values, known = result.flatten()[[*range(8), -4, -3, -2, -1]], torch.tensor(expected["first8"] + expected["last4"])
+    torch.testing.assert_close(values, known, rtol=1e-6, atol=1e-6)
+    assert result.mean().item() == pytest.approx(expected["mean"], abs=1e-6)
+    assert result.std().item() == pytest.approx(expected["std"], rel=1e-5)
+    assert calls == pytest.approx(expected["call_sigmas"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_run_repeats_and_leaves_its_inputs_alone(name: SamplerName) -> None:
+    space, sigmas = flow_space(), torch.tensor([1.0, 0.8, 0.5, 0.2, 0.0])
+    x = initial_noise((1, 4, 8, 8), 3)
+    x_before, sigmas_before = x.clone(), sigmas.clone()
+
+    first, second = (
+        run_sampler(SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), denoise_flow)
+        for _ in range(2)
+    )
+
+    assert torch.equal(first, second)
+    assert torch.equal(x, x_before)
+    assert torch.equal(sigmas, sigmas_before)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_single_step_to_zero_reaches_the_estimate(name: SamplerName) -> None:
+    space, sigmas = discrete_space(), torch.tensor([10.0, 0.0])
+    x = initial_noise((1, 4, 8, 8), 3) * 10
+    result = run_sampler(SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), denoise_eps)
+    torch.testing.assert_close(result, denoise_eps(x, sigmas[0]), rtol=1e-5, atol=5e-3)  # uni_pc stops at 0.001
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_schedule_without_a_step_returns_the_start(name: SamplerName) -> None:
+    space, sigmas = discrete_space(), torch.tensor([10.0])
+    x = initial_noise((1, 4, 8, 8), 3)
+    assert run_sampler(SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), denoise_eps) is x
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_may_take_turns(name: SamplerName) -> None:
+    """Many runs can be held at once and answered in any order: none shares state with another."""
+    space, sigmas = discrete_space(), torch.tensor([10.0, 5.0, 2.0, 0.5, 0.0])
+
+    def start(seed: int) -> Any:
+        x = initial_noise((1, 4, 8, 8), seed) * 10
+        return SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, seed)))
+
+    alone = [run_sampler(start(seed), denoise_eps) for seed in (1, 2)]
+    runs = [start(1), start(2)]
+    queries = [next(run) for run in runs]
+    together: list[Tensor] = []
+    while len(together) < 2:
+        for i, run in enumerate(runs):
+            try:
+                queries[i] = run.send(denoise_eps(queries[i].x, queries[i].sigma))
+            except StopIteration as finished:
+                together.append(finished.value)
+
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
