@@ -38,6 +38,7 @@ from .events import (
 from .explain import Explanation, History, all_key_parts, explain
 from .facts import Facts, Known, OutputFacts
 from .files import FileInput, FileResolver, Fingerprints, FolderResolver
+from .flatten import flat_document
 from .keys import cache_keys
 from .node import ComfyName, Lane, Node
 from .params import Param
@@ -113,6 +114,7 @@ __all__ = [
     "cache_keys",
     "document_from_tree",
     "explain",
+    "flat_document",
     "json_schema",
     "load_document",
     "make_plan",

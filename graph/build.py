@@ -6,6 +6,7 @@ Order of checks: node types, inputs and links, cycles, then facts along the link
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class _Builder:
         ports = cls.spec.inputs
         literals: dict[str, Any] = {}
         files: dict[str, Path] = {}
+        file_names: dict[str, str] = {}
         links: dict[str, Links] = {}
         for name, value in flat.inputs.items():
             port = ports.get(name)
@@ -92,6 +94,7 @@ class _Builder:
                 path = self.file(flat, port, value)
                 if path is not None:
                     files[name] = path
+                    file_names[name] = value.name if isinstance(value, FileName) else value
             else:
                 literals[name] = self.literal(flat, port, value)
         for name, port in ports.items():
@@ -104,9 +107,10 @@ class _Builder:
                 path = self.file(flat, port, str(port.default))
                 if path is not None:
                     files[name] = path
+                    file_names[name] = str(port.default)
             else:
                 literals[name] = port.default
-        return GraphNode(flat.id, cls, literals, files, links, place=flat.declaration.place)
+        return GraphNode(flat.id, cls, literals, files, links, file_names, place=flat.declaration.place)
 
     def literal(self, flat: FlatNode, port: InputPort, value: Any) -> Any:
         if isinstance(value, FileName):
@@ -333,7 +337,7 @@ class _Builder:
             except LatentGraphError as error:
                 self.note(flat, "unusable-file" if node.files else "mismatch", f"{str(error).rstrip('.')}.")
                 continue
-            ordered[id] = GraphNode(id, node.cls, node.literals, node.files, node.links, facts, node.place)
+            ordered[id] = replace(node, facts=facts)
 
     def facts(self, ordered: Mapping[str, GraphNode], links: Links) -> Facts:
         """Returns the facts that all links of an input share."""

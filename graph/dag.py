@@ -41,13 +41,14 @@ def each_link(links: Links) -> Iterator[Link]:
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """One node: its class, its literals (defaults filled in), the files it reads, and its links."""
+    """One node: its class, its literals (defaults filled in), its links, and the files it reads, by path and as named."""
 
     id: str
     cls: type[Node]
     literals: Mapping[str, Any]
     files: Mapping[str, Path]
     links: Mapping[str, Links]
+    file_names: Mapping[str, str] = field(default_factory=dict)
     facts: OutputFacts = field(default_factory=dict)
     place: Place = Place()
 

@@ -16,7 +16,7 @@ from latentgraph.graph import Buffer, Packed
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CLASSES: Mapping[str, type] = {
+_CLASSES: Mapping[str, Any] = {
     cls.__name__: cls for cls in (Image, Mask, Latent, Conditioning, Condition, Area, PictureSize)
 }
 _SMALL_BYTES = 64  # what a value without tensors counts as
