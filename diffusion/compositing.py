@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from .masks import repeat_batch
+from .latents import fit_batch
 from .resize import resize
 from .tiling import edge_ramp
 from .types import Image, Latent, Mask
@@ -62,9 +62,9 @@ def _composite(
     height, width = destination.shape[2:]
     if resize_source:
         source = resize(source, width=width, height=height, method="bilinear")
-    source = repeat_batch(source, len(destination))
+    source = fit_batch(source, len(destination))
     m = torch.ones(1, 1, *source.shape[2:]) if mask is None else mask.values.unsqueeze(1)
-    m = repeat_batch(interpolate(m, size=source.shape[2:], mode="bilinear"), len(destination))
+    m = fit_batch(interpolate(m, size=source.shape[2:], mode="bilinear"), len(destination))
     rows = slice(max(0, y), max(0, min(height, y + source.shape[2])))
     columns = slice(max(0, x), max(0, min(width, x + source.shape[3])))
     seen = (..., slice(rows.start - y, rows.stop - y), slice(columns.start - x, columns.stop - x))

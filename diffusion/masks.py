@@ -9,6 +9,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from .latents import fit_batch
 from .names import MaskOperation, unknown_name
 from .types import Mask
 
@@ -81,15 +82,10 @@ def composite_mask(destination: Mask, source: Mask, *, x: int, y: int, operation
     values = destination.values.clone()
     height, width = source.values.shape[1:]
     below = values[:, max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)]
-    above = repeat_batch(source.values, len(values))[:, max(0, -y) :, max(0, -x) :]
+    above = fit_batch(source.values, len(values))[:, max(0, -y) :, max(0, -x) :]
     above = above[:, : below.shape[1], : below.shape[2]]
     below.copy_(combine(below, above))
     return Mask(values.clamp(0.0, 1.0))
-
-
-def repeat_batch(x: Tensor, size: int) -> Tensor:
-    """Returns x, (B, ...), cut or repeated in turn to (size, ...)."""
-    return x.repeat(-(-size // len(x)), *[1] * (x.ndim - 1))[:size]
 
 
 _OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
