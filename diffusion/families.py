@@ -7,7 +7,7 @@ This module loads no torch and reads no file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Prediction = Literal["eps", "v"]
@@ -23,16 +23,16 @@ UNET_MARKERS: tuple[tuple[str, ...], ...] = (
 class UNetSpec:
     """A UNet's structure. Level 0 is the outermost, at full size; depths count transformer blocks, 0 is no attention.
 
-    depths_in[x][i] belongs to the i-th of res_blocks[x] blocks on the way down; depths_out[x][i] to the i-th of
-    res_blocks[x] + 1 blocks on the way up, in order of execution. depth_middle: None has no middle block, 0 has a lone
-    res block. heads[x]: attention heads at level x. vector_width: width of the vector conditioning (ADM), or None.
-    size_width: width of the sinusoid for each number of SDXL's size conditioning.
+    widths[x]: channels at level x. depths_in[x][i] belongs to the i-th of res_blocks[x] blocks on the way down;
+    depths_out[y][i] to the i-th of res_blocks[-1 - y] + 1 blocks on the way up, in order of execution, so that the
+    innermost level comes first. depth_middle: None has no middle block, 0 has a lone res block. heads[x]: attention
+    heads at level x. vector_width: width of the vector conditioning (ADM), or None. size_width: width of the sinusoid
+    for each number of SDXL's size conditioning.
     """
 
     in_channels: int
     out_channels: int
-    model_channels: int
-    channel_mult: tuple[int, ...]
+    widths: tuple[int, ...]
     res_blocks: tuple[int, ...]
     depths_in: tuple[tuple[int, ...], ...]
     depths_out: tuple[tuple[int, ...], ...]
@@ -138,13 +138,12 @@ class ClipSpec:
 class VaeSpec:
     """A KL autoencoder's structure. Scale and shift are the model's affair (`LatentFormat`): a VAE speaks VAE space.
 
-    channels: width of the outermost level; channel_mult: widths by level, as multiples; encoder_blocks: res blocks a
-    level on the way down (the decoder has one more); quant_convs: whether 1x1 convolutions sit at the bottleneck.
+    widths: channels by level, outermost first; encoder_blocks: res blocks a level on the way down (the decoder has one
+    more); quant_convs: whether 1x1 convolutions sit at the bottleneck.
     """
 
     latent_channels: int
-    channels: int
-    channel_mult: tuple[int, ...]
+    widths: tuple[int, ...]
     encoder_blocks: int
     quant_convs: bool = True
     picture_channels: int = 3
@@ -152,7 +151,7 @@ class VaeSpec:
     @property
     def downscale(self) -> int:
         """Pixels per latent cell, along a side."""
-        return 1 << (len(self.channel_mult) - 1)
+        return 1 << (len(self.widths) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +185,10 @@ class PredictionRule:
 
 @dataclass(frozen=True, slots=True)
 class TextEncoderLayout:
-    """Where a family keeps a text encoder: `prefix` in a single file, `folder` in a diffusers folder.
+    """Where a family keeps a text encoder: one of `prefixes` in a single file, `folder` in a diffusers folder.
 
-    The other fields are those of `TextEncoderSpec` that shapes do not tell.
+    The other fields are those of `TextEncoderSpec` that shapes do not tell. folder_default_layer: the default layer in
+    a diffusers folder, where the layers behind it may have been cut off.
     """
 
     key: EncoderKey
@@ -197,6 +197,7 @@ class TextEncoderLayout:
     activation: Literal["quick_gelu", "gelu"]
     pad_id: int
     default_layer: int
+    folder_default_layer: int
     final_norm_on_hidden: bool
     pooled: Literal["state", "projected"] | None
 
@@ -206,8 +207,9 @@ class Family:
     """One row of the table; the first row that fits a file is its family.
 
     markers: keys below the network's prefix that such a file has, each tuple an alternative. file_markers: keys it has
-    at the top. head_count or head_width tells the attention heads, which shapes do not. `supported` is False for a
-    family that is recognised, so that its user gets a clear answer, but that can't be run yet.
+    at the top. head_count, or else head_width, tells the attention heads, which shapes do not. resolution: the side
+    in pixels that its networks were trained at, and v_resolution that of its v networks where it differs. `supported`
+    is False for a family that is recognised, so that its user gets a clear answer, but that can't be run yet.
     """
 
     name: str
@@ -218,8 +220,9 @@ class Family:
     latent: LatentFormat | None = None
     prediction: PredictionRule = PredictionRule()
     head_count: int | None = None
-    head_width: int | None = 64
+    head_width: int = 64
     resolution: int = 512
+    v_resolution: int | None = None
     text: tuple[TextEncoderLayout, ...] = ()
     supported: bool = False
 
@@ -238,6 +241,7 @@ _SD1_TEXT = TextEncoderLayout(
     activation="quick_gelu",
     pad_id=EOS,
     default_layer=-1,
+    folder_default_layer=-1,
     final_norm_on_hidden=True,
     pooled="state",
 )
@@ -248,6 +252,7 @@ _SD2_TEXT = TextEncoderLayout(
     activation="gelu",
     pad_id=0,
     default_layer=-2,
+    folder_default_layer=-1,
     final_norm_on_hidden=True,
     pooled="projected",
 )
@@ -258,6 +263,7 @@ _SDXL_TEXT_L = TextEncoderLayout(
     activation="quick_gelu",
     pad_id=EOS,
     default_layer=-2,
+    folder_default_layer=-2,
     final_norm_on_hidden=False,
     pooled=None,
 )
@@ -268,11 +274,11 @@ _SDXL_TEXT_G = TextEncoderLayout(
     activation="gelu",
     pad_id=0,
     default_layer=-2,
+    folder_default_layer=-2,
     final_norm_on_hidden=False,
     pooled="projected",
 )
 
-_SDXL_PREDICTION = PredictionRule(v_key="v_pred", zero_snr_key="ztsnr")
 _SDXL = UNetPattern(linear_projection=True, vector=True, outer_attention=False, inner_attention=True)
 
 FAMILIES: tuple[Family, ...] = (
@@ -287,7 +293,6 @@ FAMILIES: tuple[Family, ...] = (
         unet=UNetPattern(linear_projection=False, vector=False, in_channels=BASE_OR_INPAINT),
         latent=SD_LATENT,
         head_count=8,
-        head_width=None,
         text=(_SD1_TEXT,),
         supported=True,
     ),
@@ -307,6 +312,7 @@ FAMILIES: tuple[Family, ...] = (
         unet=UNetPattern(linear_projection=True, vector=False, in_channels=BASE_OR_INPAINT),
         latent=SD_LATENT,
         prediction=PredictionRule(v_probe="transformer_blocks.0.norm1.bias", v_threshold=0.09),
+        v_resolution=768,
         text=(_SD2_TEXT,),
         supported=True,
     ),
@@ -318,9 +324,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         name="sdxl-instruct",
         title="Stable Diffusion XL InstructPix2Pix",
-        unet=UNetPattern(
-            linear_projection=True, vector=True, outer_attention=False, inner_attention=True, in_channels=INSTRUCT
-        ),
+        unet=replace(_SDXL, in_channels=INSTRUCT),
     ),
     Family(name="playground-2.5", title="Playground 2.5", file_markers=("edm_mean", "edm_std"), unet=_SDXL),
     Family(
@@ -332,15 +336,9 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         name="sdxl",
         title="Stable Diffusion XL",
-        unet=UNetPattern(
-            linear_projection=True,
-            vector=True,
-            outer_attention=False,
-            inner_attention=True,
-            in_channels=BASE_OR_INPAINT,
-        ),
+        unet=replace(_SDXL, in_channels=BASE_OR_INPAINT),
         latent=SDXL_LATENT,
-        prediction=_SDXL_PREDICTION,
+        prediction=PredictionRule(v_key="v_pred", zero_snr_key="ztsnr"),
         resolution=1024,
         text=(_SDXL_TEXT_L, _SDXL_TEXT_G),
         supported=True,

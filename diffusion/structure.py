@@ -1,6 +1,6 @@
 """The structure of a network, read from the names and shapes of its tensors.
 
-Both layouts of a UNet and of a VAE (LDM's and diffusers'), and of a CLIP text model (OpenCLIP's and transformers'), give
+The layouts of a UNet and of a VAE (LDM's and diffusers') and of a CLIP text model (OpenCLIP's and transformers') give
 the same spec. Nothing here knows families, reads files or loads torch; `shapes` are keys without any prefix.
 """
 
@@ -28,14 +28,15 @@ def read_unet(shapes: Shapes) -> UNetSpec:
     attention = next((name for name in [*attentions, names.middle] if _depth(shapes, name)), None)
     if attention is None:
         raise StructureError("the UNet has no level with cross-attention")
-    model_channels, in_channels = _shape(shapes, names.conv_in, 4)[:2]
-    widths = [_shape(shapes, level[-1].conv, 4)[0] for level in names.down]
+    width, in_channels = _shape(shapes, names.conv_in, 4)[:2]
+    widths = tuple(_shape(shapes, level[-1].conv, 4)[0] for level in names.down)
+    if widths[0] != width:
+        raise StructureError(f"{names.conv_in!r} gives {width} channels, but the first level has {widths[0]}")
     vector = shapes.get(names.vector)
     return UNetSpec(
         in_channels=in_channels,
         out_channels=_shape(shapes, names.conv_out, 4)[0],
-        model_channels=model_channels,
-        channel_mult=tuple(width // model_channels for width in widths),
+        widths=widths,
         res_blocks=tuple(len(level) for level in names.down),
         depths_in=tuple(tuple(_depth(shapes, block.attention) for block in level) for level in names.down),
         depths_out=tuple(tuple(_depth(shapes, block.attention) for block in level) for level in names.up),
@@ -47,13 +48,10 @@ def read_unet(shapes: Shapes) -> UNetSpec:
     )
 
 
-def with_heads(spec: UNetSpec, *, head_count: int | None, head_width: int | None) -> UNetSpec:
-    """Returns the spec with the attention heads of each level: a fixed number, or of a fixed width."""
-    widths = [spec.model_channels * mult for mult in spec.channel_mult]
-    if head_count is not None:
-        return replace(spec, heads=(head_count,) * len(widths))
-    assert head_width is not None, "a supported family names its heads"
-    return replace(spec, heads=tuple(max(1, width // head_width) for width in widths))
+def with_heads(spec: UNetSpec, *, head_count: int | None, head_width: int) -> UNetSpec:
+    """Returns the spec with the attention heads of each level: a fixed number, or else of a fixed width."""
+    heads = (max(1, width // head_width) if head_count is None else head_count for width in spec.widths)
+    return replace(spec, heads=tuple(heads))
 
 
 def last_attention(shapes: Shapes) -> str:
@@ -70,14 +68,12 @@ def read_vae(shapes: Shapes) -> VaeSpec:
         raise StructureError(
             f"the encoder's levels have {[len(level) for level in levels]} res blocks, not all the same"
         )
-    channels, picture_channels = _shape(shapes, "encoder.conv_in.weight", 4)[:2]
     return VaeSpec(
         latent_channels=_shape(shapes, "decoder.conv_in.weight", 4)[1],
-        channels=channels,
-        channel_mult=tuple(_shape(shapes, level[-1], 4)[0] // channels for level in levels),
+        widths=tuple(_shape(shapes, level[-1], 4)[0] for level in levels),
         encoder_blocks=len(levels[0]),
         quant_convs="quant_conv.weight" in shapes,
-        picture_channels=picture_channels,
+        picture_channels=_shape(shapes, "encoder.conv_in.weight", 4)[1],
     )
 
 

@@ -1,0 +1,276 @@
+"""What a checkpoint is and holds, from its headers alone: in milliseconds, without torch, before a weight is read.
+
+A file is either described in full or refused with a `HeaderError` that says what it is instead. Families, and the files
+that people take for checkpoints, are data in `families` and `strangers`; here is only the comparison.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .families import ClipSpec, Family, ModelSpec, TextEncoderLayout, TextEncoderSpec, UNetSpec, VaeSpec
+from .folders import INDEX, Component, Folder, read_component, read_folder
+from .headers import Header, HeaderError, read_floats, read_header
+from .parts import Part, find_part, find_shapes
+from .recognise import UnknownFamilyError, find_prediction, network_prefix, recognise
+from .strangers import IMPOSTORS, PARTS, Stranger
+from .structure import Shapes, StructureError, last_attention, read_text_encoder, read_vae, with_heads
+
+VAE_PREFIXES = ("first_stage_model.", "vae.", "")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CheckpointDescription:
+    """What a checkpoint is. clip and vae are None where it has no text encoders or no VAE.
+
+    title: for people. metadata: the file's own, unchecked. model_part, clip_parts and vae_part: where the tensors are;
+    clip_parts are in the order of the encoders.
+    """
+
+    path: Path
+    family: str
+    title: str
+    model: ModelSpec
+    clip: ClipSpec | None
+    vae: VaeSpec | None
+    metadata: Mapping[str, str]
+    model_part: Part
+    clip_parts: tuple[Part, ...]
+    vae_part: Part | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class VaeDescription:
+    """What a VAE file is, and where its tensors are."""
+
+    path: Path
+    spec: VaeSpec
+    part: Part
+
+
+def describe(path: Path | str) -> CheckpointDescription:
+    """Returns what a checkpoint is: a single safetensors file or a diffusers folder. Raises HeaderError."""
+    path = Path(path)
+    try:
+        return _describe_folder(read_folder(path)) if path.is_dir() else _describe_file(read_header(path))
+    except UnknownFamilyError as error:
+        raise HeaderError(path, error.found, expected="a checkpoint of a supported family", cure=error.cure) from None
+    except StructureError as error:
+        raise _unbuildable(path, error) from None
+
+
+def describe_vae(path: Path | str) -> VaeDescription:
+    """Returns what a VAE is: a file of its own, the VAE of a checkpoint, or a diffusers folder. Raises HeaderError."""
+    path = Path(path)
+    headers = _vae_headers(path)
+    prefix = _vae_prefix(headers)
+    if prefix is None:
+        _refuse_strangers(path, headers, (*IMPOSTORS, *PARTS), expected="a VAE")
+        raise HeaderError(path, "no VAE in it", expected="the key decoder.conv_in.weight", cure="Choose another file.")
+    try:
+        return VaeDescription(path=path, spec=read_vae(find_shapes(headers, prefix)), part=find_part(headers, prefix))
+    except StructureError as error:
+        raise _unbuildable(path, error) from None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Located:
+    """A network's tensors and, in a diffusers folder, its config."""
+
+    headers: Sequence[Header]
+    prefix: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> Shapes:
+        return find_shapes(self.headers, self.prefix)
+
+    @property
+    def part(self) -> Part:
+        return find_part(self.headers, self.prefix)
+
+
+def _describe_file(header: Header) -> CheckpointDescription:
+    path, keys = header.path, header.tensors.keys()
+    _refuse_strangers(path, [header], IMPOSTORS)
+    prefix = network_prefix(keys)
+    if prefix is None:
+        _refuse_strangers(path, [header], PARTS)
+        expected = "a denoising network below model.diffusion_model."
+        raise HeaderError(path, _key_groups(keys), expected=expected, cure="Choose another file.")
+    network = _Located([header], prefix)
+    family, unet = recognise(network.shapes, file_keys=keys)
+    vae_prefix = _vae_prefix([header])
+    return _assemble(
+        path,
+        family,
+        network=network,
+        unet=unet,
+        texts=[_text_in_file(header, layout) for layout in family.text],
+        vae=None if vae_prefix is None else _Located([header], vae_prefix),
+    )
+
+
+def _describe_folder(folder: Folder) -> CheckpointDescription:
+    components = folder.components
+    network = _located(components.get("unet") or components.get("transformer"))
+    if network is None:
+        found = f"a folder with {', '.join(components) or 'no component'}"
+        raise HeaderError(folder.path, found, expected="unet/ with weights", cure="Download the whole folder.")
+    family, unet = recognise(network.shapes)
+    return _assemble(
+        folder.path,
+        family,
+        network=network,
+        unet=_configured(unet, network.config),
+        texts=[_located(components.get(layout.folder)) for layout in family.text],
+        vae=_located(components.get("vae")),
+        scheduler=components["scheduler"].config if "scheduler" in components else {},
+    )
+
+
+def _assemble(
+    path: Path,
+    family: Family,
+    *,
+    network: _Located,
+    unet: UNetSpec,
+    texts: Sequence[_Located | None],
+    vae: _Located | None,
+    scheduler: Mapping[str, Any] | None = None,
+) -> CheckpointDescription:
+    model = _model_spec(family, network, unet, scheduler or {})
+    encoders = [
+        _text_spec(layout, located) for layout, located in zip(family.text, texts, strict=True) if located is not None
+    ]
+    complete = len(encoders) == len(family.text)
+    return CheckpointDescription(
+        path=path,
+        family=family.name,
+        title=f"{family.title}, inpainting" if model.inpaint else family.title,
+        model=model,
+        clip=ClipSpec(family.name, tuple(encoders)) if complete else None,
+        vae=read_vae(vae.shapes) if vae else None,
+        metadata=network.headers[0].metadata,
+        model_part=network.part,
+        clip_parts=tuple(located.part for located in texts if located) if complete else (),
+        vae_part=vae.part if vae else None,
+    )
+
+
+def _model_spec(family: Family, network: _Located, unet: UNetSpec, scheduler: Mapping[str, Any]) -> ModelSpec:
+    assert family.latent is not None, "a supported family names its latent"
+    header = network.headers[0]
+    prediction, zero_snr = find_prediction(
+        family,
+        file_keys=header.tensors.keys(),
+        metadata=header.metadata,
+        scheduler=scheduler,
+        probe=_probe(family, network) if unet.in_channels == family.latent.channels else None,
+    )
+    resolution = (prediction == "v" and family.v_resolution) or family.resolution
+    return ModelSpec(
+        family=family.name,
+        network=unet if unet.heads else with_heads(unet, head_count=family.head_count, head_width=family.head_width),
+        latent=family.latent,
+        prediction=prediction,
+        resolution=_stated_resolution(header.metadata) or resolution,
+        zero_terminal_snr=zero_snr,
+    )
+
+
+def _probe(family: Family, network: _Located) -> Sequence[float] | None:
+    """Returns the values of the tensor whose spread tells v networks from eps networks, if the family has one."""
+    if family.prediction.v_probe is None:
+        return None
+    key = f"{network.prefix}{last_attention(network.shapes)}.{family.prediction.v_probe}"
+    holder = next((header for header in network.headers if key in header.tensors), None)
+    return None if holder is None else read_floats(holder, key)
+
+
+def _stated_resolution(metadata: Mapping[str, str]) -> int | None:
+    """Returns the side that the file's metadata names, as "1024x1024" (Stability AI's modelspec 1.0)."""
+    side = metadata.get("modelspec.resolution", "").partition("x")[0]
+    return int(side) if side.isdecimal() and len(side) <= 5 else None
+
+
+def _configured(unet: UNetSpec, config: Mapping[str, Any]) -> UNetSpec:
+    """Returns the structure with what a diffusers config adds to the shapes.
+
+    diffusers' attention_head_dim is the number of heads where num_attention_heads is not given: its configurations
+    named it wrongly, and it keeps to that.
+    """
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim")
+    if isinstance(heads, int):
+        heads = [heads] * len(unet.widths)
+    if isinstance(heads, list) and len(heads) == len(unet.widths) and all(isinstance(head, int) for head in heads):
+        unet = replace(unet, heads=tuple(heads))
+    size_width = config.get("addition_time_embed_dim")
+    return replace(unet, size_width=size_width) if isinstance(size_width, int) else unet
+
+
+def _text_spec(layout: TextEncoderLayout, located: _Located) -> TextEncoderSpec:
+    spec = read_text_encoder(located.shapes, layout)
+    if not located.config:
+        return spec
+    return replace(
+        spec,
+        heads=located.config.get("num_attention_heads", spec.heads),
+        activation=located.config.get("hidden_act", spec.activation),
+        default_layer=layout.folder_default_layer,
+    )
+
+
+def _text_in_file(header: Header, layout: TextEncoderLayout) -> _Located | None:
+    for prefix in layout.prefixes:
+        if any(key.startswith(prefix) for key in header.tensors):
+            return _Located([header], prefix)
+    return None
+
+
+def _located(component: Component | None) -> _Located | None:
+    return None if component is None or not component.headers else _Located(component.headers, "", component.config)
+
+
+def _vae_headers(path: Path) -> Sequence[Header]:
+    if path.is_file():
+        return [read_header(path)]
+    if (path / INDEX).is_file():
+        vae = read_folder(path).components.get("vae")
+        return vae.headers if vae else []
+    return read_component(path).headers
+
+
+def _vae_prefix(headers: Sequence[Header]) -> str | None:
+    keys = {key for header in headers for key in header.tensors}
+    return next((prefix for prefix in VAE_PREFIXES if f"{prefix}decoder.conv_in.weight" in keys), None)
+
+
+def _refuse_strangers(
+    path: Path, headers: Sequence[Header], kinds: Sequence[Stranger], *, expected: str = "a checkpoint"
+) -> None:
+    """Raises HeaderError if the file is of one of these kinds."""
+    keys = [key for header in headers for key in header.tensors]
+    for kind in kinds:
+        if of_kind := kind.keys_of(keys):
+            found = f"{kind.title} ({len(of_kind)} {kind.counted}, such as {of_kind[0]})"
+            raise HeaderError(path, found, expected=expected, cure=kind.cure)
+
+
+def _key_groups(keys: Iterable[str], most: int = 6) -> str:
+    """Returns in words which groups of keys a file has."""
+    groups = Counter(".".join(key.split(".")[:2]) for key in keys)
+    if not groups:
+        return "a file without tensors"
+    shown = ", ".join(f"{group} ({number})" for group, number in groups.most_common(most))
+    return f"a file of unknown kind, with keys below {shown}{', ...' if len(groups) > most else ''}"
+
+
+def _unbuildable(path: Path, error: StructureError) -> HeaderError:
+    return HeaderError(
+        path, f"a network that can't be built: {error}", expected="a whole network", cure="Get it again."
+    )

@@ -1,0 +1,199 @@
+"""How the tensors of LDM's and OpenCLIP's layouts are named in diffusers' and transformers'.
+
+A map says, for each tensor that a network wants, where in the file it is; it is made from the network's structure and
+is strict: whatever is missing, or in the file and in no map, is an error. This module loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from .families import TextEncoderSpec, UNetSpec, VaeSpec
+
+IGNORED_NAMES = (
+    "position_ids",  # a buffer of older transformers: 0, 1, 2, ...
+    "logit_scale",  # CLIP's contrastive temperature, no part of the text model
+    "attn_mask",  # OpenCLIP's causal mask
+)
+IGNORED_PREFIXES = (
+    "loss.",  # the discriminator that an LDM autoencoder was trained with
+    "model_ema.",  # the averaged copy of a training run
+)
+
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+_OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # diffusers before 0.14
+_OPEN_CLIP_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+_QKV = ("q_proj", "k_proj", "v_proj")  # in the order in which OpenCLIP stacks them
+
+
+class KeyMapError(ValueError):
+    """A file lacks tensors of its network, or has tensors that the network does not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a wanted tensor comes from: a key of the file, one of three equal parts of its rows, or its transpose."""
+
+    key: str
+    third: int | None = None
+    transposed: bool = False
+
+
+Origins = Mapping[str, Origin]
+
+
+def unet_origins(spec: UNetSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
+    """Returns the origin of each tensor of diffusers' UNet, in an LDM or a diffusers file. Raises KeyMapError."""
+    modules = dict(unet_modules(spec)) if "input_blocks.0.0.weight" in present else {}
+    return _checked({key: Origin(rename(key, modules)) for key in wanted}, present)
+
+
+def vae_origins(spec: VaeSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
+    """Returns the origin of each tensor of diffusers' AutoencoderKL, in either layout. Raises KeyMapError."""
+    modules = _vae_modules(spec) if "encoder.down.0.block.0.conv1.weight" in present else _old_vae_modules(present)
+    renamed = dict(modules)
+    return _checked({key: Origin(rename(key, renamed)) for key in wanted}, present)
+
+
+def text_origins(spec: TextEncoderSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
+    """Returns the origin of each tensor of transformers' CLIP text model, in transformers' or OpenCLIP's layout.
+
+    The "text_model." in front of transformers' names may be there or not, on either side. Raises KeyMapError.
+    """
+    if "token_embedding.weight" in present:
+        modules = dict(_open_clip_modules(spec))
+        return _checked({key: _open_clip_origin(key.removeprefix("text_model."), modules) for key in wanted}, present)
+    named = any(key.startswith("text_model.") for key in present)
+    origins = {}
+    for key in wanted:
+        bare = key.removeprefix("text_model.")
+        is_projection = bare.startswith("text_projection")
+        origins[key] = Origin(bare if is_projection or not named else f"text_model.{bare}")
+    return _checked(origins, present)
+
+
+def unet_modules(spec: UNetSpec) -> Iterator[tuple[str, str]]:
+    """Yields (diffusers, LDM) names of modules; below a pair of modules the names agree."""
+    yield from (("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"))
+    yield from (("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2"))
+    yield from (("add_embedding.linear_1", "label_emb.0.0"), ("add_embedding.linear_2", "label_emb.0.2"))
+    for i in (0, 1):
+        yield from _resnet(f"mid_block.resnets.{i}", f"middle_block.{2 * i}")
+    yield "mid_block.attentions.0", "middle_block.1"
+    n = 1  # the next input block
+    for x, blocks in enumerate(spec.res_blocks):
+        for i in range(blocks):
+            yield from _resnet(f"down_blocks.{x}.resnets.{i}", f"input_blocks.{n}.0")
+            yield f"down_blocks.{x}.attentions.{i}", f"input_blocks.{n}.1"
+            n += 1
+        yield f"down_blocks.{x}.downsamplers.0.conv", f"input_blocks.{n}.0.op"
+        n += 1
+    m = 0  # the next output block
+    for y, depths in enumerate(spec.depths_out):
+        for i in range(len(depths)):
+            yield from _resnet(f"up_blocks.{y}.resnets.{i}", f"output_blocks.{m}.0")
+            yield f"up_blocks.{y}.attentions.{i}", f"output_blocks.{m}.1"
+            m += 1
+        yield f"up_blocks.{y}.upsamplers.0.conv", f"output_blocks.{m - 1}.{2 if depths[-1] else 1}.conv"
+
+
+def rename(key: str, modules: Mapping[str, str]) -> str:
+    """Returns a tensor's name with its module renamed: the innermost module that the map knows."""
+    parts = key.split(".")
+    for n in range(len(parts), 0, -1):
+        module = ".".join(parts[:n])
+        if module in modules:
+            return ".".join([modules[module], *parts[n:]])
+    return key
+
+
+def _resnet(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+    for inner, ldm in _RESNET.items():
+        yield f"{ours}.{inner}", f"{theirs}.{ldm}"
+
+
+def _vae_modules(spec: VaeSpec) -> Iterator[tuple[str, str]]:
+    innermost = len(spec.widths) - 1
+    for x in range(len(spec.widths)):
+        y = innermost - x  # diffusers counts the decoder's levels in order of execution
+        for i in range(spec.encoder_blocks + 1):
+            for ours, theirs in (
+                (f"encoder.down_blocks.{x}", f"encoder.down.{x}"),
+                (f"decoder.up_blocks.{y}", f"decoder.up.{x}"),
+            ):
+                yield f"{ours}.resnets.{i}", f"{theirs}.block.{i}"
+                yield f"{ours}.resnets.{i}.conv_shortcut", f"{theirs}.block.{i}.nin_shortcut"
+        yield f"encoder.down_blocks.{x}.downsamplers.0", f"encoder.down.{x}.downsample"
+        yield f"decoder.up_blocks.{y}.upsamplers.0", f"decoder.up.{x}.upsample"
+    for side in ("encoder", "decoder"):
+        yield f"{side}.conv_norm_out", f"{side}.norm_out"
+        yield f"{side}.mid_block.resnets.0", f"{side}.mid.block_1"
+        yield f"{side}.mid_block.resnets.1", f"{side}.mid.block_2"
+        for ours, theirs in _VAE_ATTENTION.items():
+            yield f"{side}.mid_block.attentions.0.{ours}", f"{side}.mid.attn_1.{theirs}"
+
+
+def _old_vae_modules(present: Collection[str]) -> Iterator[tuple[str, str]]:
+    attention = "{}.mid_block.attentions.0.{}"
+    for side in ("encoder", "decoder"):
+        for ours, theirs in _OLD_ATTENTION.items():
+            if attention.format(side, theirs) + ".weight" in present:
+                yield attention.format(side, ours), attention.format(side, theirs)
+
+
+def _open_clip_modules(spec: TextEncoderSpec) -> Iterator[tuple[str, str]]:
+    yield from (("embeddings.token_embedding", "token_embedding"), ("final_layer_norm", "ln_final"))
+    for n in range(spec.layers):
+        for ours, theirs in _OPEN_CLIP_LAYER.items():
+            yield f"encoder.layers.{n}.{ours}", f"transformer.resblocks.{n}.{theirs}"
+
+
+def _open_clip_origin(key: str, modules: Mapping[str, str]) -> Origin:
+    """Returns where OpenCLIP keeps a tensor of transformers' text model (named without "text_model.")."""
+    if key == "text_projection.weight":
+        return Origin("text_projection", transposed=True)
+    if key == "embeddings.position_embedding.weight":
+        return Origin("positional_embedding")
+    module, _, leaf = key.rpartition(".")
+    layer, _, projection = module.rpartition(".self_attn.")
+    if projection in _QKV:
+        stacked = layer.replace("encoder.layers", "transformer.resblocks") + f".attn.in_proj_{leaf}"
+        return Origin(stacked, third=_QKV.index(projection))
+    return Origin(rename(key, modules))
+
+
+def _checked(origins: dict[str, Origin], present: Collection[str]) -> Origins:
+    """Returns the origins, once each is present and every tensor that is present has its use."""
+    used = {origin.key for origin in origins.values()}
+    missing = sorted(used - set(present))
+    unknown = sorted(key for key in set(present) - used if not is_ignored(key))
+    if missing or unknown:
+        flaws = [
+            f"{len(keys)} {what} ({_some(keys)})" for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys
+        ]
+        raise KeyMapError(f"tensors do not fit the network: {' and '.join(flaws)}")
+    return origins
+
+
+def is_ignored(key: str) -> bool:
+    """Returns whether a file may hold this tensor though no network takes it."""
+    return key.rpartition(".")[2] in IGNORED_NAMES or key.startswith(IGNORED_PREFIXES)
+
+
+def _some(keys: list[str], most: int = 5) -> str:
+    return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")

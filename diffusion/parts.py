@@ -1,0 +1,61 @@
+"""The part of a file that is one network: which files, and the prefix that its keys have there.
+
+A `Part` is what a network's identity rests on, so it is small and hashable; the shapes are read from headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .headers import Header
+from .structure import Shapes
+
+
+@dataclass(frozen=True, slots=True)
+class FileId:
+    """A file as it was when it was opened. A file that was replaced or written to has another id."""
+
+    path: Path
+    size: int
+    modified_ns: int
+
+    def is_current(self) -> bool:
+        """Returns whether the file is still the one that was opened."""
+        try:
+            return self == file_id(self.path)
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The tensors of one network: those whose keys begin with `prefix`; `values` is how many numbers they hold."""
+
+    files: tuple[FileId, ...]
+    prefix: str
+    values: int
+
+
+def file_id(path: Path) -> FileId:
+    """Returns the id of a file as it is now."""
+    path = path.resolve()
+    stat = path.stat()
+    return FileId(path=path, size=stat.st_size, modified_ns=stat.st_mtime_ns)
+
+
+def find_part(headers: Sequence[Header], prefix: str) -> Part:
+    """Returns the part of these files that has the prefix."""
+    values = sum(info.numel for header in headers for key, info in header.tensors.items() if key.startswith(prefix))
+    return Part(files=tuple(file_id(header.path) for header in headers), prefix=prefix, values=values)
+
+
+def find_shapes(headers: Sequence[Header], prefix: str) -> Shapes:
+    """Returns the shapes of a part's tensors, by key without prefix."""
+    return {
+        key[len(prefix) :]: info.shape
+        for header in headers
+        for key, info in header.tensors.items()
+        if key.startswith(prefix)
+    }

@@ -1,0 +1,85 @@
+"""Files that people take for checkpoints: how to tell them, and what to do with them instead. Data, no code.
+
+A stranger is told by its keys alone. Those that contain a checkpoint's keys come first, so that a LoRA for a UNet is
+never taken for the UNet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A kind of file. It is one if some key contains one of `anywhere`, or begins with one of `prefixes`."""
+
+    title: str
+    cure: str
+    anywhere: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    counted: str = "tensors"
+
+    def keys_of(self, keys: list[str]) -> list[str]:
+        """Returns the keys that show that a file is of this kind."""
+        return [key for key in keys if key.startswith(self.prefixes) or any(part in key for part in self.anywhere)]
+
+
+_CHECKPOINT = "Load a checkpoint, which holds a denoising network, and give it this file where it has an input for it."
+
+IMPOSTORS = (
+    Stranger(
+        title="a LoRA",
+        cure="It changes a checkpoint and is none itself: load it with LoadLora, onto a checkpoint's model and clip.",
+        anywhere=(".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".lora.up.", ".lora.down.", "_lora.up.", "_lora.down.",
+                  ".hada_w1", ".lokr_w1", ".lokr_w2", ".oft_blocks"),
+        counted="lora keys",
+    ),
+    Stranger(
+        title="a ControlNet",
+        cure="It steers a checkpoint and is none itself: load it as a ControlNet.",
+        anywhere=("zero_convs.0.", "controlnet_cond_embedding.", "controlnet_blocks.0.", "lora_controlnet"),
+    ),
+    Stranger(
+        title="a T2I adapter",
+        cure="It steers a checkpoint and is none itself.",
+        prefixes=("adapter.body.", "body.0.block1.", "body.0.in_conv."),
+    ),
+    Stranger(
+        title="an IP adapter",
+        cure="It adds a picture prompt to a checkpoint and is none itself.",
+        prefixes=("ip_adapter.", "image_proj."),
+    ),
+)  # fmt: skip
+"""Files that may hold a checkpoint's keys among their own."""
+
+PARTS = (
+    Stranger(
+        title="a VAE alone",
+        cure="Load it with LoadVAE.",
+        prefixes=("decoder.conv_in.", "first_stage_model.decoder.", "vae.decoder."),
+    ),
+    Stranger(title="a tiny autoencoder (TAESD)", cure=_CHECKPOINT, prefixes=("taesd_decoder.", "decoder.layers.0.")),
+    Stranger(
+        title="a CLIP vision model",
+        cure="It reads pictures, not prompts.",
+        prefixes=("vision_model.", "visual.", "vision_encoder."),
+    ),
+    Stranger(
+        title="a text encoder alone",
+        cure=_CHECKPOINT,
+        prefixes=("text_model.", "embeddings.token_embedding.", "transformer.resblocks.", "encoder.block.", "token_embedding.",
+                  "cond_stage_model.", "conditioner.embedders."),
+    ),
+    Stranger(
+        title="a textual inversion embedding",
+        cure="Name it in a prompt, as embedding:name.",
+        anywhere=("string_to_param", "emb_params"),
+        prefixes=("clip_l", "clip_g"),
+    ),
+    Stranger(
+        title="a picture upscaler",
+        cure="Load it as an upscale model.",
+        anywhere=(".RDB1.conv1.", ".rdb1.conv1.", "residual_group.", "upsampler.0.", "conv_after_body."),
+    ),
+)  # fmt: skip
+"""Files that hold one part of a checkpoint, or none."""

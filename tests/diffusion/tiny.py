@@ -1,0 +1,306 @@
+"""Small checkpoints with made-up weights, in the true layouts of the families.
+
+The layouts are written down here from LDM's and OpenCLIP's own naming, apart from the code that reads them, so that a
+wrong key map or a wrong reading of shapes shows. Use the fixtures of `tests/conftest.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+Shapes = dict[str, tuple[int, ...]]
+
+VOCABULARY, POSITIONS = 49408, 77
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+SD1_TEXT = "cond_stage_model.transformer.text_model."
+SD2_TEXT = "cond_stage_model.model."
+SDXL_TEXT_L, SDXL_TEXT_G = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
+
+
+@dataclass(frozen=True)
+class UNetLayout:
+    """An LDM UNet, in the terms of LDM's configuration files. depth and depth_output count per res block, outermost first."""
+
+    channels: int
+    mult: tuple[int, ...]
+    blocks: tuple[int, ...]
+    depth: tuple[int, ...]
+    depth_output: tuple[int, ...]
+    depth_middle: int
+    context: int
+    linear: bool
+    in_channels: int = 4
+    adm: int | None = None
+
+
+SD1 = UNetLayout(32, (1, 2), (1, 1), (1, 0), (1, 1, 0, 0), 1, context=64, linear=False)
+SD2 = UNetLayout(64, (1, 2), (1, 1), (1, 0), (1, 1, 0, 0), 1, context=64, linear=True)
+SDXL = UNetLayout(64, (1, 2), (1, 1), (0, 2), (0, 0, 2, 2), 2, context=128, linear=True, adm=64 + 6 * 256)
+REFERENCE = UNetLayout(32, (1, 2, 2, 2), (1,) * 4, (1, 1, 1, 0), (1,) * 6 + (0, 0), 1, context=24, linear=False)
+
+
+def unet_shapes(layout: UNetLayout) -> Shapes:
+    """Returns the keys and shapes of LDM's UNetModel."""
+    width, time = layout.channels, 4 * layout.channels
+    shapes = _linear("time_embed.0", time, width) | _linear("time_embed.2", time, time)
+    if layout.adm:
+        shapes |= _linear("label_emb.0.0", time, layout.adm) | _linear("label_emb.0.2", time, time)
+    shapes |= _conv("input_blocks.0.0", width, layout.in_channels)
+    depth, depth_output = list(layout.depth), list(layout.depth_output)
+    skips, n = [width], 1
+    for level, mult in enumerate(layout.mult):
+        for _ in range(layout.blocks[level]):
+            shapes |= _res(f"input_blocks.{n}.0", width, mult * layout.channels, time)
+            width = mult * layout.channels
+            shapes |= _transformer(f"input_blocks.{n}.1", width, depth.pop(0), layout)
+            skips.append(width)
+            n += 1
+        if level < len(layout.mult) - 1:
+            shapes |= _conv(f"input_blocks.{n}.0.op", width, width)
+            skips.append(width)
+            n += 1
+    shapes |= _res("middle_block.0", width, width, time) | _transformer(
+        "middle_block.1", width, layout.depth_middle, layout
+    )
+    shapes |= _res("middle_block.2", width, width, time) if layout.depth_middle > 0 else {}
+    m = 0
+    for level, mult in reversed(list(enumerate(layout.mult))):
+        for i in range(layout.blocks[level] + 1):
+            shapes |= _res(f"output_blocks.{m}.0", width + skips.pop(), mult * layout.channels, time)
+            width = mult * layout.channels
+            attends = depth_output.pop()
+            shapes |= _transformer(f"output_blocks.{m}.1", width, attends, layout)
+            if level and i == layout.blocks[level]:
+                shapes |= _conv(f"output_blocks.{m}.{2 if attends else 1}.conv", width, width)
+            m += 1
+    return shapes | _norm("out.0", width) | _conv("out.2", 4, width)
+
+
+def vae_shapes(channels: int = 32, mult: tuple[int, ...] = (1, 2, 4, 4), blocks: int = 1, latent: int = 4) -> Shapes:
+    """Returns the keys and shapes of LDM's AutoencoderKL."""
+    shapes = _conv("encoder.conv_in", channels, 3) | _conv("decoder.conv_in", mult[-1] * channels, latent)
+    width = channels
+    for level, m in enumerate(mult):
+        for i in range(blocks):
+            shapes |= _vae_res(f"encoder.down.{level}.block.{i}", width, m * channels)
+            width = m * channels
+        if level < len(mult) - 1:
+            shapes |= _conv(f"encoder.down.{level}.downsample.conv", width, width)
+    for side in ("encoder", "decoder"):
+        shapes |= _vae_res(f"{side}.mid.block_1", width, width) | _vae_res(f"{side}.mid.block_2", width, width)
+        shapes |= _norm(f"{side}.mid.attn_1.norm", width)
+        for name in ("q", "k", "v", "proj_out"):
+            shapes |= _conv(f"{side}.mid.attn_1.{name}", width, width, kernel=1)
+    shapes |= _norm("encoder.norm_out", width) | _conv("encoder.conv_out", 2 * latent, width)
+    for level, m in reversed(list(enumerate(mult))):
+        for i in range(blocks + 1):
+            shapes |= _vae_res(f"decoder.up.{level}.block.{i}", width, m * channels)
+            width = m * channels
+        if level:
+            shapes |= _conv(f"decoder.up.{level}.upsample.conv", width, width)
+    shapes |= _norm("decoder.norm_out", width) | _conv("decoder.conv_out", 3, width)
+    return (
+        shapes
+        | _conv("quant_conv", 2 * latent, 2 * latent, kernel=1)
+        | _conv("post_quant_conv", latent, latent, kernel=1)
+    )
+
+
+def clip_shapes(width: int = 64, layers: int = 2) -> Shapes:
+    """Returns the keys and shapes of transformers' CLIP text model, without "text_model."."""
+    shapes = {
+        "embeddings.token_embedding.weight": (VOCABULARY, width),
+        "embeddings.position_embedding.weight": (POSITIONS, width),
+    }
+    for n in range(layers):
+        layer = f"encoder.layers.{n}"
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _linear(f"{layer}.self_attn.{name}", width, width)
+        shapes |= _norm(f"{layer}.layer_norm1", width) | _norm(f"{layer}.layer_norm2", width)
+        shapes |= _linear(f"{layer}.mlp.fc1", 4 * width, width) | _linear(f"{layer}.mlp.fc2", width, 4 * width)
+    return shapes | _norm("final_layer_norm", width)
+
+
+def open_clip_shapes(width: int = 64, layers: int = 3, projection: int = 64) -> Shapes:
+    """Returns the keys and shapes of OpenCLIP's text model."""
+    shapes: Shapes = {
+        "token_embedding.weight": (VOCABULARY, width),
+        "positional_embedding": (POSITIONS, width),
+        "text_projection": (width, projection),
+        "logit_scale": (),
+    }
+    for n in range(layers):
+        block = f"transformer.resblocks.{n}"
+        shapes |= {f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.in_proj_bias": (3 * width,)}
+        shapes |= _linear(f"{block}.attn.out_proj", width, width)
+        shapes |= _norm(f"{block}.ln_1", width) | _norm(f"{block}.ln_2", width)
+        shapes |= _linear(f"{block}.mlp.c_fc", 4 * width, width) | _linear(f"{block}.mlp.c_proj", width, 4 * width)
+    return shapes | _norm("ln_final", width)
+
+
+def fill(shapes: Mapping[str, tuple[int, ...]], gain: float = 0.5) -> dict[str, Tensor]:
+    """Returns weights for these keys: normal draws in the order of the keys, scaled so that activations stay moderate."""
+    draws = torch.Generator().manual_seed(0)
+    tensors = {}
+    for key in sorted(shapes):
+        shape = shapes[key]
+        w = torch.randn(shape, generator=draws)
+        w *= gain / (prod(shape) / shape[0]) ** 0.5 if len(shape) >= 2 else 0.05
+        tensors[key] = w + 1 if len(shape) == 1 and key.endswith(("weight", "scale")) else w
+    return tensors
+
+
+def sd1_tensors(*, in_channels: int = 4) -> dict[str, Tensor]:
+    """Returns a whole SD1 checkpoint."""
+    layout = UNetLayout(**{**vars(SD1), "in_channels": in_channels})
+    return _joined({UNET: unet_shapes(layout), VAE: vae_shapes(), SD1_TEXT: clip_shapes()})
+
+
+def sd2_tensors(*, in_channels: int = 4, v: bool = False) -> dict[str, Tensor]:
+    """Returns a whole SD2 checkpoint; a v network shows by the spread of one norm's bias."""
+    layout = UNetLayout(**{**vars(SD2), "in_channels": in_channels})
+    tensors = _joined({UNET: unet_shapes(layout), VAE: vae_shapes(), SD2_TEXT: open_clip_shapes()})
+    probe = f"{UNET}output_blocks.3.1.transformer_blocks.0.norm1.bias"
+    tensors[probe] *= 4 if v else 1  # std 0.2 or 0.05; the limit is 0.09
+    return tensors
+
+
+def sdxl_tensors(*, in_channels: int = 4, v: bool = False) -> dict[str, Tensor]:
+    """Returns a whole SDXL checkpoint; a v network with zero terminal SNR shows by two marking keys."""
+    layout = UNetLayout(**{**vars(SDXL), "in_channels": in_channels})
+    parts = {UNET: unet_shapes(layout), VAE: vae_shapes(), SDXL_TEXT_L: clip_shapes(), SDXL_TEXT_G: open_clip_shapes()}
+    marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)} if v else {}
+    return _joined(parts) | marks
+
+
+def write_sd1(path: Path, *, in_channels: int = 4) -> Path:
+    """Writes an SD1 checkpoint, for inpainting with 9 channels."""
+    return write(path, sd1_tensors(in_channels=in_channels))
+
+
+def write_sd2(path: Path, *, in_channels: int = 4, v: bool = False) -> Path:
+    """Writes an SD2 checkpoint, for inpainting with 9 channels."""
+    return write(path, sd2_tensors(in_channels=in_channels, v=v))
+
+
+def write_sdxl(path: Path, *, in_channels: int = 4, v: bool = False) -> Path:
+    """Writes an SDXL checkpoint, for inpainting with 9 channels."""
+    return write(path, sdxl_tensors(in_channels=in_channels, v=v))
+
+
+def write_reference_tiny(path: Path, *, in_channels: int = 4) -> Path:
+    """Writes the model of end_to_end_tiny.json: an SD1 layout in float32, without a text encoder."""
+    layout = UNetLayout(**{**vars(REFERENCE), "in_channels": in_channels})
+    unet, vae = fill(unet_shapes(layout), gain=0.5), fill(vae_shapes(blocks=2), gain=1.0)
+    tensors = {UNET + key: w for key, w in unet.items()} | {VAE + key: w for key, w in vae.items()}
+    save_file(tensors, path)
+    return path
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    """Writes tensors in float16, as most checkpoints are."""
+    save_file({key: w.half().contiguous() for key, w in tensors.items()}, path, metadata=metadata)
+    return path
+
+
+def write_skeleton(path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: dict[str, str] | None = None) -> Path:
+    """Writes a float16 file of any size whose values are a hole in the disk: only the header takes room."""
+    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for key, shape in shapes.items():
+        begin, end = end, end + 2 * prod(shape)
+        header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    return path
+
+
+def write_folder(path: Path, *, prediction_type: str = "epsilon") -> Path:
+    """Writes a diffusers folder of SD1's layout, by diffusers' and transformers' own hands."""
+    kinds = {
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    }
+    path.mkdir(parents=True)
+    (path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **kinds}))
+    parts = (
+        (path / "unet", UNet2DConditionModel(
+            block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=64, attention_head_dim=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )),
+        (path / "vae", AutoencoderKL(
+            block_out_channels=(32, 64), layers_per_block=1, latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        )),
+        (path / "text_encoder", CLIPTextModel(CLIPTextConfig(
+            hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2,
+            bos_token_id=49406, eos_token_id=49407, pad_token_id=1,
+        ))),
+    )  # fmt: skip
+    for folder, network in parts:
+        weights = fill({name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+        network.load_state_dict(weights)
+        network.save_pretrained(folder)
+    DDIMScheduler(prediction_type=prediction_type).save_pretrained(path / "scheduler")
+    return path
+
+
+def _joined(parts: Mapping[str, Shapes]) -> dict[str, Tensor]:
+    return {prefix + key: w for prefix, shapes in parts.items() for key, w in fill(shapes).items()}
+
+
+def _linear(name: str, out: int, into: int, *, bias: bool = True) -> Shapes:
+    return {f"{name}.weight": (out, into)} | ({f"{name}.bias": (out,)} if bias else {})
+
+
+def _conv(name: str, out: int, into: int, *, kernel: int = 3) -> Shapes:
+    return {f"{name}.weight": (out, into, kernel, kernel), f"{name}.bias": (out,)}
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _res(name: str, into: int, out: int, time: int) -> Shapes:
+    shapes = _norm(f"{name}.in_layers.0", into) | _conv(f"{name}.in_layers.2", out, into)
+    shapes |= _linear(f"{name}.emb_layers.1", out, time)
+    shapes |= _norm(f"{name}.out_layers.0", out) | _conv(f"{name}.out_layers.3", out, out)
+    return shapes | (_conv(f"{name}.skip_connection", out, into, kernel=1) if into != out else {})
+
+
+def _vae_res(name: str, into: int, out: int) -> Shapes:
+    shapes = _norm(f"{name}.norm1", into) | _conv(f"{name}.conv1", out, into)
+    shapes |= _norm(f"{name}.norm2", out) | _conv(f"{name}.conv2", out, out)
+    return shapes | (_conv(f"{name}.nin_shortcut", out, into, kernel=1) if into != out else {})
+
+
+def _transformer(name: str, width: int, depth: int, layout: UNetLayout) -> Shapes:
+    if depth <= 0:
+        return {}
+    project = _linear if layout.linear else lambda name, out, into: _conv(name, out, into, kernel=1)
+    shapes = _norm(f"{name}.norm", width) | project(f"{name}.proj_in", width, width)
+    for n in range(depth):
+        block = f"{name}.transformer_blocks.{n}"
+        for attention, context in (("attn1", width), ("attn2", layout.context)):
+            shapes |= _linear(f"{block}.{attention}.to_q", width, width, bias=False)
+            shapes |= _linear(f"{block}.{attention}.to_k", width, context, bias=False)
+            shapes |= _linear(f"{block}.{attention}.to_v", width, context, bias=False)
+            shapes |= _linear(f"{block}.{attention}.to_out.0", width, width)
+        shapes |= _linear(f"{block}.ff.net.0.proj", 8 * width, width) | _linear(f"{block}.ff.net.2", width, 4 * width)
+        shapes |= _norm(f"{block}.norm1", width) | _norm(f"{block}.norm2", width) | _norm(f"{block}.norm3", width)
+    return shapes | project(f"{name}.proj_out", width, width)
