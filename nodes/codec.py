@@ -16,9 +16,8 @@ from latentgraph.graph import Buffer, Packed
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CLASSES: Mapping[str, Any] = {
-    cls.__name__: cls for cls in (Image, Mask, Latent, Conditioning, Condition, Area, PictureSize)
-}
+_TYPES = (Image, Mask, Latent, Conditioning, Condition, Area, PictureSize)
+_BY_NAME: Mapping[str, Any] = {cls.__name__: cls for cls in _TYPES}
 _SMALL_BYTES = 64  # what a value without tensors counts as
 
 
@@ -61,7 +60,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         item = pending.pop()
         if isinstance(item, torch.Tensor):
             yield item
-        elif type(item).__name__ in _CLASSES:
+        elif isinstance(item, _TYPES):
             pending.extend(getattr(item, field.name) for field in dataclasses.fields(item))
         elif isinstance(item, list | tuple):
             pending.extend(item)
@@ -73,11 +72,11 @@ def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
     if isinstance(value, torch.Tensor):
         return change(value)
-    cls: Any = type(value)
-    if _CLASSES.get(cls.__name__) is cls:
-        return cls(**{f.name: _map_tensors(getattr(value, f.name), change) for f in dataclasses.fields(cls)})
+    if isinstance(value, _TYPES):
+        fields = {f.name: _map_tensors(getattr(value, f.name), change) for f in dataclasses.fields(value)}
+        return type(value)(**fields)
     if isinstance(value, list | tuple):
-        return cls(_map_tensors(item, change) for item in value)
+        return type(value)(_map_tensors(item, change) for item in value)
     return value
 
 
@@ -93,7 +92,7 @@ def _write(value: Any, buffers: dict[str, Buffer]) -> Any:
     if isinstance(value, list | tuple):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_write(item, buffers) for item in value]}
-    if _CLASSES.get(type(value).__name__) is type(value):
+    if isinstance(value, _TYPES):
         fields = {f.name: _write(getattr(value, f.name), buffers) for f in dataclasses.fields(value)}
         return {type(value).__name__: fields}
     raise _NotWritableError
@@ -108,7 +107,7 @@ def _read(data: Mapping[str, Any], buffers: Mapping[str, Buffer]) -> Any:
     if kind in ("list", "tuple"):
         items = [_read(item, buffers) for item in body]
         return items if kind == "list" else tuple(items)
-    return _CLASSES[kind](**{name: _read(item, buffers) for name, item in body.items()})
+    return _BY_NAME[kind](**{name: _read(item, buffers) for name, item in body.items()})
 
 
 def _dtypes() -> Mapping[str, Any]:
