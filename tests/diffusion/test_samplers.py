@@ -122,10 +122,13 @@ def test_a_single_step_to_zero_reaches_the_estimate(name: SamplerName) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_schedule_without_a_step_returns_the_start(name: SamplerName) -> None:
+def test_a_schedule_without_a_step_returns_the_start_and_asks_nothing(name: SamplerName) -> None:
+    def never(x: Tensor, sigma: Tensor) -> Tensor:
+        raise AssertionError("no estimate is needed")
+
     space, sigmas = discrete_space(), torch.tensor([10.0])
     x = initial_noise((1, 4, 8, 8), 3)
-    assert run_sampler(SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), denoise_eps) is x
+    assert run_sampler(SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), never) is x
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
