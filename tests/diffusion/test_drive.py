@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from latentgraph.diffusion.drive import FinishedStep, observed, run_sampler
 from latentgraph.diffusion.names import SamplerName
 from latentgraph.diffusion.noise import NoiseSource, initial_noise
 from latentgraph.diffusion.problem import Problem, Steps
 from latentgraph.diffusion.samplers import SAMPLERS
 from latentgraph.diffusion.sampling_space import discrete_space
-from torch import Tensor
 
 SIGMAS = torch.tensor([10.0, 4.0, 1.0, 0.0])
 X = initial_noise((1, 4, 8, 8), 0) * 10

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from latentgraph.diffusion.drive import run_sampler
 from latentgraph.diffusion.masking import fit_mask, masked
 from latentgraph.diffusion.names import SamplerName
@@ -11,7 +13,6 @@ from latentgraph.diffusion.noise import NoiseSource, initial_noise
 from latentgraph.diffusion.problem import Problem, Steps
 from latentgraph.diffusion.samplers import SAMPLERS
 from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
-from torch import Tensor
 
 LATENT = torch.linspace(-1, 1, 256).reshape(1, 4, 8, 8)
 NOISE = initial_noise((1, 4, 8, 8), 0)

@@ -10,6 +10,8 @@ from functools import partial
 
 import pytest
 import torch
+from torch import Tensor
+
 from latentgraph.diffusion.drive import run_sampler
 from latentgraph.diffusion.noise import NoiseSource
 from latentgraph.diffusion.ode_samplers import dpm_2, dpmpp_2m, euler, heun, lms
@@ -17,7 +19,6 @@ from latentgraph.diffusion.problem import Problem, Steps
 from latentgraph.diffusion.sampling_space import discrete_space
 from latentgraph.diffusion.sde_samplers import dpmpp_2m_sde, dpmpp_sde, euler_ancestral
 from latentgraph.diffusion.uni_pc import uni_pc
-from torch import Tensor
 
 HIGH, LOW = 10.0, 0.1
 

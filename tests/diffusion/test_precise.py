@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from latentgraph.diffusion import precise
 from torch import Tensor
+
+from latentgraph.diffusion import precise
 
 
 @pytest.mark.parametrize(

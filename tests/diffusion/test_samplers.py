@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from latentgraph.diffusion.drive import Denoise, run_sampler
 from latentgraph.diffusion.masking import masked
 from latentgraph.diffusion.names import SamplerName, ScheduleName
@@ -17,7 +19,6 @@ from latentgraph.diffusion.problem import Problem
 from latentgraph.diffusion.samplers import SAMPLERS
 from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
 from latentgraph.diffusion.schedules import ksampler_sigmas
-from torch import Tensor
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "samplers.json").read_text())
 ZERO = torch.zeros(1, 4, 8, 8)

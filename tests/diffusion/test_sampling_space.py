@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from latentgraph.diffusion.sampling_space import PREDICTIONS, PredictionName, SamplingSpace, discrete_space, flow_space
 from torch import Tensor
+
+from latentgraph.diffusion.sampling_space import PREDICTIONS, PredictionName, SamplingSpace, discrete_space, flow_space
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "sigmas.json").read_text())
 SPACES = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from latentgraph.diffusion.sampling_space import discrete_space, flow_space
 from latentgraph.diffusion.schedules import SCHEDULES, cut_sigmas, ksampler_sigmas, schedule_sigmas
 

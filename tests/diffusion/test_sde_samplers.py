@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
+
 from latentgraph.diffusion.drive import run_sampler
 from latentgraph.diffusion.noise import NoiseSource
 from latentgraph.diffusion.problem import Problem, Steps
 from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
 from latentgraph.diffusion.sde_samplers import dpmpp_2m_sde, dpmpp_sde, euler_ancestral, lcm
-from torch import Tensor
 
 COUNT = 128 * 128
 STATISTICAL = 4 * math.sqrt(2 / COUNT)  # four standard deviations of the variance of COUNT normal numbers
