@@ -1,31 +1,25 @@
 """Picture files read into tensors, and tensors made ready for picture files.
 
-Raster formats only: nothing that is a program (SVG, PostScript). A file is judged by its bytes, never by its name.
+`picture_headers` decides what is a picture that may be read; this module decodes it.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 from torch import Tensor
 
 from .names import ChannelName, unknown_name
+from .picture_headers import DAMAGE, MAX_PIXELS, PictureError, check_pixels, damaged, frame_count, open_picture
 from .types import Image, Mask
-
-MAX_PIXELS = 178_956_970  # all frames of a file together; beyond so many Pillow itself opens no picture
-
-
-class PictureError(ValueError):
-    """A file that cannot be read as a picture."""
 
 
 class LoadedPicture(NamedTuple):
@@ -95,51 +89,20 @@ def make_grid(
     return Image(sheet)
 
 
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error)  # from decoders
-
-
 def _frames(path: Path, *, max_pixels: int) -> Generator[Pillow.Image]:
     """The frames of the first one's size: decoded, upright and of 8 bits a channel."""
-    with path.open("rb") as file, _open(file, path) as picture:
+    with path.open("rb") as file, open_picture(file, path) as picture:
         try:
-            count = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # MPO: the same view, twice
-            size = (width, height) = picture.size
-            if width * height * count > max_pixels:
-                raise _too_large(path, f"{count} times {width}x{height} pixels", max_pixels)
-            for i in range(count):
+            check_pixels(picture, path, max_pixels=max_pixels)
+            size = picture.size
+            for i in range(frame_count(picture)):
                 picture.seek(i)
                 if picture.size == size:  # not decoded otherwise, so that the limit holds for every frame
                     yield _upright_8bit(picture)
         except PictureError:
             raise
-        except _DAMAGE as error:
-            raise PictureError(f"{path}: the picture is damaged or incomplete ({error}).") from error
-
-
-def _open(file: BinaryIO, path: Path) -> Pillow.Image:
-    Pillow.init()
-    try:
-        return Pillow.open(file, formats=[name for name in _FORMATS if name in Pillow.OPEN])
-    except Pillow.DecompressionBombError as error:
-        raise _too_large(path, str(error), MAX_PIXELS) from error
-    except UnidentifiedImageError as error:
-        file.seek(0)
-        raise PictureError(
-            f"{path} is no picture that can be read: it {_describe(file.read(512))}. Expected {', '.join(_FORMATS)}."
-        ) from error
-    except _DAMAGE as error:
-        raise PictureError(f"{path}: the picture is damaged or incomplete ({error}).") from error
-
-
-def _too_large(path: Path, found: str, max_pixels: int) -> PictureError:
-    return PictureError(f"{path}: too large ({found}); at most {max_pixels} pixels are read. Make the picture smaller.")
-
-
-def _describe(head: bytes) -> str:
-    if not head:
-        return "is empty"
-    return "is an SVG drawing" if b"<svg" in head.lower() else f"begins with {head[:16]!r}"
+        except DAMAGE as error:
+            raise damaged(path, error) from error
 
 
 def _upright_8bit(picture: Pillow.Image) -> Pillow.Image:

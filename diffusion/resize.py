@@ -6,7 +6,6 @@ ComfyUI 0.8.0 (behaviour), because a graph's pixels depend on them.
 
 from __future__ import annotations
 
-import math
 from typing import get_args
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .names import CropName, ResizeMethod, unknown_name
+from .sizes import Size, resized, scaled, with_megapixels
 from .types import Image, Latent
 
 
@@ -23,25 +23,23 @@ def resize_image(
     image: Image, *, width: int, height: int, method: ResizeMethod = "lanczos", crop: CropName = "disabled"
 ) -> Image:
     """Returns the pictures at `width` x `height` pixels. A side of 0 keeps the aspect; two keep the size."""
-    height, width = _sides(image.pixels.shape[1:3], (height, width), least=1)
-    resized = resize(image.pixels.movedim(-1, 1), width=width, height=height, method=method, crop=crop)
-    return Image(resized.movedim(1, -1))
+    size = resized(_size(image), width=width, height=height)
+    pixels = resize(image.pixels.movedim(-1, 1), width=size.width, height=size.height, method=method, crop=crop)
+    return Image(pixels.movedim(1, -1))
 
 
 def scale_image(image: Image, factor: float, *, method: ResizeMethod = "lanczos") -> Image:
     """Returns the pictures with both sides `factor` times as long, rounded to whole pixels."""
-    h, w = image.pixels.shape[1:3]
-    return resize_image(image, width=max(1, round(w * factor)), height=max(1, round(h * factor)), method=method)
+    size = scaled(_size(image), factor)
+    return resize_image(image, width=size.width, height=size.height, method=method)
 
 
 def resize_image_to_megapixels(
     image: Image, *, megapixels: float, multiple: int = 1, method: ResizeMethod = "lanczos"
 ) -> Image:
     """Returns the pictures with about `megapixels` * 2**20 pixels, the aspect kept but for sides that are multiples."""
-    _, h, w, _ = image.pixels.shape
-    factor = math.sqrt(megapixels * 1024 * 1024 / (w * h)) / multiple
-    height, width = (max(1, round(side * factor)) * multiple for side in (h, w))
-    return resize_image(image, width=width, height=height, method=method)
+    size = with_megapixels(_size(image), megapixels, multiple=multiple)
+    return resize_image(image, width=size.width, height=size.height, method=method)
 
 
 def resize_latent(
@@ -52,8 +50,8 @@ def resize_latent(
     The noise mask stays as it is: sampling fits it to the latent.
     """
     h, w = latent.samples.shape[-2:]
-    height, width = _sides((h, w), (height, width), least=8)
-    samples = resize(latent.samples, width=width, height=height, method=method, crop=crop)
+    size = resized(Size(w, h), width=width, height=height, least=8)
+    samples = resize(latent.samples, width=size.width, height=size.height, method=method, crop=crop)
     return Latent(samples, latent.noise_mask, latent.batch_index)
 
 
@@ -79,18 +77,9 @@ def resize(x: Tensor, *, width: int, height: int, method: ResizeMethod, crop: Cr
     return interpolate(x, size=(height, width), mode=method)
 
 
-def _sides(source: tuple[int, ...], target: tuple[int, int], *, least: int) -> tuple[int, int]:
-    """Height and width, where a target of 0 follows from the other by the source's aspect."""
-    (h, w), (height, width) = source, target
-    if not (height or width):
-        return h, w
-    if not height:
-        width = max(least, width)
-        height = max(least, round(h * width / w))
-    elif not width:
-        height = max(least, height)
-        width = max(least, round(w * height / h))
-    return height, width
+def _size(image: Image) -> Size:
+    h, w = image.pixels.shape[1:3]
+    return Size(w, h)
 
 
 def _crop_to_aspect(x: Tensor, *, width: int, height: int) -> Tensor:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from latentgraph.diffusion.pictures import PictureError, load_mask, load_picture, make_grid, to_8bit
+from latentgraph.diffusion.picture_headers import PictureError
+from latentgraph.diffusion.pictures import load_mask, load_picture, make_grid, to_8bit
 from latentgraph.diffusion.types import Image
 from PIL import Image as Pillow
 

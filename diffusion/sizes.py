@@ -1,0 +1,53 @@
+"""Picture sizes: what resizing makes of a width and a height, in whole pixels.
+
+Loads no torch, so that a graph can be told its sizes before anything is computed; the functions that resize ask here too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+CELL = 8  # pixels per latent cell along a side, in every family that can be run; a latent does not know its own
+
+
+class Size(NamedTuple):
+    """A size in pixels, or in latent cells where it is said."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+def resized(size: Size, *, width: int, height: int, least: int = 1) -> Size:
+    """Returns the size that is asked for, where a side of 0 follows from the other by the aspect; two keep the size.
+
+    least: what both sides have at least where one of them follows.
+    """
+    if not (width or height):
+        return size
+    if not height:
+        width = max(least, width)
+        height = max(least, round(size.height * width / size.width))
+    elif not width:
+        height = max(least, height)
+        width = max(least, round(size.width * height / size.height))
+    return Size(width, height)
+
+
+def scaled(size: Size, factor: float) -> Size:
+    """Returns the size with both sides `factor` times as long, rounded, at least 1."""
+    return Size(max(1, round(size.width * factor)), max(1, round(size.height * factor)))
+
+
+def with_megapixels(size: Size, megapixels: float, *, multiple: int = 1) -> Size:
+    """Returns a size of about `megapixels` * 2**20 pixels, the aspect kept but for sides that are multiples."""
+    factor = math.sqrt(megapixels * 1024 * 1024 / (size.width * size.height)) / multiple
+    return Size(*(max(1, round(side * factor)) * multiple for side in size))
+
+
+def whole_cells(size: Size, cell: int = CELL) -> Size:
+    """Returns the size cut down to whole latent cells, still in pixels."""
+    return Size(size.width // cell * cell, size.height // cell * cell)
