@@ -36,7 +36,7 @@ from .events import (
     RunFinished,
 )
 from .explain import Explanation, History, all_key_parts, explain
-from .facts import Facts, Known, OutputFacts
+from .facts import ABSENT, Facts, Known, OutputFacts
 from .files import FileInput, FileResolver, Fingerprints, FolderResolver
 from .flatten import flat_document
 from .keys import cache_keys
@@ -53,6 +53,7 @@ from .switch import Switch
 from .values import Buffer, Packed, PlainCodec, ValueCodec
 
 __all__ = [
+    "ABSENT",
     "DEFAULT_LANES",
     "Buffer",
     "Cache",

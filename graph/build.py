@@ -5,7 +5,7 @@ Order of checks: node types, inputs and links, cycles, then facts along the link
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from .dag import Graph, GraphNode, Link, Links, each_link
 from .document import Document
 from .errors import FileNotUsable, LatentGraphError
 from .expand import MISSING, FileName, Flat, FlatNode, Missing, Ref, expand, resolve
-from .facts import Facts, Known
+from .facts import ABSENT, NO_FACTS, Facts, Known
 from .files import FileResolver, FolderResolver
 from .node import Node
 from .ports import InputPort, OutputPort, type_name
@@ -324,10 +324,11 @@ class _Builder:
     def infer(self, ordered: dict[str, GraphNode]) -> None:
         """Lets facts flow along the links; each node reports what can't go together."""
         for id, node in ordered.items():
+            flat = self.flat.nodes[id]
+            known_facts = {name: self.facts(ordered, links) for name, links in node.links.items()}
+            self.note_absent(flat, node, known_facts)
             if node.cls.infer.__func__ is Node.infer.__func__:  # type: ignore[attr-defined]
                 continue
-            known_facts = {name: self.facts(ordered, links) for name, links in node.links.items()}
-            flat = self.flat.nodes[id]
 
             def report(name: str, message: str, flat: FlatNode = flat) -> None:
                 self.note(flat, "mismatch", f"input {name!r} {message}.", name)
@@ -335,18 +336,24 @@ class _Builder:
             try:
                 facts = node.cls.infer(Known(node.literals, known_facts, node.files, report))
             except LatentGraphError as error:
-                self.note(flat, "unusable-file" if node.files else "mismatch", f"{str(error).rstrip('.')}.")
+                code, name = ("unusable-file", next(iter(node.files))) if node.files else ("mismatch", None)
+                self.note(flat, code, f"{str(error).rstrip('.')}.", name)
                 continue
             ordered[id] = replace(node, facts=facts)
 
-    def facts(self, ordered: Mapping[str, GraphNode], links: Links) -> Facts:
-        """Returns the facts that all links of an input share."""
-        shared: dict[str, Any] | None = None
-        for link in each_link(links):
-            source = ordered.get(link.node)
-            facts = source.facts.get(link.port, {}) if source else {}
-            shared = dict(facts) if shared is None else {k: v for k, v in shared.items() if facts.get(k) == v}
-        return shared or {}
+    def facts(self, ordered: Mapping[str, GraphNode], links: Links) -> list[Facts]:
+        """Returns the facts of each link of an input."""
+        sources = ((ordered.get(link.node), link.port) for link in each_link(links))
+        return [source.facts.get(port, NO_FACTS) if source else NO_FACTS for source, port in sources]
+
+    def note_absent(self, flat: FlatNode, node: GraphNode, known: Mapping[str, Sequence[Facts]]) -> None:
+        """Notes each input that is linked to an output without a value."""
+        for name, each in known.items():
+            for link, facts in zip(each_link(node.links[name]), each, strict=True):
+                if ABSENT in facts:
+                    self.note(
+                        flat, "absent-value", f"input {name!r}: {link} has no value, because {facts[ABSENT]}.", name
+                    )
 
     def unknown_type(self, flat: FlatNode) -> None:
         kind = flat.declaration.type

@@ -6,7 +6,7 @@ what can't go together. A fact that is absent is unknown, and unknown is never a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,19 @@ OutputFacts = Mapping[str, Facts]
 
 NO_FACTS: Facts = {}
 
+ABSENT = "absent"
+"""The fact that an output will have no value, with the reason as its value; a link to it is an error before the run."""
+
 
 class Known:
-    """What is known of a node's inputs before it runs."""
+    """What is known of a node's inputs before it runs. `facts`: those of each link of an input, in order."""
 
     __slots__ = ("_facts", "_files", "_report", "_values")
 
     def __init__(
         self,
         values: Mapping[str, Any],
-        facts: Mapping[str, Facts],
+        facts: Mapping[str, Sequence[Facts]],
         files: Mapping[str, Path],
         report: Callable[[str, str], None],
     ) -> None:
@@ -43,12 +46,19 @@ class Known:
         return self._files.get(name)
 
     def facts(self, name: str) -> Facts:
-        """Returns the facts of the value linked to an input; empty if nothing is known."""
-        return self._facts.get(name, NO_FACTS)
+        """Returns the facts of the value linked to an input, of several values those that all share; empty if unknown."""
+        first, *others = self._facts.get(name) or (NO_FACTS,)
+        if not others:
+            return first
+        return {key: value for key, value in first.items() if all(facts.get(key) == value for facts in others)}
+
+    def each(self, name: str) -> Sequence[Facts]:
+        """Returns the facts of each value linked to an input, in order."""
+        return self._facts.get(name, ())
 
     def fact(self, name: str, fact: str) -> FactValue | None:
         """Returns one fact of one input, or None if it is unknown."""
-        return self._facts.get(name, NO_FACTS).get(fact)
+        return self.facts(name).get(fact)
 
     def problem(self, name: str, message: str) -> None:
         """Reports that what is known of input `name` can't be right; `message` says what was found and expected."""

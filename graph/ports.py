@@ -174,7 +174,10 @@ def read_input(owner: str, name: str, field: FieldInfo) -> InputPort:
 
 
 def read_outputs(owner: str, annotation: Any) -> tuple[OutputPort, ...]:
-    """Returns the ports of a run's return annotation: a NamedTuple's fields, one class, or none for None."""
+    """Returns the ports of a run's return annotation: a NamedTuple's fields, one class, or none for None.
+
+    A field `X | None` is an output that may have no value; `infer` tells it by the fact `ABSENT`.
+    """
     if annotation is None or annotation is type(None):
         return ()
     if isinstance(annotation, type) and issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
@@ -186,6 +189,9 @@ def read_outputs(owner: str, annotation: Any) -> tuple[OutputPort, ...]:
 
 
 def _output(owner: str, name: str, annotation: Any) -> OutputPort:
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        given = [arg for arg in get_args(annotation) if arg is not type(None)]
+        annotation = given[0] if len(given) == 1 else annotation
     many = get_origin(annotation) is list
     one = get_args(annotation)[0] if many else annotation
     if one is not Any and not isinstance(one, type):
