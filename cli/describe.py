@@ -1,0 +1,100 @@
+"""Node types and model files in words, for `nodes` and `models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from latentgraph.graph import FileNotUsable, FolderResolver, NodeSpec, Registry
+from latentgraph.graph.ports import InputPort, type_name
+
+
+def node_json(spec: NodeSpec) -> dict[str, Any]:
+    """Returns a node type as a JSON object: documentation, inputs with ranges and defaults, outputs."""
+    return {
+        "version": spec.version,
+        "doc": spec.doc,
+        "lane": spec.lane,
+        "effect": spec.effect,
+        "comfyui": spec.comfy.name if spec.comfy else None,
+        "inputs": {
+            name: {
+                "takes": port.expected,
+                "required": port.required,
+                "default": None if port.required else _plain(port.default),
+                "description": port.description,
+            }
+            for name, port in spec.inputs.items()
+        },
+        "outputs": {port.name: type_name(port.type) for port in spec.outputs},
+    }
+
+
+def show_nodes(console: Console, registry: Registry) -> None:
+    """Prints the node types with their first sentences."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, cls in registry.items():
+        table.add_row(f"[bold]{name}[/]", escape(cls.spec.summary))
+    console.print(table)
+
+
+def show_node(console: Console, spec: NodeSpec) -> None:
+    """Prints one node type: documentation, inputs, outputs."""
+    console.print(f"[bold]{spec.type}[/] (version {spec.version})")
+    console.print(escape(spec.doc), highlight=False)
+    if spec.inputs:
+        console.print("\n[bold]inputs[/]")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in ("name", "takes", "default", "what it is"):
+            table.add_column(heading, overflow="fold")
+        for name, port in spec.inputs.items():
+            table.add_row(name, escape(port.expected), escape(_default(port)), escape(port.description))
+        console.print(table)
+    if spec.outputs:
+        console.print("\n[bold]outputs[/]")
+        for output in spec.outputs:
+            console.print(f"{output.name}: {type_name(output.type)}", highlight=False)
+
+
+def model_rows(resolver: FolderResolver) -> list[dict[str, Any]]:
+    """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
+    from latentgraph.diffusion.describe import describe, describe_vae
+    from latentgraph.diffusion.headers import HeaderError
+
+    rows: list[dict[str, Any]] = []
+    for kind in ("checkpoint", "vae"):
+        for name in resolver.names(kind):
+            row: dict[str, Any] = {"name": name, "kind": kind}
+            try:
+                path = resolver.resolve(kind, name, None)
+                row["path"] = str(path)
+                row["family"] = describe(path).family if kind == "checkpoint" else ""
+                if kind == "vae":
+                    describe_vae(path)
+            except (HeaderError, FileNotUsable) as error:
+                row["problem"] = str(error)
+            rows.append(row)
+    return rows
+
+
+def show_models(console: Console, rows: list[dict[str, Any]], folder: Path) -> None:
+    """Prints the model files, and where to put more."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("name", "kind", "family", ""):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(escape(row["name"]), row["kind"], row.get("family", ""), escape(row.get("problem", "")))
+    console.print(table)
+    console.print(f"Put your own into {folder}/checkpoints and {folder}/vae, or name them by path.", highlight=False)
+
+
+def _default(port: InputPort) -> str:
+    return "" if port.required else str(_plain(port.default))
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -1,0 +1,350 @@
+"""The command `latentgraph`. Each command is a thin layer over `Engine` or the graph package.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a node failed, 2 the command or the
+document is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from latentgraph.graph import InvalidWorkflow, LatentGraphError, NodeFailed, RunCancelled
+
+if TYPE_CHECKING:
+    from .engine import Engine, Outcome, Workflow
+
+EXIT_FAILED, EXIT_INVALID, EXIT_INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Pictures from workflow graphs for latent diffusion."
+)
+cache_app = typer.Typer(no_args_is_help=True, help="Look at and empty the cache of results.")
+app.add_typer(cache_app, name="cache")
+
+
+class PrecisionName(StrEnum):
+    """What `--precision` takes."""
+
+    auto = "auto"
+    exact = "exact"
+
+
+File = Annotated[Path, typer.Argument(help="A workflow (YAML or JSON), or a picture that latentgraph saved.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A value for a parameter; may be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+CacheDir = Annotated[Path | None, typer.Option(help="Where results are kept [default: the user's cache folder].")]
+Models = Annotated[
+    Path | None, typer.Option(help="The folder with checkpoints/ and vae/ [default: the user's data folder].")
+]
+
+
+def main() -> None:
+    """Runs the command line; the entry point of the script `latentgraph`."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    app()
+
+
+@app.command()
+def run(
+    file: File,
+    settings: Settings = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for pictures.")] = Path("output"),
+    precision: Annotated[
+        PrecisionName | None, typer.Option(help="auto: fast. exact: float32 in a fixed order of operations.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep and reuse nothing.")] = False,
+    cache_dir: CacheDir = None,
+    models: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a workflow and print the files that it made."""
+    from .engine import Engine
+
+    with _errors(as_json):
+        chosen: Any = precision.value if precision else _precision_of(file)
+        engine = Engine(precision=chosen, device=device, cache=not no_cache, cache_dir=cache_dir, models=models)
+        with engine:
+            workflow = _load(engine, file, settings, warn=True)
+            outcome = _execute(engine, workflow, output)
+            _show_outcome(outcome, as_json)
+            outcome.result.raise_failure()
+
+
+@app.command()
+def validate(file: File, settings: Settings = None, models: Models = None, as_json: AsJson = False) -> None:
+    """Check a workflow without running it: every problem with file, line and column."""
+    from .engine import Engine
+
+    with _errors(as_json), Engine(models=models) as engine:
+        graph = _load(engine, file, settings, warn=not as_json).graph
+        if as_json:
+            _print_json({"valid": True, "nodes": len(graph.nodes), "problems": [w.as_json() for w in graph.warnings]})
+        else:
+            count = len(graph.nodes)
+            typer.echo(f"{file}: {count} node{'s' * (count != 1)}, no error")
+
+
+@app.command()
+def explain(
+    file: File,
+    settings: Settings = None,
+    precision: Annotated[PrecisionName, typer.Option(help="As for run.")] = PrecisionName.auto,
+    device: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    cache_dir: CacheDir = None,
+    models: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say for each node whether a run would reuse or compute it, and what changed since the last run."""
+    from .engine import Engine
+
+    with (
+        _errors(as_json),
+        Engine(precision=precision.value, device=device, cache_dir=cache_dir, models=models) as engine,
+    ):
+        explanations = engine.explain(_load(engine, file, settings, warn=not as_json))
+        if as_json:
+            _print_json(
+                {one.node: {"status": one.status, "tier": one.tier, "changes": one.changes} for one in explanations}
+            )
+        else:
+            from .show import show_explanations
+
+            show_explanations(Console(), explanations)
+
+
+class DrawFormat(StrEnum):
+    """What `draw` writes."""
+
+    svg = "svg"
+    mermaid = "mermaid"
+
+
+@app.command()
+def draw(
+    file: File,
+    settings: Settings = None,
+    format: Annotated[DrawFormat, typer.Option(help="The kind of picture.")] = DrawFormat.svg,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file [default: standard output].")] = None,
+    models: Models = None,
+) -> None:
+    """Draw a workflow as SVG or Mermaid."""
+    from latentgraph.graph.draw import mermaid, svg
+
+    from .engine import Engine
+
+    with _errors(), Engine(models=models) as engine:
+        graph = _load(engine, file, settings, warn=True).graph
+        text = svg(graph) if format is DrawFormat.svg else mermaid(graph)
+        if output is None:
+            typer.echo(text, nl=False)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(text, encoding="utf-8")
+
+
+@app.command()
+def nodes(name: Annotated[str | None, typer.Argument(help="A node type.")] = None, as_json: AsJson = False) -> None:
+    """List the node types, or show the inputs, outputs and documentation of one."""
+    from latentgraph.nodes import default_registry
+
+    from .describe import node_json, show_node, show_nodes
+
+    registry = default_registry()
+    with _errors(as_json):
+        if name is not None and name not in registry:
+            near = registry.near(name)
+            raise LatentGraphError(f"there is no node type {name!r}." + (f" Did you mean {near!r}?" if near else ""))
+        if as_json:
+            wanted = registry if name is None else {name: registry[name]}
+            _print_json({key: node_json(cls.spec) for key, cls in wanted.items()})
+        elif name is None:
+            show_nodes(Console(), registry)
+        else:
+            show_node(Console(), registry[name].spec)
+
+
+@app.command()
+def models(
+    folder: Annotated[Path | None, typer.Option("--models", help="As for run.")] = None, as_json: AsJson = False
+) -> None:
+    """List the checkpoints and VAEs that documents can name, with the family that each belongs to."""
+    from .describe import model_rows, show_models
+    from .folders import make_resolver, models_folder
+
+    with _errors(as_json):
+        place = folder or models_folder()
+        rows = model_rows(make_resolver(place))
+        if as_json:
+            _print_json(rows)
+        else:
+            show_models(Console(), rows, place)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of workflows, for editors."""
+    from latentgraph.graph import json_schema
+    from latentgraph.nodes import default_registry
+
+    _print_json(json_schema(default_registry()))
+
+
+@cache_app.command("info")
+def cache_info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
+    """Say where the cache is and how much it holds."""
+    from .engine import Engine
+
+    with _errors(as_json), Engine(cache_dir=cache_dir) as engine:
+        disk = engine.disk_cache
+        use = disk.use()
+        if as_json:
+            _print_json({"folder": str(disk.folder), "results": use.entries, "bytes": use.bytes, "cap": disk.cap_bytes})
+        else:
+            typer.echo(
+                f"{disk.folder}: {use.entries} results, {use.bytes / 1e6:.1f} MB of at most {disk.cap_bytes / 1e6:.0f} MB"
+            )
+
+
+@cache_app.command("prune")
+def cache_prune(
+    megabytes: Annotated[float, typer.Argument(min=0, help="How much to keep at most.")], cache_dir: CacheDir = None
+) -> None:
+    """Remove the results not used for longest until at most MEGABYTES are left."""
+    _remove(cache_dir, int(megabytes * 1e6))
+
+
+@cache_app.command("clear")
+def cache_clear(cache_dir: CacheDir = None) -> None:
+    """Remove every result."""
+    _remove(cache_dir, 0)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Pictures from workflow graphs for latent diffusion."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"latentgraph {installed('latentgraph')}")
+        raise typer.Exit
+
+
+def _load(engine: Engine, file: Path, settings: list[str] | None, *, warn: bool) -> Workflow:
+    """Returns the checked workflow with the values of `--set`; shows its warnings if asked to."""
+    from .settings import read_settings
+    from .show import show_problems
+
+    workflow = engine.load(file, read_settings(engine, file, settings or []))
+    if warn:
+        console = Console(stderr=True)
+        show_problems(console, workflow.graph.warnings)
+        for sentence in workflow.made_as.differing_versions() if workflow.made_as else ():
+            console.print(f"[yellow]warning:[/] {sentence}; the pixels may differ")
+    return workflow
+
+
+def _precision_of(file: Path) -> Any:
+    """Returns the precision that a picture was made with, or "auto" for a document."""
+    from .provenance import read_provenance
+
+    return read_provenance(file).precision if file.suffix.lower() == ".png" else "auto"
+
+
+def _execute(engine: Engine, workflow: Workflow, output: Path) -> Outcome:
+    from .show import RunBars
+
+    with RunBars(Console(stderr=True), len(workflow.graph.nodes)) as bars:
+        return engine.execute(workflow, output_dir=output, on_event=bars.on_event)
+
+
+def _show_outcome(outcome: Outcome, as_json: bool) -> None:
+    from .show import show_summary
+
+    show_summary(Console(stderr=True), outcome.result)
+    if not as_json:
+        for files in outcome.files.values():
+            for file in files:
+                typer.echo(str(file))
+        return
+    result = outcome.result
+    outputs = {
+        name: {"files": [str(path) for path in outcome.files[name]]}
+        if name in outcome.files
+        else {"value": value if isinstance(value, str | int | float | bool) else type(value).__name__}
+        for name, value in result.outputs.items()
+    }
+    reports = {
+        id: {"status": report.status, "tier": report.tier, "seconds": round(report.seconds, 6)}
+        for id, report in result.nodes.items()
+    }
+    failures = {id: str(error) for id, error in result.failures.items()}
+    _print_json(
+        {
+            "run": result.run,
+            "status": result.status,
+            "seconds": round(result.seconds, 6),
+            "outputs": outputs,
+            "nodes": reports,
+            "failures": failures,
+        }
+    )
+
+
+def _remove(cache_dir: Path | None, keep_bytes: int) -> None:
+    from .engine import Engine
+
+    with _errors(), Engine(cache_dir=cache_dir) as engine:
+        removed = engine.disk_cache.prune(keep_bytes)
+        typer.echo(f"removed {removed.entries} results, {removed.bytes / 1e6:.1f} MB")
+
+
+@contextmanager
+def _errors(as_json: bool = False) -> Iterator[None]:
+    """Turns the errors of the engine into words and exit codes."""
+    console = Console(stderr=True)
+    try:
+        yield
+    except InvalidWorkflow as error:
+        from .show import show_problems
+
+        show_problems(console, error.problems)
+        _end(as_json, EXIT_INVALID, {"valid": False, "problems": [problem.as_json() for problem in error.problems]})
+    except NodeFailed as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    except (KeyboardInterrupt, RunCancelled):
+        console.print("[yellow]interrupted[/]; what was finished is kept, and the next run goes on from there")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except LatentGraphError as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        _end(as_json, EXIT_INVALID, {"error": str(error)})
+
+
+def _end(as_json: bool, code: int, content: Mapping[str, Any]) -> None:
+    if as_json:
+        _print_json(content)
+    raise typer.Exit(code) from None
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt

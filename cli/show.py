@@ -1,0 +1,115 @@
+"""What a person sees of a run on the terminal: bars while it runs, a summary when it is over, problems when it can't.
+
+Everything here goes to standard error; standard output belongs to results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from latentgraph.graph import (
+    Event,
+    Explanation,
+    NodeErred,
+    NodeFinished,
+    NodeProgress,
+    NodeReused,
+    NodeSaved,
+    NodeStarted,
+    NodeWarned,
+    Problem,
+    RunResult,
+)
+
+_STATUS_STYLES = {"ran": "green", "cached": "cyan", "failed": "bold red", "blocked": "red", "cancelled": "yellow"}
+_SEVERITY_STYLES = {"error": "bold red", "warning": "yellow"}
+
+
+class RunBars:
+    """Progress bars of one run: one for the nodes, and one for each node that reports steps. Use it around the run."""
+
+    def __init__(self, console: Console, nodes: int) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+        )
+        self._run = self._progress.add_task("nodes", total=nodes, left="")
+        self._steps: dict[str, TaskID] = {}
+
+    def __enter__(self) -> RunBars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def on_event(self, event: Event) -> None:
+        """Brings the bars up to date with an event of the run."""
+        if isinstance(event, NodeStarted):
+            self._progress.update(self._run, description=f"nodes: {event.node}")
+        elif isinstance(event, NodeProgress):
+            bar = self._steps.get(event.node)
+            if bar is None:
+                bar = self._steps[event.node] = self._progress.add_task(event.node, total=event.total, left="")
+            left = "" if event.seconds_left is None else f"{event.seconds_left:.1f} s left"
+            self._progress.update(bar, completed=event.step, total=event.total, left=left)
+        elif isinstance(event, NodeFinished | NodeReused | NodeErred):
+            self._progress.advance(self._run)
+            if event.node in self._steps:
+                self._progress.remove_task(self._steps.pop(event.node))
+        elif isinstance(event, NodeWarned):
+            self._console.print(f"[yellow]warning:[/] node {event.node!r}: {escape(event.message)}")
+        elif isinstance(event, NodeSaved):
+            self._console.print(f"[green]saved[/] {escape(str(event.path))}", highlight=False)
+
+
+def show_summary(console: Console, result: RunResult) -> None:
+    """Prints what ran, what came from where, and how long each took. Nodes that were not needed are counted only."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading, side in (("node", "left"), ("", "left"), ("from", "left"), ("seconds", "right")):
+        table.add_column(heading, justify="right" if side == "right" else "left")
+    skipped = 0
+    for id, report in result.nodes.items():
+        if report.status == "skipped":
+            skipped += 1
+            continue
+        style = _STATUS_STYLES.get(report.status, "")
+        seconds = f"{report.seconds:.2f}" if report.status in ("ran", "failed") else f"saved {report.seconds:.2f}"
+        table.add_row(escape(id), f"[{style}]{report.status}[/]", report.tier or "", seconds)
+    console.print(table)
+    not_needed = f", {skipped} not needed" if skipped else ""
+    console.print(f"{result.status} in {result.seconds:.2f} s{not_needed}", highlight=False)
+
+
+def show_problems(console: Console, problems: Iterable[Problem]) -> None:
+    """Prints problems, one a line, in the form that editors understand: file:line:column: severity: message."""
+    for problem in problems:
+        style = _SEVERITY_STYLES[problem.severity]
+        text = escape(str(problem)).replace(f"{problem.severity}:", f"[{style}]{problem.severity}:[/]", 1)
+        console.print(text, soft_wrap=True, highlight=False)
+
+
+def show_explanations(console: Console, explanations: Iterable[Explanation]) -> None:
+    """Prints for each node whether it would be reused or run, and why."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("node", "type", "", "from", "why"):
+        table.add_column(heading, overflow="fold")
+    styles = {"hit": "cyan", "miss": "yellow", "not needed": "dim"}
+    for one in explanations:
+        status = f"[{styles[one.status]}]{one.status}[/]"
+        table.add_row(escape(one.node), one.type, status, one.tier or "", escape("; ".join(one.changes)))
+    console.print(table)

@@ -1,0 +1,88 @@
+"""The structure of the house, enforced: who may import whom, what stays light, and that every folder is packaged.
+
+The arrows are `cli -> nodes, graph`, `nodes -> graph, diffusion`, and none from `graph` and `diffusion`. A wrong arrow is cheap
+to add and dear to take out, so it fails here first.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ARROWS = {
+    "graph": set(),
+    "diffusion": set(),
+    "models": set(),
+    "nodes": {"graph", "diffusion"},
+    "cli": {"graph", "nodes", "diffusion"},
+}
+"""What each package may import of ours. `cli` reaches into `diffusion` as the composition root, for memory and saving."""
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).glob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Returns the absolute names that a module imports, at any depth of its code."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_a_package_imports_only_what_its_arrows_allow(package: str) -> None:
+    for path in modules(package):
+        ours = {name.split(".")[1] for name in imported(path) if name.startswith("latentgraph.")}
+        assert ours - {package} <= ARROWS[package], path
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_no_module_imports_a_package_by_its_bare_name(package: str) -> None:
+    """`import graph` would load a second copy of every class."""
+    for path in [*modules(package), *(ROOT / "tests").rglob("*.py")]:
+        assert not {name.split(".")[0] for name in imported(path)} & set(ARROWS), path
+
+
+def test_every_package_folder_is_listed_for_packaging() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert folders == set(ARROWS)
+    assert set(settings["packages"]) == {f"latentgraph.{folder}" for folder in folders}
+    assert settings["package-dir"] == {f"latentgraph.{folder}": folder for folder in folders}
+    assert not [path for folder in folders for path in (ROOT / folder).glob("*/__init__.py")], "packages are flat"
+
+
+@pytest.mark.parametrize(
+    "module", ["latentgraph.graph", "latentgraph.nodes", "latentgraph.cli", "latentgraph.cli.main", "latentgraph.diffusion.types"]
+)
+def test_what_checks_workflows_imports_no_torch(module: str) -> None:
+    """`validate`, `schema` and `nodes` start in a moment because of this."""
+    code = f"import sys, {module}; print([m for m in ('torch', 'diffusers', 'transformers', 'networkx') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "docs")
+    assert shown.stdout.strip() == "[]"
+
+
+def test_no_module_outgrows_its_noun() -> None:
+    for package in ARROWS:
+        for path in modules(package):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 450, f"{path}: look for the second noun"
+
+
+def test_no_code_or_document_names_a_local_place() -> None:
+    """The project speaks of itself alone."""
+    words = ("/work/", "/tmp/", "/root/")
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *(p for package in ARROWS for p in modules(package))]:
+        text = path.read_text(encoding="utf-8")
+        assert not [word for word in words if word in text], path
