@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 CELL = 8  # pixels per latent cell along a side, in every family that can be run; a latent does not know its own
+MAX_SIDE = 16384  # pixels; the longest side that anything may ask for, as in ComfyUI
 
 
 class Size(NamedTuple):

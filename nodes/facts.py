@@ -1,0 +1,148 @@
+"""What our values tell of themselves before a run, and the rules by which they must go together.
+
+By port type, each fact only where it is known:
+
+- Model: family, latent_channels, latent_scale, downscale, text_width, in_channels
+- Clip: family, text_width; Conditioning the same
+- Vae: family, latent_channels, latent_scale, downscale
+- Latent: family, latent_channels, latent_scale, downscale, width, height (of the picture, in pixels), batch
+- Image, Mask: width, height, batch
+
+An empty latent has no channels and no scale: sampling fits it to the model. This module reads no file and loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from latentgraph.diffusion.families import ClipSpec, ModelSpec, VaeSpec
+from latentgraph.diffusion.sizes import CELL, Size
+from latentgraph.graph import Facts, Known, LatentGraphError
+
+T = TypeVar("T")
+
+
+def read_header(read: Callable[[Path], T], path: Path) -> T:
+    """Returns what a function of `diffusion` reads from a file's header; its refusal becomes a problem of the document."""
+    try:
+        return read(path)
+    except (ValueError, OSError) as error:
+        raise LatentGraphError(str(error)) from error
+
+
+def model_facts(spec: ModelSpec) -> Facts:
+    """Returns what is known of a denoising network."""
+    return {
+        "family": spec.family,
+        "latent_channels": spec.latent.channels,
+        "latent_scale": spec.latent.scale,
+        "downscale": spec.latent.downscale,
+        "text_width": spec.context_width,
+        "in_channels": spec.network.in_channels,
+    }
+
+
+def clip_facts(spec: ClipSpec) -> Facts:
+    """Returns what is known of text encoders, and of what they encode."""
+    return {"family": spec.family, "text_width": spec.context_width}
+
+
+def vae_facts(spec: VaeSpec, model: ModelSpec | None = None) -> Facts:
+    """Returns what is known of an autoencoder; `model`: whose file it is from, which tells its family and scale."""
+    facts: dict[str, Any] = {"latent_channels": spec.latent_channels, "downscale": spec.downscale}
+    if model is not None:
+        facts |= {"family": model.family, "latent_scale": model.latent.scale}
+    return facts
+
+
+def size_facts(size: Size | None, batch: Any = None) -> Facts:
+    """Returns the facts of pictures, masks or latents of a size in pixels, as far as it is known."""
+    facts: dict[str, Any] = {} if size is None else {"width": size.width, "height": size.height}
+    return facts if batch is None else facts | {"batch": batch}
+
+
+def size_of(known: Known, name: str) -> Size | None:
+    """Returns the size in pixels of what is linked to an input, or None."""
+    return _size(known.facts(name))
+
+
+def batch_of(known: Known, name: str) -> Any:
+    """Returns how many items are in what is linked to an input, or None."""
+    return known.fact(name, "batch")
+
+
+def some(facts: Facts, names: Iterable[str]) -> Facts:
+    """Returns the facts of these names."""
+    return {name: facts[name] for name in names if name in facts}
+
+
+LATENT_FORMAT = ("family", "latent_channels", "latent_scale", "downscale")
+"""The facts that a latent takes over from the model or the autoencoder that made it."""
+
+
+def check_text(known: Known, *names: str) -> None:
+    """Reports each conditioning among the inputs `names` that is not for the network of input 'model'."""
+    wanted, family = known.fact("model", "text_width"), known.fact("model", "family")
+    for name in names:
+        found = known.fact(name, "text_width")
+        if wanted is not None and found is not None and found != wanted:
+            made_for = known.fact(name, "family") or "another"
+            known.problem(
+                name,
+                f"is text encoded for the {made_for} family ({found} numbers a token), but input 'model' is of the "
+                f"{family} family, which takes {wanted}; encode it with the clip of the model's own checkpoint",
+            )
+
+
+def check_latent(known: Known, name: str, against: str) -> None:
+    """Reports the latent of an input if it is not one for the model or the autoencoder of input `against`."""
+    words = {"latent_channels": "channels", "latent_scale": "as its scale", "downscale": "pixels a cell"}
+    for fact, unit in words.items():
+        found, wanted = known.fact(name, fact), known.fact(against, fact)
+        if found is not None and wanted is not None and found != wanted:
+            known.problem(
+                name,
+                f"is a latent{_of_family(known, name)} with {found} {unit}, but input {against!r}"
+                f"{_of_family(known, against)} takes {wanted}; encode and decode with the VAE of the model that samples",
+            )
+            return
+
+
+def check_mask(known: Known, mask: str, picture: str) -> None:
+    """Reports the mask of an input if its size is not that of the picture of input `picture`."""
+    found, wanted = size_of(known, mask), size_of(known, picture)
+    if found is not None and wanted is not None and found != wanted:
+        known.problem(mask, f"is {found}, but input {picture!r} is {wanted}; scale the one to the other's size")
+
+
+def check_noise_mask(known: Known, mask: str, latent: str) -> None:
+    """Reports the mask of an input if it has neither the size of the latent's picture nor that of the latent itself."""
+    found, picture = size_of(known, mask), size_of(known, latent)
+    if found is None or picture is None:
+        return
+    cell = known.fact(latent, "downscale") or CELL
+    cells = Size(picture.width // int(cell), picture.height // int(cell))
+    if found not in (picture, cells):
+        known.problem(
+            mask, f"is {found}, but input {latent!r} is a latent of a {picture} picture; make the mask of that size"
+        )
+
+
+def check_one_size(known: Known, name: str) -> None:
+    """Reports a list of pictures that are not of one size."""
+    sizes = [_size(facts) for facts in known.each(name)]
+    different = list(dict.fromkeys(size for size in sizes if size is not None))
+    if len(different) > 1:
+        known.problem(name, f"holds pictures of {', '.join(map(str, different))}; scale them to one size")
+
+
+def _size(facts: Facts) -> Size | None:
+    width, height = facts.get("width"), facts.get("height")
+    return Size(width, height) if isinstance(width, int) and isinstance(height, int) else None
+
+
+def _of_family(known: Known, name: str) -> str:
+    family = known.fact(name, "family")
+    return f" of the {family} family" if family else ""

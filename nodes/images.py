@@ -1,0 +1,231 @@
+"""Nodes that read, write and change pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from latentgraph.diffusion.names import CropName
+from latentgraph.diffusion.picture_headers import read_picture_size
+from latentgraph.diffusion.sizes import CELL, MAX_SIDE, Size, resized, scaled, with_megapixels
+from latentgraph.diffusion.types import Image, Mask
+from latentgraph.graph import ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
+
+from .facts import batch_of, check_mask, check_one_size, read_header, size_facts, size_of
+
+PictureMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
+
+
+class PictureAndMask(NamedTuple):
+    """Pictures, and a mask of their size."""
+
+    image: Image
+    mask: Mask
+
+
+class LoadImage(Node, version=1, lane="io", comfy=ComfyName("LoadImage", {"file": "image"})):
+    """Read a picture. Its transparency becomes the mask, 1 where it is fully transparent; frames become a batch."""
+
+    file: Annotated[Path, FileInput("image")] = Field(description="A picture's name or path.")
+
+    def run(self, ctx: Context) -> PictureAndMask:
+        from latentgraph.diffusion.pictures import load_picture
+
+        return PictureAndMask(*load_picture(self.file))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        path = known.file("file")
+        if path is None:
+            return {}
+        facts = size_facts(read_header(read_picture_size, path))
+        return {"image": facts, "mask": facts}
+
+
+class SaveImage(
+    Node,
+    version=1,
+    lane="io",
+    effect=True,
+    comfy=ComfyName("SaveImage", {"image": "images", "prefix": "filename_prefix"}),
+):
+    """Write pictures as numbered PNG files into the output folder; nothing is ever overwritten.
+
+    The files carry the workflow that made them.
+    """
+
+    image: Image = Field(description="The pictures.")
+    prefix: str = Field(
+        "latentgraph",
+        min_length=1,
+        max_length=200,
+        description="How names begin: 'cats/cat' gives cats/cat_00001_.png. %width%, %height%, %batch_num%, %year%, "
+        "%month%, %day%, %hour%, %minute% and %second% are filled in.",
+    )
+
+    def run(self, ctx: Context) -> None:
+        from latentgraph.diffusion.saving import save_pictures
+
+        for path in save_pictures(self.image, ctx.output_dir, prefix=self.prefix, text=ctx.provenance):
+            ctx.saved(path)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        prefix = PurePosixPath((known.value("prefix") or "").replace("\\", "/"))
+        if prefix.is_absolute() or ".." in prefix.parts:
+            known.problem("prefix", f"is {str(prefix)!r}, which leads out of the output folder; give a name below it")
+        return {}
+
+
+class ScaleImage(Node, version=1, comfy=ComfyName("ImageScale", {"method": "upscale_method"})):
+    """Resize pictures to a size in pixels."""
+
+    image: Image = Field(description="The pictures.")
+    method: PictureMethod = Field("lanczos", description="How pixels between the old ones are made.")
+    width: int = Field(512, ge=0, le=MAX_SIDE, description="New width; 0 keeps the aspect.")
+    height: int = Field(512, ge=0, le=MAX_SIDE, description="New height; 0 keeps the aspect.")
+    crop: CropName = Field("disabled", description="Whether another aspect crops the picture or stretches it.")
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.resize import resize_image
+
+        return resize_image(self.image, width=self.width, height=self.height, method=self.method, crop=self.crop)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        size, width, height = size_of(known, "image"), known.value("width"), known.value("height")
+        if size is None or width is None or height is None:
+            return {"image": _of_size(known, Size(width, height) if width and height else None)}
+        return {"image": _of_size(known, resized(size, width=width, height=height))}
+
+
+class ScaleImageBy(
+    Node, version=1, comfy=ComfyName("ImageScaleBy", {"method": "upscale_method", "factor": "scale_by"})
+):
+    """Resize pictures by a factor."""
+
+    image: Image = Field(description="The pictures.")
+    method: PictureMethod = Field("lanczos", description="How pixels between the old ones are made.")
+    factor: float = Field(1.0, ge=0.01, le=8, description="How many times as long the sides become.")
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.resize import scale_image
+
+        return scale_image(self.image, self.factor, method=self.method)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        size, factor = size_of(known, "image"), known.value("factor")
+        return {"image": _of_size(known, scaled(size, factor) if size and factor else None)}
+
+
+class ScaleImageToMegapixels(
+    Node,
+    version=1,
+    comfy=ComfyName("ImageScaleToTotalPixels", {"method": "upscale_method", "multiple": "resolution_steps"}),
+):
+    """Resize pictures to a number of pixels, keeping the aspect."""
+
+    image: Image = Field(description="The pictures.")
+    method: PictureMethod = Field("lanczos", description="How pixels between the old ones are made.")
+    megapixels: float = Field(1.0, ge=0.01, le=16, description="How many pixels, in units of 1024 x 1024.")
+    multiple: int = Field(1, ge=1, le=256, description="What both sides are multiples of.")
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.resize import resize_image_to_megapixels
+
+        return resize_image_to_megapixels(
+            self.image, megapixels=self.megapixels, multiple=self.multiple, method=self.method
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        size, megapixels, multiple = size_of(known, "image"), known.value("megapixels"), known.value("multiple")
+        target = with_megapixels(size, megapixels, multiple=multiple) if size and megapixels and multiple else None
+        return {"image": _of_size(known, target)}
+
+
+class PadForOutpaint(Node, version=1, comfy=ComfyName("ImagePadForOutpaint")):
+    """Add a grey border to pictures, with a mask to paint it: outpainting is inpainting of that border."""
+
+    image: Image = Field(description="The pictures.")
+    left: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Pixels to add on the left.")
+    top: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Pixels to add at the top.")
+    right: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Pixels to add on the right.")
+    bottom: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Pixels to add at the bottom.")
+    feathering: int = Field(
+        40, ge=0, le=MAX_SIDE, description="Pixels of the picture, next to the border, into which the mask fades."
+    )
+
+    def run(self, ctx: Context) -> PictureAndMask:
+        from latentgraph.diffusion.inpainting import pad_for_outpaint
+
+        padded = pad_for_outpaint(
+            self.image,
+            left=self.left,
+            top=self.top,
+            right=self.right,
+            bottom=self.bottom,
+            feathering=self.feathering,
+        )
+        return PictureAndMask(*padded)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        size = size_of(known, "image")
+        borders = [known.value(side) for side in ("left", "right", "top", "bottom")]
+        if size is None or None in borders:
+            return {}
+        left, right, top, bottom = borders
+        padded = Size(size.width + left + right, size.height + top + bottom)
+        return {"image": _of_size(known, padded), "mask": size_facts(padded, 1)}
+
+
+class CompositeMasked(Node, version=1, comfy=ComfyName("ImageCompositeMasked")):
+    """Lay pictures over others, through a mask if there is one."""
+
+    destination: Image = Field(description="The pictures below.")
+    source: Image = Field(description="The pictures above.")
+    x: int = Field(0, ge=-MAX_SIDE, le=MAX_SIDE, description="Where the source's left side is, in pixels.")
+    y: int = Field(0, ge=-MAX_SIDE, le=MAX_SIDE, description="Where the source's top is, in pixels.")
+    resize_source: bool = Field(False, description="Stretch the source to the destination's size.")
+    mask: Mask | None = Field(None, description="1 where the source covers; everywhere if there is none.")
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.compositing import composite_image
+
+        return composite_image(
+            self.destination, self.source, x=self.x, y=self.y, mask=self.mask, resize_source=self.resize_source
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_mask(known, "mask", "destination" if known.value("resize_source") else "source")
+        return {"image": known.facts("destination")}
+
+
+class GridImage(Node, version=1):
+    """Put pictures side by side on one sheet, to compare them."""
+
+    images: list[Image] = Field(description="The pictures, of one size; batches are taken apart.")
+    columns: int | None = Field(
+        None, ge=1, le=1000, description="Pictures in a row; without it the sheet is about square."
+    )
+    gap: int = Field(0, ge=0, le=1000, description="Black pixels between the pictures.")
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.pictures import make_grid
+
+        return make_grid(self.images, columns=self.columns, gap=self.gap)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_one_size(known, "images")
+        return {}
+
+
+def _of_size(known: Known, size: Size | None) -> Facts:
+    """Facts of the pictures of input 'image' at another size."""
+    return size_facts(size, batch_of(known, "image"))

@@ -1,0 +1,362 @@
+"""Nodes that make latents: empty ones, those of pictures, and pictures of them again; their sizes, masks and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from latentgraph.diffusion.names import CropName
+from latentgraph.diffusion.sizes import CELL, MAX_SIDE, Size, resized, scaled, whole_cells
+from latentgraph.diffusion.types import Conditioning, Image, Latent, Mask, Vae
+from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
+
+from .facts import (
+    LATENT_FORMAT,
+    batch_of,
+    check_latent,
+    check_mask,
+    check_noise_mask,
+    size_facts,
+    size_of,
+    some,
+)
+
+LatentMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]
+
+
+class EmptyLatent(Node, version=1, comfy=ComfyName("EmptyLatentImage")):
+    """Make empty latents to paint a picture from nothing; they fit any model."""
+
+    width: int = Field(512, ge=16, le=MAX_SIDE, multiple_of=CELL, description="Width of the picture in pixels.")
+    height: int = Field(512, ge=16, le=MAX_SIDE, multiple_of=CELL, description="Height of the picture in pixels.")
+    batch_size: int = Field(1, ge=1, le=4096, description="How many pictures to make at once, each from its own noise.")
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.latents import empty_latent
+
+        return empty_latent(width=self.width, height=self.height, batch_size=self.batch_size)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        width, height = known.value("width"), known.value("height")
+        size = Size(width, height) if width and height else None
+        return {"latent": size_facts(size, known.value("batch_size"))}
+
+
+class VAEEncode(Node, version=1, lane="device", comfy=ComfyName("VAEEncode", {"image": "pixels"})):
+    """Encode pictures as latents.
+
+    With a mask the masked part is greyed out before, and the mask says what sampling may change: that is inpainting with a
+    model that knows nothing of it, at a denoise of 1. To keep what is under the mask as a start for a lower denoise, encode
+    without a mask and use SetLatentMask. Sides that are no multiple of 8 are cropped around the centre.
+    """
+
+    vae: Vae = Field(description="The autoencoder of the model that will sample.")
+    image: Image = Field(description="The pictures.")
+    mask: Mask | None = Field(None, description="What to paint anew, 1 where the picture is to change.")
+    grow_mask_by: int = Field(6, ge=0, le=64, description="Pixels to grow the mask by, so that its border blends in.")
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.autoencoder import encode, encode_for_inpaint
+
+        if self.mask is None:
+            return encode(self.vae, self.image, on_progress=_progress(ctx))
+        return encode_for_inpaint(self.vae, self.image, self.mask, grow_mask_by=self.grow_mask_by)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_mask(known, "mask", "image")
+        return {"latent": _encoded(known)}
+
+
+class VAEDecode(Node, version=1, lane="device", comfy=ComfyName("VAEDecode", {"latent": "samples"})):
+    """Decode latents to pictures."""
+
+    vae: Vae = Field(description="The autoencoder of the model that sampled.")
+    latent: Latent = Field(description="The latents.")
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.autoencoder import decode
+
+        return decode(self.vae, self.latent, on_progress=_progress(ctx))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {"image": _decoded(known)}
+
+
+class VAEEncodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEEncodeTiled", {"image": "pixels"})):
+    """Encode pictures as latents in tiles, so that a large picture needs no more memory than a small one."""
+
+    vae: Vae = Field(description="The autoencoder of the model that will sample.")
+    image: Image = Field(description="The pictures.")
+    tile_size: int = Field(512, ge=64, le=4096, multiple_of=64, description="Side of a tile in pixels.")
+    overlap: int = Field(
+        64, ge=0, le=4096, multiple_of=32, description="Pixels in which tiles overlap and blend; less than half a tile."
+    )
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.autoencoder import encode_tiled
+
+        return encode_tiled(
+            self.vae, self.image, tile_size=self.tile_size, overlap=self.overlap, on_progress=_progress(ctx)
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        tile_size, overlap = known.value("tile_size"), known.value("overlap")
+        if tile_size is not None and overlap is not None and 2 * overlap >= tile_size:
+            known.problem("overlap", f"is {overlap}; expected less than half of the tile size {tile_size}")
+        return {"latent": _encoded(known)}
+
+
+class VAEDecodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEDecodeTiled", {"latent": "samples"})):
+    """Decode latents to pictures in tiles, so that a large picture needs no more memory than a small one."""
+
+    vae: Vae = Field(description="The autoencoder of the model that sampled.")
+    latent: Latent = Field(description="The latents.")
+    tile_size: int = Field(512, ge=64, le=4096, multiple_of=32, description="Side of a tile in pixels of the picture.")
+    overlap: int = Field(
+        64,
+        ge=0,
+        le=4096,
+        multiple_of=32,
+        description="Pixels in which tiles overlap and blend; at most a quarter tile.",
+    )
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.autoencoder import decode_tiled
+
+        return decode_tiled(
+            self.vae, self.latent, tile_size=self.tile_size, overlap=self.overlap, on_progress=_progress(ctx)
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {"image": _decoded(known)}
+
+
+class SetLatentMask(Node, version=1, comfy=ComfyName("SetLatentNoiseMask", {"latent": "samples"})):
+    """Let sampling change a latent only where a mask is 1; a soft mask blends."""
+
+    latent: Latent = Field(description="The latent of the picture.")
+    mask: Mask = Field(description="1 where it may change; of the picture's size or of the latent's.")
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.latents import set_noise_mask
+
+        return set_noise_mask(self.latent, self.mask)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_noise_mask(known, "mask", "latent")
+        return {"latent": known.facts("latent")}
+
+
+class InpaintConditions(NamedTuple):
+    """What a model that was trained to inpaint samples from."""
+
+    positive: Conditioning
+    negative: Conditioning
+    latent: Latent
+
+
+class InpaintConditioning(
+    Node, version=1, lane="device", comfy=ComfyName("InpaintModelConditioning", {"image": "pixels"})
+):
+    """Prepare inpainting with a model that was trained for it: it is shown the mask and the picture around it."""
+
+    positive: Conditioning = Field(description="What to paint.")
+    negative: Conditioning = Field(description="What to avoid.")
+    vae: Vae = Field(description="The autoencoder of the model that will sample.")
+    image: Image = Field(description="The picture.")
+    mask: Mask = Field(description="What to paint anew, 1 where the picture is to change.")
+    noise_mask: bool = Field(True, description="Also keep the rest of the picture exactly as it is.")
+
+    def run(self, ctx: Context) -> InpaintConditions:
+        from latentgraph.diffusion.autoencoder import condition_on_inpaint
+
+        made = condition_on_inpaint(
+            self.vae, self.positive, self.negative, self.image, self.mask, noise_mask=self.noise_mask
+        )
+        return InpaintConditions(*made)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_mask(known, "mask", "image")
+        return {
+            "positive": known.facts("positive"),
+            "negative": known.facts("negative"),
+            "latent": _encoded(known),
+        }
+
+
+class LatentUpscale(
+    Node, version=1, comfy=ComfyName("LatentUpscale", {"latent": "samples", "method": "upscale_method"})
+):
+    """Resize latents to a size in pixels of the picture; sample them again at a lower denoise to draw the new detail."""
+
+    latent: Latent = Field(description="The latents.")
+    method: LatentMethod = Field("nearest-exact", description="How values between the old ones are made.")
+    width: int = Field(512, ge=0, le=MAX_SIDE, multiple_of=CELL, description="New width; 0 keeps the aspect.")
+    height: int = Field(512, ge=0, le=MAX_SIDE, multiple_of=CELL, description="New height; 0 keeps the aspect.")
+    crop: CropName = Field("disabled", description="Whether another aspect crops the picture or stretches it.")
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.resize import resize_latent
+
+        h, w = self.latent.samples.shape[-2:]
+        size = _upscaled(Size(w * CELL, h * CELL), self.width, self.height)
+        return resize_latent(
+            self.latent, width=size.width // CELL, height=size.height // CELL, method=self.method, crop=self.crop
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        size, width, height = size_of(known, "latent"), known.value("width"), known.value("height")
+        target = None if size is None or width is None or height is None else _upscaled(size, width, height)
+        return {"latent": _like_latent(known, target)}
+
+
+class LatentUpscaleBy(
+    Node,
+    version=1,
+    comfy=ComfyName("LatentUpscaleBy", {"latent": "samples", "method": "upscale_method", "factor": "scale_by"}),
+):
+    """Resize latents by a factor; sample them again at a lower denoise to draw the new detail."""
+
+    latent: Latent = Field(description="The latents.")
+    method: LatentMethod = Field("nearest-exact", description="How values between the old ones are made.")
+    factor: float = Field(1.5, ge=0.01, le=8, description="How many times as long the sides become.")
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.latents import scale_latent
+
+        return scale_latent(self.latent, self.factor, method=self.method)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        size, factor = size_of(known, "latent"), known.value("factor")
+        if size is None or factor is None:
+            return {"latent": _like_latent(known, None)}
+        cells = scaled(Size(size.width // CELL, size.height // CELL), factor)
+        return {"latent": _like_latent(known, Size(cells.width * CELL, cells.height * CELL))}
+
+
+class LatentFromBatch(
+    Node, version=1, comfy=ComfyName("LatentFromBatch", {"latent": "samples", "index": "batch_index"})
+):
+    """Take some latents out of a batch; each keeps the noise that it has there, so one can be made again alone."""
+
+    latent: Latent = Field(description="The batch.")
+    index: int = Field(0, ge=0, le=4095, description="The first one to take, counted from 0.")
+    length: int = Field(1, ge=1, le=4096, description="How many to take.")
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.latents import latent_from_batch
+
+        return latent_from_batch(self.latent, self.index, self.length)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        facts = {key: value for key, value in known.facts("latent").items() if key != "batch"}
+        return {"latent": facts}
+
+
+class RepeatLatent(Node, version=1, comfy=ComfyName("RepeatLatentBatch", {"latent": "samples"})):
+    """Repeat a batch of latents; every copy gets noise of its own."""
+
+    latent: Latent = Field(description="The batch.")
+    amount: int = Field(1, ge=1, le=64, description="How many times over.")
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.latents import repeat_latent
+
+        return repeat_latent(self.latent, self.amount)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        batch, amount = batch_of(known, "latent"), known.value("amount")
+        facts = {key: value for key, value in known.facts("latent").items() if key != "batch"}
+        return {"latent": facts | ({"batch": batch * amount} if batch and amount else {})}
+
+
+class CompositeLatent(Node, version=1, comfy=ComfyName("LatentCompositeMasked")):
+    """Lay latents over others, through a mask if there is one."""
+
+    destination: Latent = Field(description="The latents below.")
+    source: Latent = Field(description="The latents above.")
+    x: int = Field(
+        0, ge=-MAX_SIDE, le=MAX_SIDE, multiple_of=CELL, description="Where the source's left side is, in pixels."
+    )
+    y: int = Field(0, ge=-MAX_SIDE, le=MAX_SIDE, multiple_of=CELL, description="Where the source's top is, in pixels.")
+    resize_source: bool = Field(False, description="Stretch the source to the destination's size.")
+    mask: Mask | None = Field(None, description="1 where the source covers; everywhere if there is none.")
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.compositing import composite_latent
+
+        return composite_latent(
+            self.destination,
+            self.source,
+            x=self.x // CELL,
+            y=self.y // CELL,
+            mask=self.mask,
+            resize_source=self.resize_source,
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_latent(known, "source", "destination")
+        return {"latent": known.facts("destination")}
+
+
+class PasteLatent(
+    Node, version=1, comfy=ComfyName("LatentComposite", {"destination": "samples_to", "source": "samples_from"})
+):
+    """Paste latents onto others, fading in at the edges."""
+
+    destination: Latent = Field(description="The latents below.")
+    source: Latent = Field(description="The latents above.")
+    x: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Where the source's left side is, in pixels.")
+    y: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Where the source's top is, in pixels.")
+    feather: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Pixels over which its edges fade in.")
+
+    def run(self, ctx: Context) -> Latent:
+        from latentgraph.diffusion.compositing import paste_latent
+
+        return paste_latent(
+            self.destination, self.source, x=self.x // CELL, y=self.y // CELL, feather=self.feather // CELL
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_latent(known, "source", "destination")
+        return {"latent": known.facts("destination")}
+
+
+def _progress(ctx: Context) -> Callable[[float], None]:
+    return lambda fraction: ctx.progress(round(100 * fraction), 100)
+
+
+def _upscaled(size: Size, width: int, height: int) -> Size:
+    return whole_cells(resized(size, width=width, height=height, least=8 * CELL))
+
+
+def _like_latent(known: Known, size: Size | None) -> Facts:
+    return {**some(known.facts("latent"), LATENT_FORMAT), **size_facts(size, batch_of(known, "latent"))}
+
+
+def _encoded(known: Known) -> Facts:
+    """Facts of the latent that the inputs 'vae' and 'image' give."""
+    size, cell = size_of(known, "image"), int(known.fact("vae", "downscale") or CELL)
+    cropped = None if size is None else whole_cells(size, cell)
+    return {**some(known.facts("vae"), LATENT_FORMAT), **size_facts(cropped, batch_of(known, "image"))}
+
+
+def _decoded(known: Known) -> Facts:
+    """Facts of the picture that the inputs 'vae' and 'latent' give; a report if they do not go together."""
+    check_latent(known, "latent", "vae")
+    return size_facts(size_of(known, "latent"), batch_of(known, "latent"))

@@ -1,0 +1,246 @@
+"""Nodes that turn prompts into conditions, and say where and when conditions hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pydantic import Field
+
+from latentgraph.diffusion.sizes import CELL, MAX_SIDE
+from latentgraph.diffusion.types import Clip, Conditioning, Mask, PictureSize
+from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
+
+
+class TextEncode(Node, version=1, lane="device", comfy=ComfyName("CLIPTextEncode")):
+    """Encode a prompt for the network.
+
+    `(words:1.2)` weighs words up or down, `(words)` by 1.1. A prompt may be longer than the 75 tokens of one chunk.
+    """
+
+    clip: Clip = Field(description="The text encoders of the model's checkpoint.")
+    text: str = Field(description="What to paint, or for a negative prompt what to avoid.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.text import encode_prompt
+
+        encoded = encode_prompt(self.clip, self.text)
+        if encoded.missing:
+            ctx.warn(f"no embedding was found for {', '.join(encoded.missing)}; it was left out of the prompt")
+        return encoded.conditioning
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {"conditioning": known.facts("clip")}
+
+
+class ClipSkip(Node, version=1, cached=False, comfy=ComfyName("CLIPSetLastLayer", {"layer": "stop_at_clip_layer"})):
+    """Read the text encoders' hidden states from another layer than their family's own."""
+
+    clip: Clip = Field(description="The text encoders.")
+    layer: int = Field(-1, ge=-24, le=-1, description="-1 is the last layer, -2 the one before, and so on.")
+
+    def run(self, ctx: Context) -> Clip:
+        return replace(self.clip, layer=self.layer)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {"clip": known.facts("clip")}
+
+
+class ConditioningCombine(
+    Node, version=1, comfy=ComfyName("ConditioningCombine", {"first": "conditioning_1", "second": "conditioning_2"})
+):
+    """Let two conditionings hold together: the network is asked for each, and the answers are averaged."""
+
+    first: Conditioning = Field(description="A conditioning.")
+    second: Conditioning = Field(description="Another one.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import combine
+
+        return combine(self.first, self.second)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _joined(known, "first", "second")
+
+
+class ConditioningConcat(
+    Node,
+    version=1,
+    comfy=ComfyName("ConditioningConcat", {"conditioning": "conditioning_to", "following": "conditioning_from"}),
+):
+    """Put the tokens of one prompt behind those of another, so that the network reads both at once."""
+
+    conditioning: Conditioning = Field(description="The conditioning that comes first.")
+    following: Conditioning = Field(description="The conditioning whose first entry is put behind it.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import concatenate
+
+        return concatenate(self.conditioning, self.following)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _joined(known, "conditioning", "following")
+
+
+class ConditioningAverage(
+    Node,
+    version=1,
+    comfy=ComfyName(
+        "ConditioningAverage",
+        {"conditioning": "conditioning_to", "other": "conditioning_from", "weight": "conditioning_to_strength"},
+    ),
+):
+    """Mix two prompts into one that lies between them."""
+
+    conditioning: Conditioning = Field(description="The conditioning that a weight of 1 gives unchanged.")
+    other: Conditioning = Field(description="The conditioning that a weight of 0 gives.")
+    weight: float = Field(1.0, ge=0, le=1, description="How much of `conditioning` is in the mix.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import average
+
+        return average(self.conditioning, self.other, weight=self.weight)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _joined(known, "conditioning", "other")
+
+
+class ConditioningZeroOut(Node, version=1, comfy=ComfyName("ConditioningZeroOut")):
+    """Blank the text of a conditioning: zeros in place of what a prompt, even an empty one, would say."""
+
+    conditioning: Conditioning = Field(description="The conditioning to blank.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import zero_out
+
+        return zero_out(self.conditioning)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _same(known)
+
+
+class ConditioningArea(Node, version=1, comfy=ComfyName("ConditioningSetArea")):
+    """Limit a conditioning to a rectangle of the picture, in pixels."""
+
+    conditioning: Conditioning = Field(description="The conditioning to limit.")
+    width: int = Field(64, ge=64, le=MAX_SIDE, multiple_of=CELL, description="The rectangle's width in pixels.")
+    height: int = Field(64, ge=64, le=MAX_SIDE, multiple_of=CELL, description="The rectangle's height in pixels.")
+    x: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Pixels from the left.")
+    y: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Pixels from the top.")
+    strength: float = Field(1.0, ge=0, le=10, description="Weight against the other conditions that hold there.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import set_area
+
+        return set_area(
+            self.conditioning, width=self.width, height=self.height, x=self.x, y=self.y, strength=self.strength
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _same(known)
+
+
+class ConditioningAreaFraction(Node, version=1, comfy=ComfyName("ConditioningSetAreaPercentage")):
+    """Limit a conditioning to a rectangle of the picture, in fractions of its sides."""
+
+    conditioning: Conditioning = Field(description="The conditioning to limit.")
+    width: float = Field(1.0, ge=0, le=1, description="The rectangle's width as a fraction of the picture's.")
+    height: float = Field(1.0, ge=0, le=1, description="The rectangle's height as a fraction of the picture's.")
+    x: float = Field(0.0, ge=0, le=1, description="Fraction of the picture to the left of the rectangle.")
+    y: float = Field(0.0, ge=0, le=1, description="Fraction of the picture above the rectangle.")
+    strength: float = Field(1.0, ge=0, le=10, description="Weight against the other conditions that hold there.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import set_area_fraction
+
+        return set_area_fraction(
+            self.conditioning, width=self.width, height=self.height, x=self.x, y=self.y, strength=self.strength
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _same(known)
+
+
+class ConditioningMask(Node, version=1, comfy=ComfyName("ConditioningSetMask", {"bounds": "set_cond_area"})):
+    """Limit a conditioning to the part of the picture that a mask marks."""
+
+    conditioning: Conditioning = Field(description="The conditioning to limit.")
+    mask: Mask = Field(description="Where it holds: 1 fully, 0 not at all.")
+    strength: float = Field(1.0, ge=0, le=10, description="Weight against the other conditions that hold there.")
+    bounds: bool = Field(False, description="Show the network only the mask's bounding box.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import set_mask
+
+        return set_mask(self.conditioning, self.mask, strength=self.strength, bounds=self.bounds)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _same(known)
+
+
+class ConditioningRange(Node, version=1, comfy=ComfyName("ConditioningSetTimestepRange")):
+    """Limit a conditioning to a part of the sampling: 0 is its noisy start, where the composition is settled."""
+
+    conditioning: Conditioning = Field(description="The conditioning to limit.")
+    start: float = Field(0.0, ge=0, le=1, description="From which fraction of the schedule on it holds.")
+    end: float = Field(1.0, ge=0, le=1, description="Up to which fraction of the schedule it holds.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import set_range
+
+        return set_range(self.conditioning, start=self.start, end=self.end)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        start, end = known.value("start"), known.value("end")
+        if start is not None and end is not None and start > end:
+            known.problem("end", f"is {end}, before input 'start' at {start}; the conditioning would never hold")
+        return _same(known)
+
+
+class ConditioningSize(Node, version=1):
+    """Tell an SDXL network which picture size, crop and target size to draw for; other families do not look at it."""
+
+    conditioning: Conditioning = Field(description="The conditioning to complete.")
+    width: int = Field(1024, ge=0, le=MAX_SIDE, description="Width of the picture that is claimed, in pixels.")
+    height: int = Field(1024, ge=0, le=MAX_SIDE, description="Height of the picture that is claimed, in pixels.")
+    crop_x: int = Field(0, ge=0, le=MAX_SIDE, description="Pixels claimed to be cropped on the left.")
+    crop_y: int = Field(0, ge=0, le=MAX_SIDE, description="Pixels claimed to be cropped at the top.")
+    target_width: int = Field(1024, ge=0, le=MAX_SIDE, description="Width that the picture is made for, in pixels.")
+    target_height: int = Field(1024, ge=0, le=MAX_SIDE, description="Height that the picture is made for, in pixels.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import set_picture_size
+
+        size = PictureSize(
+            height=self.height,
+            width=self.width,
+            crop_y=self.crop_y,
+            crop_x=self.crop_x,
+            target_height=self.target_height,
+            target_width=self.target_width,
+        )
+        return set_picture_size(self.conditioning, size)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _same(known)
+
+
+def _same(known: Known) -> OutputFacts:
+    return {"conditioning": known.facts("conditioning")}
+
+
+def _joined(known: Known, first: str, second: str) -> OutputFacts:
+    """Facts of two conditionings made one; a report if they are for different networks."""
+    known.agree("text_width", first, second, words="a text width of")
+    both: Facts = {key: value for key, value in known.facts(first).items() if known.fact(second, key) in (value, None)}
+    return {"conditioning": both}
