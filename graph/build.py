@@ -95,8 +95,8 @@ class _Builder:
                 if path is not None:
                     files[name] = path
                     file_names[name] = value.name if isinstance(value, FileName) else value
-            else:
-                literals[name] = self.literal(flat, port, value)
+            elif (literal := self.literal(flat, port, value)) is not MISSING:
+                literals[name] = literal
         for name, port in ports.items():
             if name in flat.inputs:
                 continue
@@ -113,6 +113,7 @@ class _Builder:
         return GraphNode(flat.id, cls, literals, files, links, file_names, place=flat.declaration.place)
 
     def literal(self, flat: FlatNode, port: InputPort, value: Any) -> Any:
+        """Returns a literal as the node gets it, or MISSING if it is none for the port (noted)."""
         if isinstance(value, FileName):
             value = value.name
         converted, code = port.accept(value)
@@ -120,6 +121,7 @@ class _Builder:
             options = port.json_schema.get("enum", ())
             near = near_name(value, options) if isinstance(value, str) else None
             self.note(flat, code, f"input {port.name!r} is {shown(value)}; expected {port.expected}.", port.name, near)
+            return MISSING
         return converted
 
     def file(self, flat: FlatNode, port: InputPort, value: Any) -> Path | None:
