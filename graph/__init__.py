@@ -40,7 +40,7 @@ from .facts import ABSENT, Facts, Known, OutputFacts
 from .files import FileInput, FileResolver, Fingerprints, FolderResolver
 from .flatten import flat_document
 from .keys import cache_keys
-from .node import ComfyName, Lane, Node
+from .node import ComfyName, Lane, Node, NodeSpec
 from .params import Param
 from .plan import Plan, make_plan
 from .problems import Problem
@@ -91,6 +91,7 @@ __all__ = [
     "NodeReport",
     "NodeReused",
     "NodeSaved",
+    "NodeSpec",
     "NodeStarted",
     "NodeWarned",
     "OnEvent",

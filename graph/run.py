@@ -14,9 +14,10 @@ from threading import Lock
 from typing import Any, NewType
 
 from .cache import Ports
+from .context import Context, Preview
 from .dag import GraphNode, Link
 from .errors import NodeFailed, RunCancelled
-from .events import Event, OnEvent
+from .events import Event, NodeProgress, NodeSaved, NodeWarned, OnEvent
 from .plan import Plan
 
 _log = logging.getLogger(__name__)
@@ -81,7 +82,11 @@ class RunResult:
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """A node in a run. `missing` counts inputs that are not there yet, `readers` those that will still read the value."""
+    """A node in a run.
+
+    missing counts inputs that are not there yet. reads are the nodes whose value it waits for or holds on to, and readers
+    counts those that hold on to its own. fetch: the plan says that the cache has it.
+    """
 
     run: Run
     id: str
@@ -91,12 +96,18 @@ class Task:
     state: State = State.IDLE
     missing: int = 0
     readers: int = 0
+    reads: list[str] = field(default_factory=list)
     ports: Ports | None = None
     waiters: list[Task] = field(default_factory=list)
     followers: list[Task] = field(default_factory=list)
     chosen: tuple[Link, ...] | None = None
     report: NodeReport | None = None
     files: list[Path] = field(default_factory=list)
+
+    @property
+    def where(self) -> tuple[str, str, str]:
+        """What every event of the node begins with: the run, the node, the node's type."""
+        return self.run.id, self.id, self.node.cls.__name__
 
 
 class Run:
@@ -130,13 +141,17 @@ class Run:
             raise TimeoutError(f"run {self.id} is not over after {timeout_seconds} s")
         return self.result
 
+    @property
+    def watched(self) -> bool:
+        """Whether anyone gets the events, so that it pays to make them."""
+        return self._on_event is not None
+
     def emit(self, event: Event) -> None:
         """Hands an event to whoever watches, one at a time."""
-        if self._on_event is None:
-            return
         with self._event_lock:
             try:
-                self._on_event(event)
+                if self._on_event is not None:
+                    self._on_event(event)
             except Exception:  # noqa: BLE001 - whoever watches must not harm what runs
                 _log.exception("a watcher of run %s failed on %s; the run goes on", self.id, type(event).__name__)
 
@@ -144,3 +159,36 @@ class Run:
         """Sets the result and wakes those who wait for it."""
         self.result = result
         self._done.set()
+
+
+class RunContext(Context):
+    """What a node of a run sees: its progress becomes events, and a cancelled run stops it."""
+
+    __slots__ = ("_begun", "_task")
+
+    def __init__(self, task: Task, resources: Mapping[type, Any]) -> None:
+        run = task.run
+        super().__init__(node=task.id, output_dir=run.output_dir, provenance=run.provenance, resources=resources)
+        self._task = task
+        self._begun = time.perf_counter()
+
+    def progress(self, step: int, total: int, preview: Preview | None = None) -> None:
+        """See Context. The time left is estimated from the steps so far."""
+        self.check_cancelled()
+        if self._task.run.watched:
+            left = (time.perf_counter() - self._begun) / step * (total - step) if step else None
+            self._task.run.emit(NodeProgress(*self._task.where, step, total, left, preview))
+
+    def check_cancelled(self) -> None:
+        """See Context."""
+        if self._task.run.cancelled:
+            raise RunCancelled(f"the run was cancelled while node {self.node!r} ran")
+
+    def warn(self, message: str) -> None:
+        """See Context."""
+        self._task.run.emit(NodeWarned(*self._task.where, message))
+
+    def saved(self, path: Path) -> None:
+        """See Context."""
+        self._task.files.append(path)
+        self._task.run.emit(NodeSaved(*self._task.where, path))

@@ -13,30 +13,26 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from threading import Condition, Lock, Thread
 from typing import Any
 
 from .cache import Cache, Ports
-from .context import Context
-from .dag import Link, Links, each_link
+from .dag import GraphNode, Link, Links, each_link
 from .errors import FileNotUsable, LatentGraphError, NodeFailed, RunCancelled
 from .events import (
     NodeErred,
     NodeFinished,
-    NodeProgress,
     NodeReused,
-    NodeSaved,
     NodeStarted,
-    NodeWarned,
     OnEvent,
     RunFinished,
 )
 from .files import Fingerprints
 from .node import Lane, Node
 from .plan import Plan, is_cached
-from .run import LIVE, NodeReport, Run, RunResult, State, Task
+from .run import LIVE, NodeReport, Run, RunContext, RunResult, State, Task
 from .values import ValueCodec
 
 DEFAULT_LANES: Mapping[Lane, int] = {"device": 1, "cpu": 2, "io": 2}
@@ -168,7 +164,8 @@ class Scheduler:
                 return
             if self._asks_for_more(task, lane):
                 return
-            task.run.emit(NodeStarted(task.run.id, task.id, task.node.cls.__name__))
+            if task.run.watched:
+                task.run.emit(NodeStarted(*task.where))
             begun = time.perf_counter()
             ports = self._compute(task)
             seconds = time.perf_counter() - begun
@@ -201,13 +198,13 @@ class Scheduler:
                 task.chosen = wanted
                 self._await(task, wanted)
             else:
-                self._await(task, _eager_links(task))
+                self._await(task, _eager_links(task.node))
             if task.state is State.READY:
                 self._wake[lane].notify()
         return True
 
     def _compute(self, task: Task) -> Ports:
-        node, run = task.node, task.run
+        node = task.node
         values: dict[str, Any] = dict(node.literals)
         values.update(node.files)
         for name, links in node.links.items():
@@ -218,18 +215,8 @@ class Scheduler:
                 if code:
                     raise LatentGraphError(f"input {name!r} was given {value!r} by its link; expected {port.expected}")
             values[name] = value
-        context = Context(
-            node=task.id,
-            output_dir=run.output_dir,
-            provenance=run.provenance,
-            resources=self._resources,
-            cancelled=lambda: run.cancelled,
-            on_progress=_progress(task),
-            on_warning=lambda message: run.emit(NodeWarned(run.id, task.id, node.cls.__name__, message)),
-            on_saved=_saved(task),
-        )
         instance = node.cls.model_construct(**values)
-        ports = instance.ports(instance.run(context))
+        ports = instance.ports(instance.run(RunContext(task, self._resources)))
         for path in node.files.values():
             if not self._fingerprints.unchanged(path):
                 raise FileNotUsable(f"the file {str(path)!r} changed while the run used it; run again")
@@ -256,46 +243,51 @@ class Scheduler:
         """Hands a result to those who wait for it, in this run and, for equal nodes, in others."""
         self._tell(task, report)
         shared = NodeReport("cached", "shared", report.seconds)
-        with self._lock:
-            self._release_claim(task)
-            served = [task, *(follower for follower in task.followers if follower.state is State.FOLLOWING)]
-            task.followers = []
-            woken: list[Task] = []
-            for one in served:
-                one.ports = ports if one is task else {name: self._codec.copy(value) for name, value in ports.items()}
-                woken += self._end(one, State.DONE, report if one is task else shared)
-            self._notify(woken, lane)
-        for follower in served[1:]:
+        for follower in self._take_followers(task):
             self._tell(follower, shared)
-        for run in {id(one.run): one.run for one in served}.values():
-            self._finish_if_over(run)
+            self._settle(follower, {name: self._codec.copy(value) for name, value in ports.items()}, shared, lane)
+        self._settle(task, ports, report, lane)
 
     def _fail(self, task: Task, state: State, report: NodeReport) -> None:
-        with self._lock:
-            self._release_claim(task)
-            followers = [follower for follower in task.followers if follower.state is State.FOLLOWING]
-            task.followers = []
-            failed = [task]
+        """Ends a node without a result. Equal nodes fail with it, but if it was cancelled one of them takes over."""
+        failed = [task]
+        for follower in self._take_followers(task):
             if state is State.CANCELLED:
-                for follower in followers:  # it is not their run that was cancelled
+                with self._lock:
                     self._enqueue(follower)
                     self._wake[follower.node.cls.spec.lane].notify()
             else:
-                failed += followers
-            for one in failed:
-                self._end(one, state, report)
+                failed.append(follower)
         for one in failed:
             if report.error is not None:
-                one.run.emit(NodeErred(one.run.id, one.id, one.node.cls.__name__, report.error))
-        for run in {id(one.run): one.run for one in failed}.values():
-            self._finish_if_over(run)
+                one.run.emit(NodeErred(*one.where, report.error))
+            with self._lock:
+                self._end(one, state, report)
+            self._finish_if_over(one.run)
+
+    def _take_followers(self, task: Task) -> list[Task]:
+        with self._lock:
+            self._release_claim(task)
+            followers, task.followers = task.followers, []
+            return [follower for follower in followers if follower.state is State.FOLLOWING]
+
+    def _settle(self, task: Task, ports: Ports, report: NodeReport, lane: Lane) -> None:
+        with self._lock:
+            if task.state not in LIVE:
+                return  # it was cancelled meanwhile
+            task.ports = ports
+            self._notify(self._end(task, State.DONE, report), lane)
+            if task.run.live:
+                return
+        self._finish_if_over(task.run)
 
     def _tell(self, task: Task, report: NodeReport) -> None:
-        run, kind = task.run, task.node.cls.__name__
+        if not task.run.watched:
+            return
         if report.status == "cached":
-            run.emit(NodeReused(run.id, task.id, kind, report.tier or "", report.seconds))
+            task.run.emit(NodeReused(*task.where, report.tier or "", report.seconds))
         else:
-            run.emit(NodeFinished(run.id, task.id, kind, report.seconds))
+            task.run.emit(NodeFinished(*task.where, report.seconds))
 
     def _finish_if_over(self, run: Run) -> None:
         with self._lock:
@@ -334,7 +326,7 @@ class Scheduler:
             if task.fetch:
                 self._enqueue(task)
             else:
-                pending.extend(self._wait_for(task, _eager_links(task)))
+                pending.extend(self._wait_for(task, _eager_links(task.node)))
 
     def _await(self, task: Task, links: Iterable[Link]) -> None:
         """Lets a claimed task wait for further inputs."""
@@ -343,7 +335,9 @@ class Scheduler:
 
     def _wait_for(self, task: Task, links: Iterable[Link]) -> list[Task]:
         """Makes a task wait for the nodes of some links; returns those that nobody asked for yet."""
-        sources = [task.run.tasks[id] for id in dict.fromkeys(link.node for link in links)]
+        ids = [id for id in dict.fromkeys(link.node for link in links) if id not in task.reads]
+        sources = [task.run.tasks[id] for id in ids]
+        task.reads += ids
         task.state = State.WAITING
         task.missing = 0
         for source in sources:
@@ -407,10 +401,8 @@ class Scheduler:
 
     def _let_go(self, task: Task) -> None:
         """Counts the task off as a reader of what it read; a value without readers is released."""
-        if task.fetch:
-            return
-        links = (*_eager_links(task), *(task.chosen or ()))
-        for id in dict.fromkeys(link.node for link in links):
+        reads, task.reads = task.reads, []
+        for id in reads:
             source = task.run.tasks[id]
             source.readers -= 1
             self._release(source)
@@ -435,31 +427,8 @@ def _is_lazy(cls: type[Node]) -> bool:
     return cls.wanted.__func__ is not Node.wanted.__func__  # type: ignore[attr-defined]
 
 
-def _eager_links(task: Task) -> list[Link]:
+def _eager_links(node: GraphNode) -> Iterable[Link]:
     """Returns the links that a node needs from the start: all, or for a lazy node those of inputs that are not maps."""
-    node = task.node
     if not _is_lazy(node.cls):
-        return list(node.sources())
-    return [link for links in node.links.values() if not isinstance(links, dict) for link in each_link(links)]
-
-
-def _saved(task: Task) -> Callable[[Path], None]:
-    """Returns what a context calls for each file that the node wrote."""
-
-    def on_saved(path: Path) -> None:
-        task.files.append(path)
-        task.run.emit(NodeSaved(task.run.id, task.id, task.node.cls.__name__, path))
-
-    return on_saved
-
-
-def _progress(task: Task) -> Callable[[int, int, Callable[[], Any] | None], None]:
-    """Returns what a context calls at each step: an event with an estimate from the steps so far."""
-    begun = time.perf_counter()
-
-    def on_progress(step: int, total: int, preview: Callable[[], Any] | None) -> None:
-        left = (time.perf_counter() - begun) / step * (total - step) if step else None
-        run = task.run
-        run.emit(NodeProgress(run.id, task.id, task.node.cls.__name__, step, total, left, preview))
-
-    return on_progress
+        return node.sources()
+    return [link for links in node.links.values() if not isinstance(links, Mapping) for link in each_link(links)]
