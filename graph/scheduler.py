@@ -254,6 +254,8 @@ class Scheduler:
         for follower in self._take_followers(task):
             if state is State.CANCELLED:
                 with self._lock:
+                    if follower.state is not State.FOLLOWING:
+                        continue  # it was cancelled meanwhile
                     self._enqueue(follower)
                     self._wake[follower.node.cls.spec.lane].notify()
             else:
@@ -262,7 +264,8 @@ class Scheduler:
             if report.error is not None:
                 one.run.emit(NodeErred(*one.where, report.error))
             with self._lock:
-                self._end(one, state, report)
+                if one.state in LIVE:
+                    self._end(one, state, report)
             self._finish_if_over(one.run)
 
     def _take_followers(self, task: Task) -> list[Task]:
