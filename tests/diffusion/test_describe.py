@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -24,23 +23,8 @@ KNOWN = {
 }
 
 
-def layout_of(tiny: ModuleType, config: dict[str, Any]) -> Any:
-    return tiny.UNetLayout(
-        channels=config["model_channels"],
-        mult=tuple(config["channel_mult"]),
-        blocks=tuple(config["num_res_blocks"]),
-        depth=tuple(config["transformer_depth"]),
-        depth_output=tuple(config["transformer_depth_output"]),
-        depth_middle=config["transformer_depth_middle"],
-        context=config["context_dim"],
-        linear=config["use_linear_in_transformer"],
-        in_channels=config["in_channels"],
-        adm=config["adm_in_channels"],
-    )
-
-
 def skeleton(tiny: ModuleType, path: Path, row: str) -> Path:
-    shapes = tiny.unet_shapes(layout_of(tiny, DETECTION[row]["config"]))
+    shapes = tiny.unet_shapes(tiny.layout_of(DETECTION[row]["config"]))
     return tiny.write_skeleton(path / "model.safetensors", {tiny.UNET + key: shape for key, shape in shapes.items()})
 
 
@@ -73,7 +57,7 @@ def test_a_family_that_is_known_but_can_not_run_yet_is_named(row: str, tiny: Mod
 
 
 def test_the_layouts_of_these_tests_have_as_many_keys_as_the_published_models(tiny: ModuleType) -> None:
-    counted = {row: len(tiny.unet_shapes(layout_of(tiny, found["config"]))) for row, found in DETECTION.items()}
+    counted = {row: len(tiny.unet_shapes(tiny.layout_of(found["config"]))) for row, found in DETECTION.items()}
     assert counted == {row: found["n_unet_keys"] for row, found in DETECTION.items()}
 
 
@@ -84,7 +68,7 @@ def test_heads_are_eight_in_sd1_and_sixty_four_wide_elsewhere(tiny: ModuleType, 
 
 
 def test_the_text_encoders_and_vae_of_sd15_are_described_at_their_true_size(tiny: ModuleType, tmp_path: Path) -> None:
-    unet = tiny.unet_shapes(layout_of(tiny, DETECTION["SD1.5"]["config"]))
+    unet = tiny.unet_shapes(tiny.layout_of(DETECTION["SD1.5"]["config"]))
     parts = {tiny.UNET: unet, tiny.VAE: tiny.vae_shapes(128, blocks=2), tiny.SD1_TEXT: tiny.clip_shapes(768, 12)}
     shapes = {prefix + key: shape for prefix, part in parts.items() for key, shape in part.items()}
     found = describe(tiny.write_skeleton(tmp_path / "sd15.safetensors", shapes))

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -42,6 +43,22 @@ class UNetLayout:
     linear: bool
     in_channels: int = 4
     adm: int | None = None
+
+
+def layout_of(config: Mapping[str, Any]) -> UNetLayout:
+    """Returns the layout of a row of misc.json's "detection"."""
+    return UNetLayout(
+        channels=config["model_channels"],
+        mult=tuple(config["channel_mult"]),
+        blocks=tuple(config["num_res_blocks"]),
+        depth=tuple(config["transformer_depth"]),
+        depth_output=tuple(config["transformer_depth_output"]),
+        depth_middle=config["transformer_depth_middle"],
+        context=config["context_dim"],
+        linear=config["use_linear_in_transformer"],
+        in_channels=config["in_channels"],
+        adm=config["adm_in_channels"],
+    )
 
 
 SD1 = UNetLayout(32, (1, 2), (1, 1), (1, 0), (1, 1, 0, 0), 1, context=64, linear=False)
