@@ -9,36 +9,67 @@ a small KL term keeps the latent bounded. The latent scale is put right at expor
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import time
+import math
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from torch import nn
 from torch.nn import functional as F
 
 from .augmentation import BACKGROUNDS, COLOURS, PLAIN, compose, dominant_hues, recolour
-from .dataset import load_pictures
-from .loop import Clock, WeightAverage, add_run_arguments, learning_rate, load_state, log, save_state
-from .presets import AUTOENCODERS, preset_named
+from .dataset import SIZE, load_pictures
+from .loop import (
+    Clock,
+    Training,
+    add_run_arguments,
+    half_precision,
+    learning_rate,
+    load_average,
+    log,
+    memory_format,
+    read_state,
+)
+from .presets import AUTOENCODERS, LATENT_CHANNELS, preset_named
 
 KL_WEIGHT = 1e-6  # a sum over the latent, as LDM's kl-f8 configuration
+LATENT_NOISE = 0.02  # keeps the decoder smooth around each latent
 HOLD = 0.35  # share of the run at the peak learning rate
+CUT = 64  # pixels; the first part of a run sees four times as many cut-outs for the same work
+CUT_SHARE = 0.7  # share of a run on cut-outs; the rest sees whole pictures, as inference does
 
 
 def state_path(work: Path, preset: str) -> Path:
-    return work / f"autoencoder-{preset}.pt"
+    return work / f"autoencoder-{preset}.safetensors"
 
 
 def load_autoencoder(work: Path, preset: str) -> AutoencoderKL:
     """Returns the averaged network of a saved state, in float32 on the CPU, ready to use."""
     network = preset_named(preset, AUTOENCODERS).build()
-    values = load_state(state_path(work, preset))["average"]
-    with torch.no_grad():
-        for name, p in network.named_parameters():
-            p.copy_(values[name])
+    load_average(network, read_state(state_path(work, preset)))
     return network.eval().requires_grad_(False)
+
+
+def start_branches_at_zero(network: AutoencoderKL) -> None:
+    """Zeroes the last layer of every residual branch, so that colour passes straight through from the first step."""
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and name.endswith((".conv2", ".to_out.0")):
+            for value in module.parameters():
+                nn.init.zeros_(value)
+
+
+class Reconstruction(nn.Module):
+    """The training pass as one module, so that it compiles as one: pictures and noise to pictures and latent means."""
+
+    def __init__(self, network: AutoencoderKL) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns (n, 3, h, w) in about [-1, 1] and the posterior mean (n, 4, h/8, w/8); `noise` is shaped as this."""
+        mean = self.network.encode(pictures).latent_dist.mean
+        return self.network.decode(mean + LATENT_NOISE * noise).sample, mean
 
 
 class PictureSource:
@@ -47,20 +78,31 @@ class PictureSource:
     def __init__(self, work: Path, device: torch.device, seed: int) -> None:
         pictures = load_pictures(work)
         self.rgba = torch.from_numpy(pictures.rgba).permute(0, 3, 1, 2).contiguous().to(device)
-        self.hues = torch.cat([dominant_hues(part.float() / 255) for part in self.rgba.split(64)])
+        self.hues = torch.cat([dominant_hues(part.float() / 255) for part in torch.split(self.rgba, 64)])
         self.generator = torch.Generator(device).manual_seed(seed)
         self.device = device
 
-    def draw(self, count: int) -> torch.Tensor:
-        """Returns (count, 3, 128, 128) in [-1, 1]: shifted up to 8 pixels, half of them recoloured, any background."""
+    def draw(self, count: int, size: int) -> torch.Tensor:
+        """Returns (count, 3, size, size) in [-1, 1]: half of them recoloured, any background, cut out at random."""
         which = self._integers(len(self.rgba), count)
         rgba = self.rgba[which].float() / 255
         colours = self._integers(len(COLOURS), count)
         colours = torch.where(self._chances(count) < 0.5, colours, torch.full_like(colours, PLAIN))
         backgrounds = torch.where(self._chances(count) < 0.5, self._integers(len(BACKGROUNDS), count), 0)
         picture = compose(recolour(rgba, self.hues[which], colours), backgrounds, self._chances(count) < 0.5)
-        shift = self._integers(17, 2).tolist()
-        return picture.roll((shift[0] - 8, shift[1] - 8), (2, 3)) * 2 - 1
+        if size == SIZE:
+            shift = self._integers(17, 2).tolist()
+            return picture.roll((shift[0] - 8, shift[1] - 8), (2, 3)) * 2 - 1
+        corners = self._integers(SIZE - size + 1, 2 * count).tolist()
+        cuts = [
+            p[:, top : top + size, left : left + size]
+            for p, top, left in zip(picture, corners[:count], corners[count:], strict=True)
+        ]
+        return torch.stack(cuts) * 2 - 1
+
+    def noise(self, count: int, side: int) -> torch.Tensor:
+        shape = (count, LATENT_CHANNELS, side, side)
+        return torch.randn(shape, generator=self.generator, device=self.device)
 
     def _integers(self, below: int, count: int) -> torch.Tensor:
         return torch.randint(below, (count,), generator=self.generator, device=self.device)
@@ -80,60 +122,40 @@ def train(args: argparse.Namespace) -> None:
     preset = preset_named(args.preset, AUTOENCODERS)
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
-    network = preset.build().to(device)
-    average = WeightAverage(network, decay=0.999)
-    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    source = PictureSource(args.work, device, args.seed)
-    path, step, spent = state_path(args.work, args.preset), 0, 0.0
+    network = preset.build().to(device, memory_format=memory_format(device))
+    start_branches_at_zero(network)
+    training = Training(network, decay=0.999)
+    path = state_path(args.work, args.preset)
     if args.resume:
-        state = load_state(path)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.values = {name: value.to(device) for name, value in state["average"].items()}
-        step, spent = state["step"], state["minutes"]
-        source.generator.manual_seed(args.seed + step)
+        training.restore(read_state(path))
+    source = PictureSource(args.work, device, args.seed + training.step)
     log("autoencoder %s: %.2f M parameters", args.preset, sum(p.numel() for p in network.parameters()) / 1e6)
-
-    def save() -> None:
-        values = {"network": network.state_dict(), "average": average.values, "optimizer": optimizer.state_dict()}
-        save_state(path, {**values, "step": step, "minutes": spent + clock.minutes})
-
-    run = torch.compile(network) if args.compile else network
+    run: nn.Module = Reconstruction(network)
+    if args.compile:
+        run.compile()
     batch, peak = args.batch or preset.batch, args.lr or preset.lr
-    clock, first_step, saved = Clock(args.minutes), step, 0.0
-    total, total_square, since = 0.0, 0.0, 0
+    clock, first_step, saved = Clock(args.minutes), training.step, 0.0
+    total, since = torch.zeros(2, device=device), 0
     while clock.progress < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(
-                peak, step=step - first_step, warmup_steps=100, progress=clock.progress, hold=HOLD
-            )
-        pictures = source.draw(batch)
-        with _autocast(device):
-            posterior = run.encode(pictures).latent_dist
-            output = run.decode(posterior.mean + 0.02 * torch.randn_like(posterior.mean)).sample
+        cut = clock.progress < CUT_SHARE
+        pictures = source.draw(batch * (SIZE // CUT) ** 2, CUT) if cut else source.draw(batch, SIZE)
+        with half_precision(device):
+            output, mean = run(pictures, source.noise(len(pictures), pictures.shape[-1] // 8))
         output = output.float()
-        kl = posterior.mean.float().square().sum() / (2 * batch)
-        loss = picture_loss(output, pictures) + KL_WEIGHT * kl
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        average.update(network, step)
-        step, since = step + 1, since + 1
-        total, total_square = total + loss.detach(), total_square + F.mse_loss(output.detach() / 2, pictures / 2)
-        if step % 100 == 0:
-            psnr = -10 * torch.log10(torch.as_tensor(total_square / since)).item()
-            log("step %d  %.1f min  loss %.4f  training PSNR %.2f dB", step, clock.minutes, float(total / since), psnr)
-            total, total_square, since = 0.0, 0.0, 0
+        loss = picture_loss(output, pictures) + KL_WEIGHT * mean.float().square().sum() / (2 * len(pictures))
+        warm = {"step": training.step - first_step, "warmup_steps": 100}
+        training.take_step(loss, learning_rate(peak, **warm, progress=clock.progress, hold=HOLD))
+        since, total = since + 1, total + torch.stack([loss.detach(), F.mse_loss(output.detach() / 2, pictures / 2)])
+        if training.step % 50 == 0:
+            mean_loss, mean_error = (total / since).tolist()
+            psnr = -10 * math.log10(mean_error)
+            log("step %d  %.1f min  loss %.4f  PSNR %.2f dB", training.step, clock.minutes, mean_loss, psnr)
+            total, since = torch.zeros(2, device=device), 0
         if clock.minutes - saved > args.save_minutes:
-            save()
+            training.save(path, minutes=clock.minutes)
             saved = clock.minutes
-    save()
-    log("done: %d steps, %.1f minutes in all", step, spent + clock.minutes)
-
-
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    training.save(path, minutes=clock.minutes)
+    log("done: %d steps, %.1f minutes in all", training.step, training.minutes + clock.minutes)
 
 
 def main() -> None:

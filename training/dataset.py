@@ -76,12 +76,13 @@ def make_pictures(work: Path) -> PictureSet:
 
 
 def _fetch_package(package: str, folder: Path) -> Path:
-    """Returns the folder of an unpacked npm package, fetching it with `npm pack` when it is not there yet."""
-    target = folder / re.sub(r"[@/]+", "_", package).strip("_")
-    if not target.exists():
+    """Returns the folder of an unpacked npm package; fetches its archive with `npm pack` when it is not there yet."""
+    stem = re.sub(r"[@/]+", "-", package).strip("-")
+    archive, target = folder / f"{stem}.tgz", folder / stem
+    if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True)
-        archive = folder / done.stdout.strip().splitlines()[-1]
+        subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True)
+    if not target.exists():
         with tarfile.open(archive) as tar:
             tar.extractall(target, filter="data")
     return target / "package"

@@ -1,21 +1,21 @@
-"""What both training scripts share: a learning rate bounded by wall clock, an average of weights, and saved states.
+"""What both training scripts share: a budget in wall-clock minutes, an average of weights, and states to resume from.
 
-A state holds everything needed to go on: network, average, optimizer, generator, steps, and minutes already spent.
-States are written beside the old one and renamed, so a run that is killed leaves a whole file.
+A state is one safetensors file with the networks, their average and the optimizer. It is written beside the old one
+and renamed, so a run that is killed leaves a whole file.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 _logger = logging.getLogger(__name__)
@@ -44,38 +44,78 @@ def learning_rate(peak: float, *, step: int, warmup_steps: int, progress: float,
     return peak * warm * 0.5 * (1 + math.cos(math.pi * fall))
 
 
-class WeightAverage:
-    """An exponential moving average of a module's floating-point parameters, with a warm-up that forgets the start."""
+class Training:
+    """Owns what changes in a run: the network, its moving average, the optimizer, and the steps and minutes spent."""
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        self.network = network
+        self.names = [name for name, _ in network.named_parameters()]
+        self.parameters = list(network.parameters())
+        self.average = [p.detach().float().clone() for p in self.parameters]
         self.decay = decay
-        self.values = {name: p.detach().float().clone() for name, p in module.named_parameters()}
+        self.optimizer = torch.optim.AdamW(self.parameters, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        self.step = 0
+        self.minutes = 0.0
+
+    def take_step(self, loss: torch.Tensor, lr: float) -> None:
+        """Moves the weights against the gradient, clipped to norm 1, and the average towards the weights."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))  # forgets the random start quickly
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+        self.step += 1
+
+    def save(self, path: Path, *, minutes: float, extra: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes the state so that `path` is always either the old or the new one; `minutes` are this run's."""
+        tensors = {"progress": torch.tensor([self.step, self.minutes + minutes], dtype=torch.float64), **(extra or {})}
+        for name, p, average in zip(self.names, self.parameters, self.average, strict=True):
+            tensors |= {f"network.{name}": p.detach(), f"average.{name}": average}
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[p].items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, partial)
+        partial.replace(path)
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.values.values()), [p.detach() for p in module.parameters()], 1 - decay)
-
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        for name, p in module.named_parameters():
-            p.copy_(self.values[name])
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes a state so that `path` is always either the old or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Takes over a saved state."""
+        for name, p, average in zip(self.names, self.parameters, self.average, strict=True):
+            p.copy_(tensors[f"network.{name}"])
+            average.copy_(tensors[f"average.{name}"])
+            head = f"optimizer.{name}."
+            values = {key.removeprefix(head): tensors[key] for key in tensors if key.startswith(head)}
+            self.optimizer.state[p] = {key: value.to(p.device) for key, value in values.items()}
+        self.step, self.minutes = int(tensors["progress"][0]), float(tensors["progress"][1])
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Returns a state on the CPU; only tensors and plain values are read."""
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a saved state, on the CPU."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no saved state; train without --resume first, or check --work and --preset")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    tensors: dict[str, torch.Tensor] = load_file(path)
+    return tensors
+
+
+@torch.no_grad()
+def load_average(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Gives a network the averaged weights of a saved state."""
+    for name, p in network.named_parameters():
+        p.copy_(tensors[f"average.{name}"])
+
+
+def half_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Returns the bfloat16 autocast that both trainings run their forward passes in."""
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Returns the faster layout of convolutions in bfloat16: channels last on a GPU, not on a CPU."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

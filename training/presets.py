@@ -51,6 +51,7 @@ class DiffusionPreset:
     text_layers: int
     batch: int
     lr: float
+    decay: float  # of the moving average of weights, by step
 
     def build_unet(self) -> UNet2DConditionModel:
         levels = list(zip(self.widths, self.attention, strict=True))
@@ -80,16 +81,30 @@ class DiffusionPreset:
 
 
 AUTOENCODERS = {
-    "small": AutoencoderPreset(channels=32, multiples=(1, 2, 4, 4), blocks=1, batch=6, lr=1e-3),
-    "full": AutoencoderPreset(channels=32, multiples=(1, 2, 4, 4), blocks=2, batch=128, lr=1e-3),
+    "small": AutoencoderPreset(channels=32, multiples=(1, 1, 2, 4), blocks=1, batch=3, lr=1e-3),
+    "full": AutoencoderPreset(channels=32, multiples=(1, 2, 4, 4), blocks=1, batch=128, lr=1e-3),
 }
 
 DIFFUSIONS = {
     "small": DiffusionPreset(
-        widths=(96, 192, 288), attention=(False, True, True), blocks=1, text_width=192, text_layers=2, batch=32, lr=1e-3
+        widths=(64, 128, 192),
+        attention=(False, True, True),
+        blocks=1,
+        text_width=192,
+        text_layers=2,
+        batch=16,
+        lr=1e-3,
+        decay=0.998,
     ),
     "full": DiffusionPreset(
-        widths=(128, 256, 320), attention=(True, True, True), blocks=1, text_width=192, text_layers=4, batch=512, lr=8e-4
+        widths=(128, 160, 224),
+        attention=(True, True, True),
+        blocks=1,
+        text_width=128,
+        text_layers=4,
+        batch=512,
+        lr=8e-4,
+        decay=0.9995,
     ),
 }
 
