@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Provenance:
 
     def as_text(self) -> str:
         """Returns the provenance as JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps({field.name: getattr(self, field.name) for field in fields(self)}, ensure_ascii=False)
 
     def check_files(self, graph: Graph, fingerprints: Fingerprints) -> None:
         """Raises FileNotUsable if a file of the graph is not the one that the picture was made with."""

@@ -57,7 +57,7 @@ def test_no_module_imports_a_package_by_its_bare_name(package: str) -> None:
 
 def test_every_package_folder_is_listed_for_packaging() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"training"}  # run from a checkout only
     assert folders == set(ARROWS)
     assert set(settings["packages"]) == {f"latentgraph.{folder}" for folder in folders}
     assert settings["package-dir"] == {f"latentgraph.{folder}": folder for folder in folders}
@@ -65,7 +65,14 @@ def test_every_package_folder_is_listed_for_packaging() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["latentgraph.graph", "latentgraph.nodes", "latentgraph.cli", "latentgraph.cli.main", "latentgraph.diffusion.types"]
+    "module",
+    [
+        "latentgraph.graph",
+        "latentgraph.nodes",
+        "latentgraph.cli",
+        "latentgraph.cli.main",
+        "latentgraph.diffusion.types",
+    ],
 )
 def test_what_checks_workflows_imports_no_torch(module: str) -> None:
     """`validate`, `schema` and `nodes` start in a moment because of this."""
