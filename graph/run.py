@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from threading import Event as Flag
-from threading import Lock
+from threading import RLock
 from typing import Any, NewType
 
 from .cache import Ports
 from .context import Context, Preview
-from .dag import GraphNode, Link
+from .dag import GraphNode, Link, each_link
 from .errors import NodeFailed, RunCancelled
-from .events import Event, NodeProgress, NodeSaved, NodeWarned, OnEvent
+from .events import Event, NodeProgress, NodeSaved, NodeWarned, OnEvent, RunFinished
 from .plan import Plan
 
 _log = logging.getLogger(__name__)
@@ -84,8 +84,9 @@ class RunResult:
 class Task:
     """A node in a run.
 
-    missing counts inputs that are not there yet. reads are the nodes whose value it waits for or holds on to, and readers
-    counts those that hold on to its own. fetch: the plan says that the cache has it.
+    key: None for what no cache may give. fetch: the cache is asked before the inputs are. missing: how many inputs are not
+    there yet. reads: the nodes that it counts as a reader of; readers: how many will still read its own value. chosen: the
+    links that a lazy node wanted.
     """
 
     run: Run
@@ -96,7 +97,7 @@ class Task:
     state: State = State.IDLE
     missing: int = 0
     readers: int = 0
-    reads: list[str] = field(default_factory=list)
+    reads: list[Task] = field(default_factory=list)
     ports: Ports | None = None
     waiters: list[Task] = field(default_factory=list)
     followers: list[Task] = field(default_factory=list)
@@ -133,7 +134,7 @@ class Run:
         self.result: RunResult | None = None
         self._done = Flag()
         self._on_event = on_event
-        self._event_lock = Lock()
+        self._event_lock = RLock()  # a watcher may cancel, and so cause the next event
 
     def wait(self, timeout_seconds: float | None = None) -> RunResult:
         """Returns the result once the run is over. Raises TimeoutError if it is not within `timeout_seconds`."""
@@ -155,9 +156,20 @@ class Run:
             except Exception:  # noqa: BLE001 - whoever watches must not harm what runs
                 _log.exception("a watcher of run %s failed on %s; the run goes on", self.id, type(event).__name__)
 
-    def close(self, result: RunResult) -> None:
-        """Sets the result and wakes those who wait for it."""
-        self.result = result
+    def finish(self) -> None:
+        """Makes the result from what became of the nodes, tells it, and wakes those who wait for it."""
+        tasks, self.tasks = self.tasks, {}
+        reports = {id: task.report or NodeReport("skipped") for id, task in tasks.items()}
+        statuses = {report.status for report in reports.values()}
+        status = next((word for word in ("failed", "cancelled") if word in statuses), "succeeded")
+        outputs: dict[str, Any] = {}
+        for name, links in self.plan.graph.outputs.items():
+            sources = [(tasks[link.node].ports, link.port) for link in each_link(links)]
+            values = [ports[port] for ports, port in sources if ports is not None]
+            if len(values) == len(sources):
+                outputs[name] = values[0] if isinstance(links, Link) else values
+        self.result = RunResult(self.id, status, outputs, reports, time.perf_counter() - self.started)
+        self.emit(RunFinished(self.id, status=status))
         self._done.set()
 
 
