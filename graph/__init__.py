@@ -39,7 +39,7 @@ from .explain import Explanation, History, all_key_parts, explain
 from .facts import ABSENT, Facts, Known, OutputFacts
 from .files import FileInput, FileResolver, Fingerprints, FolderResolver
 from .flatten import flat_document
-from .keys import cache_keys
+from .keys import Keys, cache_keys
 from .node import ComfyName, Lane, Node, NodeSpec
 from .params import Param
 from .plan import Plan, make_plan
@@ -75,6 +75,7 @@ __all__ = [
     "History",
     "Hit",
     "InvalidWorkflow",
+    "Keys",
     "Known",
     "Lane",
     "LatentGraphError",

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import struct
 import time
 from collections.abc import Iterator, Mapping
@@ -47,9 +48,9 @@ class DiskCache:
         self.folder = folder
         self.cap_bytes = cap_bytes
         self._codec = codec
-        self._used: int | None = None  # bytes as far as this process knows; None before the first write
+        self._used: int | None = None  # bytes as of the last look, and what this process wrote since
+        self._unseen = 0  # bytes that this process wrote since the last look; others may have written, too
         self._lock = Lock()
-        self._drafts = 0
 
     def path(self, key: str) -> Path:
         """Returns where the result of a key is, or would be."""
@@ -57,7 +58,7 @@ class DiskCache:
 
     def tier(self, key: str) -> str | None:
         """See Cache."""
-        return self.name if self.path(key).exists() else None
+        return self.name if os.path.exists(self.path(key)) else None  # noqa: PTH110 - pathlib's raises on a folder without rights
 
     def get(self, key: str) -> Hit | None:
         """See Cache. A damaged entry is removed, logged, and a miss."""
@@ -73,7 +74,7 @@ class DiskCache:
             ports, seconds = _read_entry(data, key, self._codec)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the entry, it is a miss
             _log.warning("cache entry %s is damaged (%s); it is removed and computed again", path, error)
-            path.unlink(missing_ok=True)
+            _remove(path)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # the time of last use, for pruning
@@ -88,13 +89,13 @@ class DiskCache:
                 return
             packed[name] = one
         path = self.path(key)
-        if path.exists():
+        if self.tier(key) is not None:
             return
         data = _entry(key, packed, seconds)
         if len(data) > self.cap_bytes:
             return
         try:
-            self._write(path, data)
+            _write(path, data)
         except OSError as error:
             _log.warning("cache entry %s can't be written (%s); the run goes on without it", path, error)
             return
@@ -108,17 +109,17 @@ class DiskCache:
     def prune(self, cap_bytes: int | None = None) -> DiskUse:
         """Removes the entries not used for longest until at most `cap_bytes` are left; returns what was removed."""
         cap = self.cap_bytes if cap_bytes is None else cap_bytes
-        entries = sorted(self._entries(), key=lambda entry: entry[1].st_mtime)
+        entries = sorted(self._entries(), key=lambda entry: entry[1].st_mtime_ns)
         used = sum(stat.st_size for _, stat in entries)
         removed = freed = 0
         for path, stat in entries:
             if used <= cap:
                 break
-            path.unlink(missing_ok=True)
-            used -= stat.st_size
-            removed, freed = removed + 1, freed + stat.st_size
+            if _remove(path):
+                used -= stat.st_size
+                removed, freed = removed + 1, freed + stat.st_size
         with self._lock:
-            self._used = used
+            self._used, self._unseen = used, 0
         self._remove_stale_drafts()
         return DiskUse(removed, freed)
 
@@ -126,43 +127,51 @@ class DiskCache:
         """Removes every entry; returns what was removed."""
         return self.prune(-1)
 
-    def _write(self, path: Path, data: bytes) -> None:
-        with self._lock:
-            self._drafts += 1
-            draft = path.with_suffix(f".{os.getpid()}-{self._drafts}{_DRAFT}")
-        try:
-            draft.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(data)
-            draft.replace(path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-
     def _count(self, nbytes: int) -> None:
+        """Counts a written entry, looks at the folder now and then, and prunes to nine tenths when it is over the cap."""
         with self._lock:
-            if self._used is None:
-                self._used = self.use().bytes
-            else:
-                self._used += nbytes
-            over = self._used > self.cap_bytes
-        if over:
+            self._unseen += nbytes
+            used = None if self._unseen > self.cap_bytes // 20 or self._used is None else self._used + nbytes
+            self._used = used
+        if used is None:
+            used = self.use().bytes
+            with self._lock:
+                self._used, self._unseen = used, 0
+        if used > self.cap_bytes:
             self.prune(self.cap_bytes * 9 // 10)
 
     def _entries(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in self.folder.glob(f"??/*{_SUFFIX}"):
-            try:
+            with contextlib.suppress(OSError):  # another process removed it
                 yield path, path.stat()
-            except FileNotFoundError:
-                continue  # another process removed it
 
     def _remove_stale_drafts(self) -> None:
         before = time.time() - _STALE_SECONDS
         for draft in self.folder.glob(f"??/*{_DRAFT}"):
-            try:
+            with contextlib.suppress(OSError):
                 if draft.stat().st_mtime < before:
                     draft.unlink(missing_ok=True)
-            except FileNotFoundError:
-                continue
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file so that no reader ever sees a part of it. Raises OSError and leaves nothing behind."""
+    draft = path.with_suffix(f".{secrets.token_hex(8)}{_DRAFT}")
+    try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError:
+        _remove(draft)
+        raise
+
+
+def _remove(path: Path) -> bool:
+    """Returns whether a file is gone now; on a folder that may not be written it stays."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def _entry(key: str, packed: Mapping[str, Packed], seconds: float) -> bytes:
@@ -176,7 +185,11 @@ def _entry(key: str, packed: Mapping[str, Packed], seconds: float) -> bytes:
     header: dict[str, Any] = {"__metadata__": {_METADATA: text}}
     at = 0
     for name, buffer in buffers.items():
-        header[name] = {"dtype": buffer.dtype, "shape": buffer.shape, "data_offsets": (at, at + len(buffer.data))}
+        header[name] = {
+            "dtype": buffer.dtype,
+            "shape": tuple(buffer.shape),
+            "data_offsets": (at, at + len(buffer.data)),
+        }
         at += len(buffer.data)
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)  # tensors begin at a multiple of 8, as the format wants
@@ -189,6 +202,8 @@ def _read_entry(data: bytes, key: str, codec: ValueCodec) -> tuple[Ports, float]
     header = json.loads(data[8 : 8 + size])
     entry = json.loads(header.pop("__metadata__")[_METADATA])
     body = memoryview(data)[8 + size :]
+    if len(body) != max((tensor["data_offsets"][1] for tensor in header.values()), default=0):
+        raise ValueError("it is not as long as it says")
     buffers = {
         name: Buffer(tensor["dtype"], tuple(tensor["shape"]), bytes(body[slice(*tensor["data_offsets"])]))
         for name, tensor in header.items()
@@ -209,6 +224,6 @@ def _digest(key: str, data: Mapping[str, Any], seconds: float, buffers: Mapping[
     digest = hashlib.sha256(json.dumps([key, data, seconds], sort_keys=True).encode())
     for name in sorted(buffers):
         buffer = buffers[name]
-        digest.update(f"\0{name}\0{buffer.dtype}\0{buffer.shape}\0".encode())
+        digest.update(f"\0{name}\0{buffer.dtype}\0{tuple(buffer.shape)}\0".encode())
         digest.update(buffer.data)
     return digest.hexdigest()

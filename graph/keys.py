@@ -10,25 +10,35 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from .dag import Graph, GraphNode, Link, Links
-from .files import Fingerprints
+from .files import Fingerprints, Look
 
 SCHEME = "latentgraph key 1"
 """Named in every key: a change of what goes into a key changes this, and old entries are simply never asked for."""
 
 
-def cache_keys(graph: Graph, fingerprints: Fingerprints, environment: str = "") -> dict[str, str]:
+class Keys(dict[str, str]):
+    """Keys by node. `files` holds what each file was when the keys were made, so that a run can tell whether it still is."""
+
+    def __init__(self, keys: Mapping[str, str] | None = None, files: Mapping[Path, Look] | None = None) -> None:
+        super().__init__(keys or {})
+        self.files: dict[Path, Look] = dict(files or {})
+
+
+def cache_keys(graph: Graph, fingerprints: Fingerprints, environment: str = "") -> Keys:
     """Returns each node's key, hex. `environment` names what changes numbers, such as "auto/cpu/bfloat16".
 
     Raises FileNotUsable if a file of the graph vanished or changes while it is read.
     """
-    keys: dict[str, str] = {}
+    keys = Keys()
     for id, node in graph.nodes.items():
-        keys[id] = sha256(
-            json.dumps(_preimage(node, keys, fingerprints, environment), sort_keys=True).encode()
-        ).hexdigest()
+        for path in node.files.values():
+            if path not in keys.files:
+                keys.files[path] = fingerprints.look(path)
+        keys[id] = sha256(json.dumps(_preimage(node, keys, environment), sort_keys=True).encode()).hexdigest()
     return keys
 
 
@@ -46,7 +56,7 @@ def key_parts(
     return parts
 
 
-def _preimage(node: GraphNode, keys: Mapping[str, str], fingerprints: Fingerprints, environment: str) -> list[Any]:
+def _preimage(node: GraphNode, keys: Keys, environment: str) -> list[Any]:
     spec = node.cls.spec
     return [
         SCHEME,
@@ -54,7 +64,7 @@ def _preimage(node: GraphNode, keys: Mapping[str, str], fingerprints: Fingerprin
         spec.version,
         environment if spec.lane == "device" else "",
         sorted(node.literals.items()),
-        sorted((name, fingerprints.of(path)) for name, path in node.files.items()) if node.files else (),
+        sorted((name, keys.files[path].fingerprint) for name, path in node.files.items()) if node.files else (),
         sorted((name, _linked(links, keys)) for name, links in node.links.items()),
     ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .dag import Graph
 from .errors import UnknownTarget
+from .keys import Keys
 from .problems import names, near_name
 
 
@@ -19,7 +20,7 @@ class Plan:
     """
 
     graph: Graph
-    keys: Mapping[str, str]
+    keys: Keys
     targets: tuple[str, ...]
     run: tuple[str, ...]
     reuse: Mapping[str, str]
@@ -27,7 +28,7 @@ class Plan:
 
 def make_plan(
     graph: Graph,
-    keys: Mapping[str, str],
+    keys: Keys,
     tier_of: Callable[[str], str | None],
     targets: Iterable[str] | None = None,
 ) -> Plan:

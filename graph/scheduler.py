@@ -255,7 +255,7 @@ class Scheduler:
         instance = node.cls.model_construct(**values)
         ports = instance.ports(instance.run(RunContext(task, self._resources)))
         for path in node.files.values():
-            if not self._fingerprints.unchanged(path):
+            if self._fingerprints.look(path) != task.run.plan.keys.files.get(path):
                 raise FileNotUsable(f"the file {str(path)!r} changed while the run used it; run again")
         return ports
 

@@ -29,6 +29,9 @@ class Packed:
     buffers: Mapping[str, Buffer] = field(default_factory=dict)
 
 
+_PLAIN = frozenset((*SCALARS, type(None)))
+
+
 class ValueCodec(Protocol):
     """Measures, copies and writes down the values of ports."""
 
@@ -50,39 +53,45 @@ class ValueCodec(Protocol):
 
 
 class PlainCodec:
-    """The codec for scalars and for lists and maps of what `other` or it itself can write down."""
+    """The codec for scalars, and for lists, tuples and maps of what `other` or it itself can write down.
+
+    It knows those classes alone, not what is derived from them: what it writes down comes back as the very same class.
+    """
 
     def __init__(self, other: ValueCodec | None = None) -> None:
         self._other = other
 
     def nbytes(self, value: Any) -> int:
         """See ValueCodec."""
-        if isinstance(value, SCALARS) or value is None:
+        kind = type(value)
+        if kind in _PLAIN:
             return len(value) + 50 if isinstance(value, str) else 32
-        if isinstance(value, list | tuple):
+        if kind is list or kind is tuple:
             return 64 + sum(map(self.nbytes, value))
-        if isinstance(value, dict):
+        if kind is dict:
             return 64 + sum(map(self.nbytes, value.values()))
         return self._other.nbytes(value) if self._other else 64
 
     def copy(self, value: Any) -> Any:
         """See ValueCodec."""
-        if isinstance(value, SCALARS) or value is None:
+        kind = type(value)
+        if kind in _PLAIN:
             return value
-        if isinstance(value, list | tuple):
-            return [self.copy(item) for item in value]
-        if isinstance(value, dict):
+        if kind is list or kind is tuple:
+            return kind(self.copy(item) for item in value)
+        if kind is dict:
             return {key: self.copy(item) for key, item in value.items()}
         return self._other.copy(value) if self._other else value
 
     def pack(self, value: Any) -> Packed | None:
         """See ValueCodec."""
-        if isinstance(value, SCALARS) or value is None:
+        kind = type(value)
+        if kind in _PLAIN:
             return Packed({"plain": value})
-        if isinstance(value, list | tuple):
-            return self._pack_all("list", dict(enumerate(value)))
-        if isinstance(value, dict):
-            return self._pack_all("map", value) if all(isinstance(key, str) for key in value) else None
+        if kind is list or kind is tuple:
+            return self._pack_all(kind.__name__, dict(enumerate(value)))
+        if kind is dict:
+            return self._pack_all("map", value) if all(type(key) is str for key in value) else None
         packed = self._other.pack(value) if self._other else None
         return Packed({"other": packed.data}, packed.buffers) if packed else None
 
@@ -96,12 +105,12 @@ class PlainCodec:
             return body
         if kind == "other" and self._other:
             return self._other.unpack(Packed(body, packed.buffers))
-        if kind in ("list", "map"):
+        if kind in ("list", "tuple", "map"):
+            groups = _by_index(packed.buffers)
             items = {
-                name: self.unpack(Packed(item, _below(packed.buffers, f"{index}/")))
-                for index, (name, item) in enumerate(body)
+                name: self.unpack(Packed(item, groups.get(str(index), {}))) for index, (name, item) in enumerate(body)
             }
-            return list(items.values()) if kind == "list" else items
+            return items if kind == "map" else list(items.values()) if kind == "list" else tuple(items.values())
         raise ValueError(f"a cached value is written as {kind!r}, which is unknown here")
 
     def _pack_all(self, kind: str, items: Mapping[Any, Any]) -> Packed | None:
@@ -116,5 +125,10 @@ class PlainCodec:
         return Packed({kind: body}, buffers)
 
 
-def _below(buffers: Mapping[str, Buffer], prefix: str) -> dict[str, Buffer]:
-    return {name.removeprefix(prefix): buffer for name, buffer in buffers.items() if name.startswith(prefix)}
+def _by_index(buffers: Mapping[str, Buffer]) -> dict[str, dict[str, Buffer]]:
+    """Returns the buffers of each item of a list or map, by its index as written."""
+    groups: dict[str, dict[str, Buffer]] = {}
+    for name, buffer in buffers.items():
+        index, _, rest = name.partition("/")
+        groups.setdefault(index, {})[rest] = buffer
+    return groups
