@@ -150,13 +150,15 @@ def condition_on_inpaint(
 
 
 def _network_pixels(vae: Vae, image: Image) -> Tensor:
-    """(B, 3, H, W) in -1..1, whole cells. Stays a view of channels-last pixels: another layout moves the last bits."""
+    """(B, 3, H, W) in -1..1, whole cells; always channels-last in memory, because the layout moves the last bits."""
     cell = vae.spec.downscale
     h, w = image.pixels.shape[1:3]
     if min(h, w) < cell:
         raise ValueError(f"cannot encode a picture of {w}x{h} pixels; its sides must be at least {cell}.")
     top, left = (h % cell) // 2, (w % cell) // 2
-    pixels = image.pixels[:, top : top + h // cell * cell, left : left + w // cell * cell, : vae.spec.picture_channels]
+    pixels = image.pixels.contiguous()[
+        :, top : top + h // cell * cell, left : left + w // cell * cell, : vae.spec.picture_channels
+    ]
     return pixels.movedim(-1, 1) * 2.0 - 1.0
 
 
@@ -167,12 +169,12 @@ def _network_latent(vae: Vae, latent: Latent) -> Tensor:
             f"the latent has {channels} channels, but the autoencoder decodes {vae.spec.latent_channels}; "
             "use the autoencoder of the model that made it."
         )
-    return latent.samples
+    return latent.samples.contiguous()  # as for pixels
 
 
 def _encode(network: Any, x: Tensor) -> Tensor:
     mean: Tensor = network.encode(x.to(network.device, network.dtype)).latent_dist.mean
-    return mean.float().cpu()
+    return mean.float().cpu().contiguous()
 
 
 def _decode(network: Any, z: Tensor) -> Tensor:

@@ -137,8 +137,11 @@ class _Run:
 
 
 def _start(spec: ModelSpec, latent: Latent, device: torch.device) -> Tensor:
-    """The latent in the network's units; an empty one stays zero, whatever the family's shift."""
-    samples = widen_empty(latent.samples.float(), spec.latent.channels).to(device)
+    """The latent in the network's units; an empty one stays zero, whatever the family's shift.
+
+    Always contiguous, because the layout in memory moves the last bits.
+    """
+    samples = widen_empty(latent.samples.float().contiguous(), spec.latent.channels).to(device)
     return to_model_space(samples, spec.latent) if samples.any() else samples
 
 
