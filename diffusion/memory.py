@@ -128,31 +128,30 @@ class WeightMemory:
 
     def _enter(self, source: WeightSource) -> _Resident:
         """Returns the source's place with this thread among its users; a new, empty place is the caller's to fill."""
-        while source in self._residents:
-            resident = self._residents[source]
-            if resident.network is not None:
+        while True:
+            resident = self._residents.get(source)
+            if resident is None:
+                size = source.size(self.policy)
+                if self._make_room(source, size):
+                    resident = self._residents[source] = _Resident(size)
+                    break
+            elif resident.network is not None:
                 self._residents.move_to_end(source)
                 break
-            self._changed.wait()  # another thread is loading it, or about to fail
-        else:
-            size = source.size(self.policy)
-            self._make_room(source, size)
-            if source in self._residents:  # another thread was quicker while this one waited for room
-                return self._enter(source)
-            resident = self._residents[source] = _Resident(size)
+            self._changed.wait()  # until another thread has loaded it, or lets go of what takes its place
         resident.users.append(threading.get_ident())
         return resident
 
-    def _make_room(self, source: WeightSource, size: int) -> None:
+    def _make_room(self, source: WeightSource, size: int) -> bool:
+        """Evicts what it must and returns whether the size fits now; raises MemoryBudgetError where waiting is vain."""
         if size > self.budget_bytes:
             raise MemoryBudgetError(self._refusal(source, size, "Raise the budget or choose a smaller model."))
-        while not self._evict_until(self.budget_bytes - size):
-            if source in self._residents:
-                return
-            if any(threading.get_ident() in resident.users for resident in self._residents.values()):
-                cure = "Raise the budget, or use these networks one after the other."
-                raise MemoryBudgetError(self._refusal(source, size, cure))
-            self._changed.wait()
+        if self._evict_until(self.budget_bytes - size):
+            return True
+        if any(threading.get_ident() in resident.users for resident in self._residents.values()):
+            cure = "Raise the budget, or use these networks one after the other."
+            raise MemoryBudgetError(self._refusal(source, size, cure))
+        return False
 
     def _evict_until(self, allowed: int) -> bool:
         """Lets go of unused networks, longest unused first, until `allowed` bytes stay; returns whether they do."""

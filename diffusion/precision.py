@@ -44,7 +44,7 @@ def resolve(precision: Precision, device: torch.device | str = "cpu") -> Numeric
     """Returns the policy for a device.
 
     exact keeps text encoder weights rounded to float16 and computes in float32, as ComfyUI 0.8.0 does on a CPU
-    (behaviour).
+    (behaviour). On CUDA, convolutions then still use TF32 where torch's own settings, which are the caller's, allow it.
     """
     device = torch.device(device)
     if precision == "exact":
