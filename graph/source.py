@@ -1,26 +1,17 @@
 """Text to a plain tree that remembers its places. Knows nothing of what the tree means.
 
-YAML is read with the types of YAML 1.2's core schema: `no`, `on` and `1:30` are text, `1e3` is a number. JSON is read by
-its own scanner, since YAML's reads neither surrogate pairs nor JSON's errors well. Both come as a stream of events into one
-builder that holds the limits, so nothing larger than a limit is ever built: no recursion, no expansion of aliases beyond the
-value budget.
+YAML and JSON come as a stream of events into one builder that holds the limits, so nothing larger than a limit is ever
+built: no recursion, no expansion of aliases beyond the value budget.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from json.decoder import scanstring  # type: ignore[attr-defined]
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import yaml
-
-from .errors import InvalidWorkflow
-from .problems import Mark, Place, Problem, Problems, shown
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from .problems import Mark, Place, Problems, shown
+from .syntax import Event, as_text, json_events, stop, yaml_events
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +75,22 @@ def read_tree(
     """
     size = len(text)
     if size > limits.bytes:
-        raise _stop(file, None, "limit-bytes", f"the document has {size:,} bytes; at most {limits.bytes:,} are read")
-    if isinstance(text, bytes):
-        text = _decode(text, file)
-    events = _yaml_events(text, file) if syntax == "yaml" else _json_events(text, file)
+        raise stop(file, None, "limit-bytes", f"the document has {size:,} bytes; at most {limits.bytes:,} are read")
+    text = as_text(text, file)
+    events = yaml_events(text, file) if syntax == "yaml" else json_events(text, file)
     return _Builder(file, limits, problems).build(events)
-
-
-class _Event(NamedTuple):
-    """One step of a document: `kind` is "map", "list", "end", "scalar" or "alias"."""
-
-    kind: str
-    mark: Mark
-    value: Any = None
-    anchor: str | None = None
 
 
 class _Frame:
     """A container that is being filled."""
 
-    __slots__ = ("anchor", "container", "key", "key_at", "size_before")
+    __slots__ = ("anchor", "container", "depth", "key", "key_at", "size_before")
 
     def __init__(self, container: LocatedMap | LocatedList, anchor: str | None, size_before: int) -> None:
         self.container = container
         self.anchor = anchor
         self.size_before = size_before
+        self.depth = 1  # how many levels it holds, itself among them
         self.key: str | None = None
         self.key_at: Mark | None = None
 
@@ -119,17 +101,17 @@ class _Builder:
     def __init__(self, file: str | None, limits: Limits, problems: Problems) -> None:
         self.file, self.limits, self.problems = file, limits, problems
         self.stack: list[_Frame] = []
-        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.anchors: dict[str, tuple[Any, int, int]] = {}  # the value, its size, its depth
         self.size = 0
         self.aliases = 0
         self.root: Any = None
 
-    def build(self, events: Iterator[_Event]) -> Any:
+    def build(self, events: Iterator[Event]) -> Any:
         for event in events:
             self.count(1, event.mark)
             if event.kind == "scalar":
                 if event.anchor:
-                    self.anchors[event.anchor] = (event.value, 1)
+                    self.anchors[event.anchor] = (event.value, 1, 0)
                 self.place(event.value, event.mark)
             elif event.kind == "end":
                 self.close()
@@ -142,37 +124,44 @@ class _Builder:
     def count(self, values: int, mark: Mark) -> None:
         self.size += values
         if self.size > self.limits.values:
-            raise _stop(
+            raise stop(
                 self.file,
                 mark,
                 "limit-values",
                 f"the document holds more than {self.limits.values:,} values once its aliases are written out",
             )
 
-    def open(self, event: _Event) -> None:
+    def open(self, event: Event) -> None:
         container = LocatedMap() if event.kind == "map" else LocatedList()
         self.place(container, event.mark)
-        if len(self.stack) >= self.limits.depth:
-            message = f"the document is nested deeper than {self.limits.depth} levels"
-            raise _stop(self.file, event.mark, "limit-depth", message)
+        self.check_depth(1, event.mark)
         self.stack.append(_Frame(container, event.anchor, self.size))
 
     def close(self) -> None:
         frame = self.stack.pop()
+        if self.stack:
+            self.stack[-1].depth = max(self.stack[-1].depth, frame.depth + 1)
         if frame.anchor:
-            self.anchors[frame.anchor] = (frame.container, self.size - frame.size_before)
+            self.anchors[frame.anchor] = (frame.container, self.size - frame.size_before, frame.depth)
 
-    def resolve(self, event: _Event) -> Any:
+    def resolve(self, event: Event) -> Any:
         self.aliases += 1
         if self.aliases > self.limits.aliases:
-            raise _stop(
-                self.file, event.mark, "limit-aliases", f"the document uses more than {self.limits.aliases:,} aliases"
-            )
+            message = f"the document uses more than {self.limits.aliases:,} aliases"
+            raise stop(self.file, event.mark, "limit-aliases", message)
         if event.value not in self.anchors:
-            raise _stop(self.file, event.mark, "syntax", f"the alias *{event.value} has no anchor before it")
-        value, size = self.anchors[event.value]
+            raise stop(self.file, event.mark, "syntax", f"the alias *{event.value} has no anchor before it")
+        value, size, depth = self.anchors[event.value]
         self.count(size, event.mark)
+        self.check_depth(depth, event.mark)
+        if self.stack:
+            self.stack[-1].depth = max(self.stack[-1].depth, depth + 1)
         return value
+
+    def check_depth(self, more: int, mark: Mark) -> None:
+        if len(self.stack) + more > self.limits.depth:
+            message = f"the document is nested deeper than {self.limits.depth} levels"
+            raise stop(self.file, mark, "limit-depth", message)
 
     def place(self, value: Any, mark: Mark) -> None:
         if not self.stack:
@@ -195,7 +184,7 @@ class _Builder:
     def key(self, value: Any, mark: Mark) -> str | None:
         """Returns the key, or None for one that is dropped because it stands twice."""
         if isinstance(value, dict | list):
-            raise _stop(self.file, mark, "syntax", "a key is a map or a list; keys are plain words")
+            raise stop(self.file, mark, "syntax", "a key is a map or a list; keys are plain words")
         key = value if isinstance(value, str) else shown(value)
         container = self.stack[-1].container
         if isinstance(container, LocatedMap) and key in container:
@@ -204,184 +193,3 @@ class _Builder:
             self.problems.add("duplicate-key", message, Place(self.file, mark))
             return None
         return key
-
-
-_NULL = frozenset(("", "~", "null", "Null", "NULL"))
-_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT = re.compile(r"[-+]?[0-9]+\Z")
-_RADIX = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
-_SPECIAL = {
-    sign + text: float(sign + number)
-    for sign in ("", "-", "+")
-    for text, number in ((".inf", "inf"), (".Inf", "inf"), (".INF", "inf"), (".nan", "nan"), (".NaN", "nan"))
-}
-_MAX_DIGITS = 4000  # Python refuses longer integers (int_max_str_digits is 4300)
-
-
-def _plain_scalar(text: str) -> Any:
-    """Returns the value of an unquoted YAML scalar (YAML 1.2.2, section 10.3.2, core schema)."""
-    if not text or text[0] not in "-+.0123456789~nNtTfF":
-        return None if text in _NULL else text
-    if text in _NULL:
-        return None
-    if text in _BOOLS:
-        return _BOOLS[text]
-    if len(text) < _MAX_DIGITS:
-        if _INT.match(text):
-            return int(text)
-        if _FLOAT.match(text):
-            return float(text)
-        if _RADIX.match(text):
-            return int(text, 0)
-    return _SPECIAL.get(text, text)
-
-
-def _yaml_events(text: str, file: str | None) -> Iterator[_Event]:
-    documents = 0
-    try:
-        event: Any
-        for event in yaml.parse(text, Loader=_LOADER):
-            kind = type(event)
-            mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
-            if kind is yaml.ScalarEvent:
-                value = event.value
-                if event.implicit[0]:
-                    value = _plain_scalar(value)
-                elif event.tag not in (None, "!", "tag:yaml.org,2002:str"):
-                    raise _stop(file, mark, "syntax", f"the tag {event.tag!r} is not read; write the plain value")
-                yield _Event("scalar", mark, value, event.anchor)
-            elif kind is yaml.MappingStartEvent:
-                yield _Event("map", mark, None, event.anchor)
-            elif kind is yaml.SequenceStartEvent:
-                yield _Event("list", mark, None, event.anchor)
-            elif kind in (yaml.MappingEndEvent, yaml.SequenceEndEvent):
-                yield _Event("end", mark)
-            elif kind is yaml.AliasEvent:
-                yield _Event("alias", mark, event.anchor)
-            elif kind is yaml.DocumentStartEvent:
-                documents += 1
-                if documents > 1:
-                    raise _stop(file, mark, "syntax", "the file holds several YAML documents; a workflow is one")
-    except yaml.MarkedYAMLError as error:
-        at = error.problem_mark or error.context_mark
-        where = Mark(at.line + 1, at.column + 1) if at else None
-        raise _stop(file, where, "syntax", _yaml_words(error, text)) from None
-    except yaml.YAMLError as error:
-        raise _stop(file, None, "syntax", f"this is not YAML: {str(error).splitlines()[0]}") from None
-
-
-def _yaml_words(error: yaml.MarkedYAMLError, text: str) -> str:
-    at = error.problem_mark
-    if at is not None and "\\t" in repr(error.problem or ""):
-        return "a tab is used as indentation; YAML takes spaces only"
-    if at is not None:
-        lines = text.splitlines()
-        line = lines[at.line] if at.line < len(lines) else ""
-        if line[: at.column + 1].lstrip(" ").startswith("\t"):
-            return "a tab is used as indentation; YAML takes spaces only"
-    context = f" ({error.context})" if error.context else ""
-    return f"this is not YAML: {error.problem or 'unreadable'}{context}"
-
-
-_JSON_SPACE = re.compile(r"[ \t\n\r]*")
-_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_JSON_WORDS = {"true": True, "false": False, "null": None}
-
-
-def _json_events(text: str, file: str | None) -> Iterator[_Event]:
-    """Yields the events of a JSON text (RFC 8259) without recursion; NaN and Infinity are syntax errors, as in the RFC."""
-    line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    line = 0
-
-    def mark(at: int) -> Mark:
-        nonlocal line
-        while line + 1 < len(line_starts) and line_starts[line + 1] <= at:
-            line += 1
-        return Mark(line + 1, at - line_starts[line] + 1)
-
-    def stop(at: int, expected: str) -> InvalidWorkflow:
-        found = f"found {text[at : at + 12]!r}" if at < len(text) else "the text ends"
-        return _stop(file, mark(at), "syntax", f"this is not JSON: {found} where {expected} was expected")
-
-    def skip(at: int) -> int:
-        match = _JSON_SPACE.match(text, at)
-        return match.end() if match else at
-
-    def string(at: int) -> tuple[str, int]:
-        try:
-            value, end = scanstring(text, at + 1, True)
-            return str(value), int(end)
-        except json.JSONDecodeError as error:
-            raise _stop(file, mark(min(error.pos, len(text))), "syntax", f"this is not JSON: {error.msg}") from None
-
-    open_kinds: list[str] = []
-    at = skip(1 if text.startswith("\ufeff") else 0)
-    expect = "value"
-    while True:
-        char = text[at : at + 1]
-        if expect in ("key", "key or end"):
-            if char == "}" and expect == "key or end":
-                expect = "close"
-                continue
-            if char != '"':
-                raise stop(at, "a key in double quotes")
-            here = mark(at)
-            key, end = string(at)
-            yield _Event("scalar", here, key)
-            at = skip(end)
-            if text[at : at + 1] != ":":
-                raise stop(at, "':'")
-            at, expect = skip(at + 1), "value"
-            continue
-        if expect == "close" or (expect == "value or end" and char == "]"):
-            yield _Event("end", mark(at))
-            open_kinds.pop()
-            at = skip(at + 1)
-        elif char in ("{", "["):
-            yield _Event("map" if char == "{" else "list", mark(at))
-            open_kinds.append(char)
-            at, expect = skip(at + 1), "key or end" if char == "{" else "value or end"
-            continue
-        elif char == '"':
-            here = mark(at)
-            value, end = string(at)
-            yield _Event("scalar", here, value)
-            at = skip(end)
-        else:
-            number = _JSON_NUMBER.match(text, at)
-            word = next((word for word in _JSON_WORDS if text.startswith(word, at)), None)
-            if number and len(number[0]) < _MAX_DIGITS:
-                yield _Event("scalar", mark(at), float(number[0]) if number[1] or number[2] else int(number[0]))
-                at = skip(number.end())
-            elif word:
-                yield _Event("scalar", mark(at), _JSON_WORDS[word])
-                at = skip(at + len(word))
-            else:
-                raise stop(at, "a value")
-        if not open_kinds:
-            if at < len(text):
-                raise stop(at, "the end")
-            return
-        char = text[at : at + 1]
-        closing = "}" if open_kinds[-1] == "{" else "]"
-        if char == ",":
-            at, expect = skip(at + 1), "key" if closing == "}" else "value"
-        elif char == closing:
-            expect = "close"
-        else:
-            raise stop(at, f"',' or '{closing}'")
-
-
-def _decode(data: bytes, file: str | None) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        message = f"the text is not UTF-8: byte 0x{data[error.start]:02x}; save the file as UTF-8"
-        raise _stop(file, Mark(line, column), "syntax", message) from None
-
-
-def _stop(file: str | None, mark: Mark | None, code: str, message: str) -> InvalidWorkflow:
-    return InvalidWorkflow([Problem(code, message + ".", Place(file, mark))])
