@@ -153,6 +153,17 @@ def test_a_diffusers_folder_is_described_like_a_file(tiny_folder: Path) -> None:
     assert found.vae.downscale == 2
 
 
+def test_an_sd2_folder_reads_its_last_text_layer_because_diffusers_cut_off_the_one_behind(
+    tiny: ModuleType, tiny_sd2: Path, tmp_path: Path
+) -> None:
+    file, folder = describe(tiny_sd2).clip, describe(tiny.write_folder(tmp_path / "folder", sd2=True)).clip
+    assert file is not None
+    assert folder is not None
+    assert [(encoder.key, encoder.default_layer) for encoder in file.encoders] == [("clip_h", -2)]
+    assert [(encoder.key, encoder.default_layer) for encoder in folder.encoders] == [("clip_h", -1)]
+    assert folder.encoders[0].activation == "quick_gelu"  # as its config says
+
+
 def test_the_scheduler_of_a_folder_names_the_prediction(tiny_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     shutil.copytree(tiny_folder, folder)

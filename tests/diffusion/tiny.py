@@ -245,8 +245,8 @@ def write_skeleton(path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: 
     return path
 
 
-def write_folder(path: Path, *, prediction_type: str = "epsilon") -> Path:
-    """Writes a diffusers folder of SD1's layout, by diffusers' and transformers' own hands."""
+def write_folder(path: Path, *, sd2: bool = False) -> Path:
+    """Writes a diffusers folder of SD1's or SD2's layout, by diffusers' and transformers' own hands."""
     kinds = {
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
@@ -257,7 +257,7 @@ def write_folder(path: Path, *, prediction_type: str = "epsilon") -> Path:
     (path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **kinds}))
     parts = (
         (path / "unet", UNet2DConditionModel(
-            block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=64, attention_head_dim=4,
+            block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=64, attention_head_dim=4, use_linear_projection=sd2,
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         )),
         (path / "vae", AutoencoderKL(
@@ -273,7 +273,7 @@ def write_folder(path: Path, *, prediction_type: str = "epsilon") -> Path:
         weights = fill({name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
         network.load_state_dict(weights)
         network.save_pretrained(folder)
-    DDIMScheduler(prediction_type=prediction_type).save_pretrained(path / "scheduler")
+    DDIMScheduler().save_pretrained(path / "scheduler")
     return path
 
 
