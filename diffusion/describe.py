@@ -207,7 +207,11 @@ def _configured(unet: UNetSpec, config: Mapping[str, Any]) -> UNetSpec:
     heads = config.get("num_attention_heads") or config.get("attention_head_dim")
     if isinstance(heads, int):
         heads = [heads] * len(unet.widths)
-    if isinstance(heads, list) and len(heads) == len(unet.widths) and all(isinstance(head, int) for head in heads):
+    if (
+        isinstance(heads, list)
+        and len(heads) == len(unet.widths)
+        and all(isinstance(head, int) and head for head in heads)
+    ):
         unet = replace(unet, heads=tuple(heads))
     size_width = config.get("addition_time_embed_dim")
     return replace(unet, size_width=size_width) if isinstance(size_width, int) else unet
@@ -217,11 +221,13 @@ def _text_spec(layout: TextEncoderLayout, located: _Located) -> TextEncoderSpec:
     spec = read_text_encoder(located.shapes, layout)
     if not located.config:
         return spec
+    heads, activation = located.config.get("num_attention_heads", spec.heads), located.config.get("hidden_act")
+    if not isinstance(heads, int) or heads < 1 or spec.width % heads:
+        raise StructureError(f"{layout.key} has {heads!r} attention heads for a width of {spec.width}")
+    if activation not in {"quick_gelu", "gelu", None}:
+        raise StructureError(f"{layout.key} has the activation {activation!r}, neither quick_gelu nor gelu")
     return replace(
-        spec,
-        heads=located.config.get("num_attention_heads", spec.heads),
-        activation=located.config.get("hidden_act", spec.activation),
-        default_layer=layout.folder_default_layer,
+        spec, heads=heads, activation=activation or spec.activation, default_layer=layout.folder_default_layer
     )
 
 

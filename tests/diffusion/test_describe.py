@@ -164,6 +164,18 @@ def test_an_sd2_folder_reads_its_last_text_layer_because_diffusers_cut_off_the_o
     assert folder.encoders[0].activation == "quick_gelu"  # as its config says
 
 
+@pytest.mark.parametrize("flaw", [{"num_attention_heads": 7}, {"num_attention_heads": "2"}, {"hidden_act": "relu"}])
+def test_a_text_encoder_whose_config_makes_no_sense_is_refused(
+    flaw: dict[str, object], tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(tiny_folder, folder)
+    path = folder / "text_encoder" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | flaw))
+    with pytest.raises(HeaderError, match=str(next(iter(flaw.values())))):
+        describe(folder)
+
+
 def test_the_scheduler_of_a_folder_names_the_prediction(tiny_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     shutil.copytree(tiny_folder, folder)

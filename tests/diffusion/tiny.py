@@ -257,7 +257,8 @@ def write_folder(path: Path, *, sd2: bool = False) -> Path:
     (path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **kinds}))
     parts = (
         (path / "unet", UNet2DConditionModel(
-            block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=64, attention_head_dim=4, use_linear_projection=sd2,
+            block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=64, attention_head_dim=4,
+            use_linear_projection=sd2,
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         )),
         (path / "vae", AutoencoderKL(
