@@ -150,7 +150,7 @@ def condition_on_inpaint(
 
 
 def _network_pixels(vae: Vae, image: Image) -> Tensor:
-    """(B, 3, H, W) in -1..1, whole cells; always channels-last in memory, because the layout moves the last bits."""
+    """(B, 3, H, W) in -1..1, whole cells."""
     cell = vae.spec.downscale
     h, w = image.pixels.shape[1:3]
     if min(h, w) < cell:
@@ -169,11 +169,12 @@ def _network_latent(vae: Vae, latent: Latent) -> Tensor:
             f"the latent has {channels} channels, but the autoencoder decodes {vae.spec.latent_channels}; "
             "use the autoencoder of the model that made it."
         )
-    return latent.samples.contiguous()  # as for pixels
+    return latent.samples.contiguous()  # as in `_encode`
 
 
 def _encode(network: Any, x: Tensor) -> Tensor:
-    mean: Tensor = network.encode(x.to(network.device, network.dtype)).latent_dist.mean
+    x = x.to(network.device, network.dtype).clone(memory_format=torch.channels_last)  # the layout moves the last bits
+    mean: Tensor = network.encode(x).latent_dist.mean
     return mean.float().cpu().contiguous()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -78,14 +79,16 @@ class Graphs:
         area = Area(height=8, width=4, y=0, x=4)
         return Conditioning((*self.positive.entries, Condition(normal(103, 1, 77, 24), area=area)))
 
+    @cached_property
     def first_stage(self) -> Latent:
         return self.run(self.empty(), seed=5, steps=6, cfg=6.0, end_at_step=3, leftover_noise=True)
 
+    @cached_property
     def two_stages(self) -> Latent:
-        return self.run(self.first_stage(), seed=5, steps=6, cfg=6.0, start_at_step=3, add_noise=False)
+        return self.run(self.first_stage, seed=5, steps=6, cfg=6.0, start_at_step=3, add_noise=False)
 
     def hires(self) -> Latent:
-        larger = resize_latent(self.two_stages(), width=12, height=16, method="nearest-exact")
+        larger = resize_latent(self.two_stages, width=12, height=16, method="nearest-exact")
         return self.run(larger, seed=5, steps=4, cfg=6.0, denoise=0.5)
 
     def nine_channels(self) -> Latent:
@@ -120,8 +123,8 @@ GRAPHS: dict[str, Callable[[Graphs], Latent]] = {
     "VAEEncodeForInpaint grow6 ddim/normal 4 cfg6 seed9": lambda g: g.run(
         encode_for_inpaint(g.vae, g.image, g.mask), seed=9, steps=4, cfg=6.0, sampler="ddim"
     ),
-    LEFTOVER: Graphs.first_stage,
-    "KSamplerAdvanced 0-3 then 3-end euler/normal 6 cfg6 seed5": Graphs.two_stages,
+    LEFTOVER: lambda g: g.first_stage,
+    "KSamplerAdvanced 0-3 then 3-end euler/normal 6 cfg6 seed5": lambda g: g.two_stages,
     "hires: that, LatentUpscale nearest-exact 96x128, euler/normal 4 denoise .5 seed5": Graphs.hires,
     "9-channel InpaintModelConditioning euler/normal 3 cfg5 seed11": Graphs.nine_channels,
     "9-channel model without conditioning (blank) euler/normal 3 cfg5 seed11": lambda g: g.run(
@@ -258,7 +261,7 @@ def test_encoding_gives_the_references_latent(graphs: Graphs, same_kernels: bool
 
 
 def test_decoding_in_tiles_gives_the_references_picture(graphs: Graphs, same_kernels: bool) -> None:
-    pixels = to_bytes(decode_tiled(graphs.vae, graphs.two_stages(), tile_size=64, overlap=32).pixels)
+    pixels = to_bytes(decode_tiled(graphs.vae, graphs.two_stages, tile_size=64, overlap=32).pixels)
     assert (pixels.flatten()[:12].int() - torch.tensor(VECTORS[TILED]["pixels_first12"])).abs().max() <= 1
     if same_kernels:
         assert sha256(pixels) == VECTORS[TILED]["image_sha256_u8"]
