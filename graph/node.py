@@ -65,7 +65,9 @@ class Node(BaseModel):
     Nodes change no input, read no clock, environment or global random state, and keep nothing between runs.
     """
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, arbitrary_types_allowed=True, extra="forbid", protected_namespaces=(), defer_build=True
+    )
 
     spec: ClassVar[NodeSpec]
 
@@ -100,6 +102,9 @@ class Node(BaseModel):
         if comfy and (wrong := set(comfy.inputs) - set(cls.model_fields)):
             raise NodeDefinitionError(f"node {name}: comfy names the input {wrong.pop()!r}, which it does not have")
         inputs = {key: read_input(name, key, info) for key, info in cls.model_fields.items()}
+        for key, port in inputs.items():
+            if not port.literal:
+                cls.model_fields[key].annotation = port.instance  # read when the first node of the class is made
         cls.spec = NodeSpec(name, version, lane, effect, cached, inputs, outputs, doc, comfy)
 
     def run(self, ctx: Context) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core.core_schema import CoreSchema, is_instance_schema
 
 from .errors import NodeDefinitionError
 from .files import FileInput
@@ -57,6 +58,13 @@ class InputPort:
         """Checks literals: strict types, finite numbers, and the constraints of the annotation."""
         return TypeAdapter(str if self.file else self.type, config=_CONFIG)
 
+    @property
+    def instance(self) -> Any:
+        """An annotation for pydantic by which the value of a link is passed on as it is, if it is of the port's class."""
+        one = Any if self.type is Any else typing.Annotated[self.type, _Instance(self.type)]
+        many: Any = {"one": one, "list": list[one], "map": dict[str, one]}[self.shape]  # type: ignore[valid-type]
+        return typing.Optional[many] if self.optional else many  # noqa: UP045 - made from a value
+
     @cached_property
     def json_schema(self) -> Mapping[str, Any]:
         """The JSON Schema of a literal: type, minimum, maximum, multipleOf, enum."""
@@ -79,6 +87,16 @@ class InputPort:
         except ValidationError as error:
             kind = error.errors(include_url=False, include_input=False)[0]["type"]
             return value, _CODES.get(kind, "wrong-type")
+
+
+@dataclass(frozen=True, slots=True)
+class _Instance:
+    """Keeps pydantic from looking into a value class: only that it is one counts."""
+
+    kind: type
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return is_instance_schema(self.kind)
 
 
 _CODES = {
