@@ -1,0 +1,272 @@
+"""Mistakes that headers and sizes show are found before a run, and what is foretold of a value is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from latentgraph.diffusion.memory import WeightMemory
+from latentgraph.diffusion.types import Image, Latent, Mask
+from latentgraph.graph import (
+    Fingerprints,
+    Graph,
+    InvalidWorkflow,
+    NoCache,
+    PlainCodec,
+    Scheduler,
+    build_graph,
+    cache_keys,
+    make_plan,
+    parse_document,
+)
+from latentgraph.graph.dag import Link
+from latentgraph.nodes import default_registry
+from latentgraph.nodes.codec import TensorCodec
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, tiny: ModuleType) -> Path:
+    """Pictures by their size, and files that are wrong."""
+    folder = tmp_path_factory.mktemp("files")
+    for width, height in ((64, 48), (67, 45), (128, 128), (8, 6), (32, 32)):
+        Pillow.new("RGBA", (width, height), (200, 40, 40, 255)).save(folder / f"{width}x{height}.png")
+    (folder / "notes.png").write_text("no picture")
+    (folder / "model.safetensors").write_text("no model")
+    vae = {f"first_stage_model.{key}": w for key, w in tiny.fill(tiny.vae_shapes(latent=16)).items()}
+    tiny.write(folder / "vae16.safetensors", vae)
+    return folder
+
+
+def build(nodes: str, **names: Path) -> Graph:
+    """Returns the graph of these nodes; names in angle brackets stand for paths, and `last` is the output."""
+    for name, path in names.items():
+        nodes = nodes.replace(f"<{name}>", str(path))
+    document = parse_document(f"latentgraph: 1\nnodes:\n{nodes}\noutputs: {{last: $last}}\n")
+    return build_graph(document, default_registry())
+
+
+def problem(nodes: str, **names: Path) -> str:
+    with pytest.raises(InvalidWorkflow) as caught:
+        build(nodes, **names)
+    errors = [problem for problem in caught.value.problems if problem.severity == "error"]
+    assert len(errors) == 1, str(caught.value)
+    assert errors[0].place.mark is not None
+    return errors[0].message
+
+
+SAMPLE = """
+  load: {type: LoadCheckpoint, file: <model>}
+  other: {type: LoadCheckpoint, file: <other>}
+  good: {type: TextEncode, clip: $load.clip, text: ""}
+  text: {type: TextEncode, clip: $other.clip, text: a cat}
+  source: {type: LoadImage, file: <files>/64x48.png}
+  empty: {type: EmptyLatent, width: 64, height: 48}
+"""
+
+
+def test_text_of_one_family_is_refused_for_the_model_of_another(tiny_sd1: Path, tiny_sdxl: Path, files: Path) -> None:
+    nodes = SAMPLE + "  last: {type: KSampler, model: $load.model, positive: $text, negative: $good, latent: $empty}"
+    message = problem(nodes, model=tiny_sd1, other=tiny_sdxl, files=files)
+    assert "'positive'" in message
+    assert "sdxl family (128 numbers a token)" in message
+    assert "sd1 family, which takes 64" in message
+
+
+def test_both_prompts_are_checked(tiny_sd1: Path, tiny_sdxl: Path, files: Path) -> None:
+    nodes = SAMPLE + "  last: {type: KSampler, model: $load.model, positive: $good, negative: $text, latent: $empty}"
+    assert "'negative'" in problem(nodes, model=tiny_sd1, other=tiny_sdxl, files=files)
+
+
+def test_a_latent_of_another_scale_is_refused_by_the_model(tiny_sd1: Path, tiny_sdxl: Path, files: Path) -> None:
+    nodes = SAMPLE + (
+        "  encode: {type: VAEEncode, vae: $other.vae, image: $source.image}\n"
+        "  last: {type: KSampler, model: $load.model, positive: $good, negative: $good, latent: $encode}"
+    )
+    message = problem(nodes, model=tiny_sd1, other=tiny_sdxl, files=files)
+    assert "'latent' is a latent of the sdxl family with 0.13025 as its scale" in message
+    assert "'model' of the sd1 family takes 0.18215" in message
+
+
+def test_what_was_sampled_is_refused_by_the_vae_of_another_family(tiny_sd1: Path, tiny_sdxl: Path, files: Path) -> None:
+    nodes = SAMPLE + (
+        "  sample: {type: KSampler, model: $load.model, positive: $good, negative: $good, latent: $empty}\n"
+        "  last: {type: VAEDecode, vae: $other.vae, latent: $sample}"
+    )
+    assert "0.18215" in problem(nodes, model=tiny_sd1, other=tiny_sdxl, files=files)
+
+
+def test_a_latent_with_other_channels_is_refused(tiny_sd1: Path, files: Path) -> None:
+    nodes = SAMPLE + (
+        "  vae16: {type: LoadVAE, file: <files>/vae16.safetensors}\n"
+        "  encode: {type: VAEEncode, vae: $vae16, image: $source.image}\n"
+        "  last: {type: KSampler, model: $load.model, positive: $good, negative: $text, latent: $encode}"
+    )
+    message = problem(nodes, model=tiny_sd1, other=tiny_sd1, files=files)
+    assert "a latent with 16 channels" in message
+    assert "takes 4" in message
+
+
+def test_families_that_share_their_latents_go_together(tiny_sd1: Path, tiny_sd2: Path, files: Path) -> None:
+    nodes = SAMPLE + (
+        "  encode: {type: VAEEncode, vae: $other.vae, image: $source.image}\n"
+        "  last: {type: KSampler, model: $load.model, positive: $good, negative: $good, latent: $encode}"
+    )
+    assert build(nodes, model=tiny_sd1, other=tiny_sd2, files=files).nodes["last"].facts["latent"]["family"] == "sd1"
+
+
+def test_a_checkpoint_without_text_encoder_is_an_error_only_where_its_clip_is_used(reference_tiny: Path) -> None:
+    load = "  load: {type: LoadCheckpoint, file: <model>}\n"
+    empty = "  empty: {type: EmptyLatent}\n"
+    build(load + empty + "  last: {type: VAEDecode, vae: $load.vae, latent: $empty}", model=reference_tiny)
+    message = problem(load + "  last: {type: TextEncode, clip: $load.clip, text: a cat}", model=reference_tiny)
+    assert "'clip': load.clip has no value, because reference.safetensors has no text encoder" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [("LoadCheckpoint", "model.safetensors"), ("LoadVAE", "model.safetensors"), ("LoadImage", "notes.png")],
+)
+def test_a_file_of_another_kind_is_refused_by_name(kind: str, file: str, files: Path) -> None:
+    nodes = f"  load: {{type: {kind}, file: <files>/{file}}}\n  last: {{type: SolidMask}}\n"
+    assert file in problem(nodes, files=files)
+
+
+MASKS = {
+    "VAEEncode": "{type: VAEEncode, vae: $load.vae, image: $small.image, mask: $large.mask}",
+    "CompositeMasked": "{type: CompositeMasked, destination: $large.image, source: $small.image, mask: $large.mask}",
+    "stretched": (
+        "{type: CompositeMasked, destination: $large.image, source: $small.image, mask: $small.mask, "
+        "resize_source: true}"
+    ),
+}
+
+
+@pytest.mark.parametrize("node", MASKS.values(), ids=MASKS)
+def test_a_mask_of_another_size_than_its_picture_is_refused(node: str, tiny_sd1: Path, files: Path) -> None:
+    nodes = (
+        "  load: {type: LoadCheckpoint, file: <model>}\n"
+        "  small: {type: LoadImage, file: <files>/64x48.png}\n"
+        "  large: {type: LoadImage, file: <files>/128x128.png}\n"
+        f"  last: {node}"
+    )
+    message = problem(nodes, model=tiny_sd1, files=files)
+    assert "'mask' is " in message
+    assert "128x128" in message
+    assert "64x48" in message
+
+
+@pytest.mark.parametrize(("file", "fits"), [("64x48.png", True), ("8x6.png", True), ("32x32.png", False)])
+def test_a_noise_mask_has_the_size_of_the_picture_or_of_the_latent(file: str, fits: bool, files: Path) -> None:
+    nodes = (
+        "  empty: {type: EmptyLatent, width: 64, height: 48}\n"
+        f"  mask: {{type: LoadMask, file: <files>/{file}}}\n"
+        "  last: {type: SetLatentMask, latent: $empty, mask: $mask}"
+    )
+    if fits:
+        build(nodes, files=files)
+    else:
+        assert "'mask' is 32x32, but input 'latent' is a latent of a 64x48 picture" in problem(nodes, files=files)
+
+
+def test_pictures_of_two_sizes_make_no_sheet(files: Path) -> None:
+    nodes = (
+        "  a: {type: LoadImage, file: <files>/64x48.png}\n"
+        "  b: {type: LoadImage, file: <files>/32x32.png}\n"
+        "  last: {type: GridImage, images: [$a.image, $b.image, $a.image]}"
+    )
+    assert "pictures of 64x48, 32x32" in problem(nodes, files=files)
+
+
+@pytest.mark.parametrize("prefix", ["../cat", "/tmp/cat", "cats\\\\..\\\\..\\\\cat"])
+def test_a_name_that_leads_out_of_the_output_folder_is_refused(prefix: str, files: Path) -> None:
+    nodes = (
+        "  a: {type: LoadImage, file: <files>/64x48.png}\n"
+        f'  save: {{type: SaveImage, image: $a.image, prefix: "{prefix}"}}\n'
+        "  last: {type: InvertMask, mask: $a.mask}"
+    )
+    assert "leads out of the output folder" in problem(nodes, files=files)
+
+
+SINGLE = {
+    "a size in half cells": ("{type: EmptyLatent, width: 100}", "a multiple of 8"),
+    "an empty range": ("{type: ConditioningRange, conditioning: $text, start: 0.5, end: 0.2}", "is 0.2, before"),
+    "tiles that are all overlap": (
+        "{type: VAEEncodeTiled, vae: $load.vae, image: $source.image, tile_size: 64, overlap: 32}",
+        "less than half of the tile size 64",
+    ),
+    "prompts of two families": ("{type: ConditioningCombine, first: $good, second: $text}", "text width of 128"),
+}
+
+
+@pytest.mark.parametrize(("node", "words"), SINGLE.values(), ids=SINGLE)
+def test_refused(node: str, words: str, tiny_sd1: Path, tiny_sdxl: Path, files: Path) -> None:
+    assert words in problem(f"{SAMPLE}  last: {node}", model=tiny_sd1, other=tiny_sdxl, files=files)
+
+
+TRUE = {
+    "odd picture": "{type: VAEEncode, vae: $load.vae, image: $odd.image}",
+    "odd picture, tiled": "{type: VAEEncodeTiled, vae: $load.vae, image: $odd.image, tile_size: 64, overlap: 0}",
+    "odd picture, inpainted": "{type: VAEEncode, vae: $load.vae, image: $odd.image, mask: $odd.mask}",
+    "batch": "{type: EmptyLatent, width: 64, height: 16, batch_size: 3}",
+    "repeated": "{type: RepeatLatent, latent: $empty, amount: 3}",
+    "taken out": "{type: LatentFromBatch, latent: $empty, index: 1, length: 4}",
+    "decoded": "{type: VAEDecode, vae: $load.vae, latent: $empty}",
+    "larger latent": "{type: LatentUpscale, latent: $empty, width: 136, height: 80}",
+    "larger latent, aspect kept": "{type: LatentUpscale, latent: $empty, width: 136, height: 0}",
+    "latent by a factor": "{type: LatentUpscaleBy, latent: $empty, factor: 1.3}",
+    "scaled": "{type: ScaleImage, image: $odd.image, width: 30, height: 31}",
+    "scaled, aspect kept": "{type: ScaleImage, image: $odd.image, width: 0, height: 31}",
+    "scaled by a factor": "{type: ScaleImageBy, image: $odd.image, factor: 0.7}",
+    "scaled to megapixels": "{type: ScaleImageToMegapixels, image: $odd.image, megapixels: 0.01, multiple: 16}",
+    "cropped mask": "{type: CropMask, mask: $odd.mask, x: 60, y: 90, width: 50, height: 50}",
+    "solid mask": "{type: SolidMask, width: 5, height: 7}",
+    "laid over": "{type: CompositeMasked, destination: $odd.image, source: $source.image, mask: $source.mask}",
+}
+
+
+@pytest.mark.parametrize("node", TRUE.values(), ids=TRUE)
+def test_sizes_are_foretold_truly(node: str, tiny_sd1: Path, files: Path) -> None:
+    nodes = f"{SAMPLE}  odd: {{type: LoadImage, file: <files>/67x45.png}}\n  last: {node}"
+    graph = build(nodes, model=tiny_sd1, other=tiny_sd1, files=files)
+    link = graph.outputs["last"]
+    assert isinstance(link, Link)
+    facts = graph.nodes[link.node].facts[link.port]
+    truth = measured(run(graph)["last"])
+    assert {"width", "height"} <= facts.keys()
+    assert {key: facts[key] for key in truth if key in facts} == {key: truth[key] for key in truth if key in facts}
+
+
+def test_an_outpainted_picture_and_its_mask_are_foretold(files: Path) -> None:
+    nodes = (
+        "  odd: {type: LoadImage, file: <files>/67x45.png}\n"
+        "  pad: {type: PadForOutpaint, image: $odd.image, left: 8, top: 16, right: 24}\n"
+        "  last: {type: InvertMask, mask: $pad.mask}"
+    )
+    graph = build(nodes, files=files)
+    assert graph.nodes["pad"].facts["image"] == {"width": 99, "height": 61}
+    assert graph.nodes["last"].facts["mask"] == measured(run(graph)["last"])
+
+
+def run(graph: Graph) -> dict[str, Any]:
+    memory, fingerprints, cache = WeightMemory(precision="exact"), Fingerprints(), NoCache()
+    plan = make_plan(graph, cache_keys(graph, fingerprints, "exact"), cache.tier)
+    with Scheduler(
+        cache, PlainCodec(TensorCodec()), fingerprints=fingerprints, resources={WeightMemory: memory}
+    ) as runs:
+        result = runs.run(plan)
+    result.raise_failure()
+    return dict(result.outputs)
+
+
+def measured(value: Image | Mask | Latent) -> dict[str, int]:
+    if isinstance(value, Latent):
+        batch, _, h, w = value.samples.shape
+        return {"width": 8 * w, "height": 8 * h, "batch": batch}
+    tensor: torch.Tensor = value.pixels if isinstance(value, Image) else value.values
+    batch, height, width = tensor.shape[:3]
+    return {"width": width, "height": height, "batch": batch}

@@ -1,0 +1,73 @@
+"""What every node that comes with latentgraph keeps to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from latentgraph.graph import Node, json_schema
+from latentgraph.nodes import default_registry
+
+REGISTRY = default_registry()
+OURS_ALONE = {"ConditioningSize": "SDXL's sizes apart from a prompt", "GridImage": "ComfyUI has no contact sheet"}
+"""Nodes without a counterpart in ComfyUI, with the reason."""
+
+
+@pytest.mark.parametrize("node", REGISTRY.values(), ids=REGISTRY)
+def test_every_input_is_described_in_a_sentence(node: type[Node]) -> None:
+    for port in node.spec.inputs.values():
+        assert port.description.endswith((".", "in.")), port.name
+        assert port.description[0].isupper() or port.description[0] in "`0123456789-", port.name
+
+
+@pytest.mark.parametrize("node", REGISTRY.values(), ids=REGISTRY)
+def test_every_number_has_a_range(node: type[Node]) -> None:
+    for port in node.spec.inputs.values():
+        schemas = port.json_schema.get("anyOf", [port.json_schema]) if port.literal and not port.file else []
+        for schema in schemas:
+            if schema.get("type") in ("integer", "number"):
+                assert {"minimum", "maximum"} <= schema.keys(), port.name
+
+
+@pytest.mark.parametrize("node", REGISTRY.values(), ids=REGISTRY)
+def test_every_node_says_what_comfyui_calls_it_or_is_known_to_be_ours(node: type[Node]) -> None:
+    assert (node.spec.comfy is None) == (node.__name__ in OURS_ALONE)
+
+
+def test_no_two_nodes_claim_one_name_of_comfyui() -> None:
+    names = [node.spec.comfy.name for node in REGISTRY.values() if node.spec.comfy]
+    assert len(names) == len(set(names))
+
+
+def test_all_nodes_of_the_package_are_registered() -> None:
+    def below(cls: type[Node]) -> set[type[Node]]:
+        return {cls}.union(*(below(child) for child in cls.__subclasses__()))
+
+    ours = {cls for cls in below(Node) if cls.__module__.startswith("latentgraph.nodes.")}
+    assert ours == set(REGISTRY.values())
+
+
+def test_nodes_that_run_networks_are_keyed_by_the_numeric_environment() -> None:
+    """A node takes a handle on weights to run a network, or to pass the handle on."""
+    handles = {"Model", "Clip", "Vae"}
+    for name, node in REGISTRY.items():
+        takes = {port.type.__name__ for port in node.spec.inputs.values() if not port.literal} & handles
+        gives = {port.type.__name__ for port in node.spec.outputs} & handles
+        assert (node.spec.lane == "device") == bool(takes - gives), name
+        assert node.spec.cached != bool(gives), name
+
+
+def test_importing_the_nodes_and_describing_them_loads_no_torch() -> None:
+    code = (
+        "import sys; from latentgraph.nodes import default_registry; from latentgraph.graph import json_schema; "
+        "json_schema(default_registry()); "
+        "print(sorted({'torch', 'diffusers', 'transformers', 'numpy', 'scipy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_schema_of_all_nodes_can_be_made() -> None:
+    assert "KSampler" in str(json_schema(REGISTRY))
