@@ -5,6 +5,7 @@ Reading checks the outer shape (keys, names, kinds) and notes every problem; whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ VERSION = 1
 NODE_KEYS = ("type", "foreach")
 """Keys of a node that are not inputs."""
 
+_COPY = re.compile(r"\[[0-9]+\]")
 _KEYS = ("latentgraph", "name", "description", "params", "nodes", "outputs")
 
 
@@ -35,6 +37,26 @@ class NodeDeclaration:
     foreach: Mapping[str, Any] | None
     tree: Mapping[str, Any]
     place: Place
+
+    def note(
+        self,
+        problems: Problems,
+        code: str,
+        message: str,
+        *,
+        id: str,
+        input: str | None = None,
+        near: str | None = None,
+        on_key: bool = False,
+    ) -> None:
+        """Notes a problem of the node, at an input if one is named; copies that a foreach made of it are one in this."""
+        mark = (key_mark if on_key else value_mark)(self.tree, input) if input else None
+        if mark is None and input and self.foreach is not None:
+            mark = value_mark(self.tree, "foreach")
+        place = Place(self.place.file, mark or self.place.mark)
+        node = _COPY.sub("", id)
+        words = f"node {node!r} ({self.type[:80]}): {message}"
+        problems.add(code, words, place, node=node, input=input, near=near)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +88,11 @@ def load_document(path: Path | str, limits: Limits = Limits()) -> Document:  # n
     try:
         with path.open("rb") as file:
             data = file.read(limits.bytes + 1)
-    except OSError as error:
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-        problem = Problem(
-            "file-not-found",
-            f"can't read the document: {reason}.",
-            Place(str(path)),
-            near=near_name(path.name, siblings),
-        )
-        raise InvalidWorkflow([problem]) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else _reason(error)
+        message = f"can't read the document: {reason}."
+        near = near_name(path.name, names_beside(path))
+        raise InvalidWorkflow([Problem("file-not-found", message, Place(str(path)), near=near)]) from None
     return parse_document(data, syntax="json" if path.suffix.lower() == ".json" else "yaml", file=path, limits=limits)
 
 
@@ -130,6 +147,18 @@ def document_from_tree(
     )
 
 
+def names_beside(path: Path) -> list[str]:
+    """Returns the names in the folder of a path, for a hint; none if it can't be read."""
+    try:
+        return sorted(entry.name for entry in path.parent.iterdir())
+    except (OSError, ValueError):
+        return []
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
 class _Reader:
     """Reads the parts of a document and notes what is wrong with them."""
 
@@ -156,7 +185,7 @@ class _Reader:
                     "unknown-key",
                     f"{what} has the unknown key {key!r}; known: {', '.join(known)}.",
                     Place(self.file, key_mark(tree, key)),
-                    near=near_name(key, known),
+                    near=self.problems.near(key, known),
                 )
 
     def text(self, tree: Mapping[str, Any], key: str) -> str:

@@ -18,11 +18,16 @@ class NodeDefinitionError(LatentGraphError):
 
 
 class InvalidWorkflow(LatentGraphError):
-    """A document has at least one error; `problems` holds all of them, warnings included, in reading order."""
+    """A document has at least one error; `problems` holds all of them, warnings included, in reading order.
+
+    As text it shows the first hundred and says how many more there are.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        lines = [str(problem) for problem in self.problems[:100]]
+        more = len(self.problems) - len(lines)
+        super().__init__("\n".join([*lines, f"... and {more} more"] if more else lines))
 
 
 class FileNotUsable(LatentGraphError):

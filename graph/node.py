@@ -101,7 +101,12 @@ class Node(BaseModel):
             raise NodeDefinitionError(f"node {name}: say in its docstring what it does; people read it in `nodes`")
         if comfy and (wrong := set(comfy.inputs) - set(cls.model_fields)):
             raise NodeDefinitionError(f"node {name}: comfy names the input {wrong.pop()!r}, which it does not have")
-        inputs = {key: read_input(name, key, info) for key, info in cls.model_fields.items()}
+        above = {key: port for base in reversed(cls.__mro__[1:]) for key, port in _inputs_of(base).items()}
+        own = inspect.get_annotations(cls)
+        inputs = {
+            key: above[key] if key in above and key not in own else read_input(name, key, info)
+            for key, info in cls.model_fields.items()
+        }
         for key, port in inputs.items():
             if not port.literal:
                 cls.model_fields[key].annotation = port.instance  # read when the first node of the class is made
@@ -127,3 +132,8 @@ class Node(BaseModel):
         if len(outputs) == 1 and not (isinstance(result, tuple) and hasattr(result, "_fields")):
             return {outputs[0].name: result}
         return {port.name: getattr(result, port.name) for port in outputs}
+
+
+def _inputs_of(base: type) -> Mapping[str, InputPort]:
+    """Returns the inputs that a base class declares; none for Node itself and for what is no node."""
+    return base.spec.inputs if issubclass(base, Node) and "spec" in vars(base) else {}

@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from .ports import REQUIRED, Required
-from .problems import Place, Problems, names, near_name, shown
+from .problems import Place, Problems, names, shown
 from .source import key_mark, value_mark
 
 MAX_SEED = (1 << 64) - 1
@@ -94,12 +95,12 @@ class Param:
         return None if in_range else "out-of-range"
 
     def _in_range(self, value: float) -> bool:
-        return not (
-            (isinstance(value, float) and not math.isfinite(value))
-            or (self.minimum is not None and value < self.minimum)
-            or (self.maximum is not None and value > self.maximum)
-            or (self.multiple_of is not None and value % self.multiple_of != 0)
-        )
+        low, high, step = self.minimum, self.maximum, self.multiple_of
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        if (low is not None and value < low) or (high is not None and value > high):
+            return False
+        return step is None or _exact(value) % _exact(step) == 0
 
     def from_text(self, text: str) -> Any:
         """Returns the value that a text stands for, as a shell or a form gives it; a text that is none stays text."""
@@ -147,7 +148,10 @@ def bind_params(
         if param is None:
             known = names(params)
             problems.add(
-                "unknown-param", f"there is no parameter {name!r}; known: {known}.", place, near=near_name(name, params)
+                "unknown-param",
+                f"there is no parameter {name!r}; known: {known}.",
+                place,
+                near=problems.near(name, params),
             )
         elif not param.is_value and (code := param.check(value)):
             problems.add(code, f"parameter {name!r} is {shown(value)}; expected {param.expected}.", place)
@@ -166,6 +170,11 @@ def bind_params(
     return bound
 
 
+def _exact(value: float) -> Fraction:
+    """Returns the number as it is written: 0.3 is three times 0.1."""
+    return Fraction(value) if isinstance(value, int) else Fraction(str(value))
+
+
 def _short(name: str, default: Any, place: Place) -> Param | str:
     kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "list"}
     kind = next((word for cls, word in kinds.items() if isinstance(default, cls)), None)
@@ -181,7 +190,7 @@ def _read_long(name: str, declared: dict[str, Any], place: Place, problems: Prob
         if key not in _KEYS:
             at = Place(place.file, key_mark(declared, key) or place.mark)
             message = f"parameter {name!r}: unknown key {key!r}; known: {names(_KEYS)}."
-            problems.add("unknown-key", message, at, near=near_name(key, _KEYS))
+            problems.add("unknown-key", message, at, near=problems.near(key, _KEYS))
     kind = declared.get("type")
     if kind is None and "default" in declared:
         short = _short(name, declared["default"], place)
@@ -189,13 +198,15 @@ def _read_long(name: str, declared: dict[str, Any], place: Place, problems: Prob
     if not isinstance(kind, str) or not (kind in _SCALAR_TYPES or _FILE_TYPE.match(kind) or _VALUE_TYPE.match(kind)):
         at = Place(place.file, value_mark(declared, "type") or place.mark)
         known = [*_SCALAR_TYPES, "image_file", "mask_file", "checkpoint_file"]
-        near = near_name(kind, known) if isinstance(kind, str) else None
+        near = problems.near(kind, known) if isinstance(kind, str) else None
         found = f"the type is {shown(kind)}" if "type" in declared else "there is no type"
         problems.add("not-in-list", f"parameter {name!r}: {found}; known: {names(known)}.", at, near=near)
         return None
     numbers = {key: declared.get(key) for key in ("min", "max", "multiple_of")}
     for key, value in numbers.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+        ):
             return f"{key!r} is {shown(value)}; expected a number."
     if numbers["multiple_of"] is not None and numbers["multiple_of"] <= 0:
         return "'multiple_of' must be above 0."

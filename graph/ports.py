@@ -80,6 +80,17 @@ class InputPort:
             return {"one": one, "list": f"a list of {one}", "map": f"a map of {one}"}[self.shape]
         return describe_schema(self.json_schema)
 
+    @cached_property
+    def kinds(self) -> frozenset[type]:
+        """The classes of linked values that a literal may be."""
+        return _kinds(self.json_schema)
+
+    @cached_property
+    def item_kinds(self) -> frozenset[type]:
+        """The classes of linked values that may be items of a literal list."""
+        parts = self.json_schema.get("anyOf", [self.json_schema])
+        return frozenset().union(*(_kinds(part.get("items", {})) for part in parts if part.get("type") == "array"))
+
     def accept(self, value: Any) -> tuple[Any, str | None]:
         """Returns a literal as the node gets it (an int for a float input becomes a float), and None or a problem code."""
         try:
@@ -121,6 +132,19 @@ class OutputPort:
     name: str
     type: Any
     many: bool = False
+
+
+def _kinds(schema: Mapping[str, Any]) -> frozenset[type]:
+    """Returns the classes that a JSON Schema of a literal takes."""
+    if "anyOf" in schema:
+        return frozenset().union(*map(_kinds, schema["anyOf"]))
+    kinds: dict[str, tuple[type, ...]] = {
+        "string": (str,),
+        "integer": (int,),
+        "number": (int, float),
+        "boolean": (bool,),
+    }
+    return frozenset(kinds.get(schema.get("type", ""), ()))
 
 
 def describe_schema(schema: Mapping[str, Any]) -> str:
@@ -179,6 +203,8 @@ def read_input(owner: str, name: str, field: FieldInfo) -> InputPort:
     if _is_literal(annotation):
         kind: typing.Any = typing.Annotated[(annotation, *constraints)] if constraints else annotation
         kind = typing.Optional[kind] if optional else kind  # noqa: UP045 - made from a value
+        if annotation is float and type(default) is int:
+            default = float(default)  # as a document's literal becomes one, so that both have one key
         return InputPort(name, kind, literal=True, optional=optional, default=default, description=description)
     shape: Literal["one", "list", "map"] = "one"
     origin, args = get_origin(annotation), get_args(annotation)

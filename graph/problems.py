@@ -7,12 +7,17 @@ everything that is wrong in one reading.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 from .errors import InvalidWorkflow
+
+MAX_PROBLEMS = 1_000
+"""How many problems of one document are told."""
+
+_MAX_COMPARISONS = 100_000
 
 
 class Mark(NamedTuple):
@@ -66,10 +71,16 @@ class Problem:
 
 
 class Problems:
-    """The problems found so far. One value is passed through all checks of a document."""
+    """The problems found so far, each once. One value is passed through all checks of a document.
+
+    A document with more than MAX_PROBLEMS is not read on, and near names are looked for as long as they cost little, so that
+    a broken document of any size is refused in a moment.
+    """
 
     def __init__(self) -> None:
-        self._found: list[Problem] = []
+        self._found: dict[Problem, None] = {}
+        self._errors = 0
+        self._comparisons = 0
 
     def __iter__(self) -> Iterator[Problem]:
         return iter(self._found)
@@ -80,7 +91,7 @@ class Problems:
     @property
     def errors(self) -> int:
         """How many of the problems are errors."""
-        return sum(problem.severity == "error" for problem in self._found)
+        return self._errors
 
     def add(
         self,
@@ -93,12 +104,24 @@ class Problems:
         near: str | None = None,
         severity: Literal["error", "warning"] = "error",
     ) -> None:
-        """Notes one problem."""
-        self._found.append(Problem(code, message, place, node, input, near, severity))
+        """Notes one problem. Raises InvalidWorkflow with what was found if it is one too many."""
+        self.extend([Problem(code, message, place, node, input, near, severity)])
 
     def extend(self, problems: Iterable[Problem]) -> None:
-        """Notes problems found elsewhere."""
-        self._found.extend(problems)
+        """Notes problems found elsewhere. Raises InvalidWorkflow with what was found if there are too many."""
+        for problem in problems:
+            if problem in self._found:
+                continue
+            self._found[problem] = None
+            self._errors += problem.severity == "error"
+            if len(self._found) > MAX_PROBLEMS:
+                message = f"there are more than {MAX_PROBLEMS:,} problems; the rest was not looked for."
+                raise InvalidWorkflow([*self.sorted()[:MAX_PROBLEMS], Problem("limit-problems", message)])
+
+    def near(self, name: str, known: Collection[str]) -> str | None:
+        """Returns the known name that looks most like `name`, or None; None, too, once many names were compared."""
+        self._comparisons += len(known)
+        return near_name(name, known) if self._comparisons <= _MAX_COMPARISONS else None
 
     def sorted(self) -> tuple[Problem, ...]:
         """Returns the problems in reading order: by file and place, those without a place last."""
@@ -128,7 +151,7 @@ def names(known: Iterable[str], limit: int = 12) -> str:
 def shown(value: object, limit: int = 60) -> str:
     """Returns a value as a document would write it, cut to `limit` characters."""
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):
         text = type(value).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."

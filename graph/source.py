@@ -16,13 +16,17 @@ from .syntax import Event, as_text, json_events, stop, yaml_events
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a document may be at most. A document beyond a limit is refused with an error that names the limit."""
+    """What a document may be at most. A document beyond a limit is refused with an error that names the limit.
+
+    values: as read, aliases written out. nodes: as read, and once loops and subgraphs are expanded; expanded: values then.
+    """
 
     bytes: int = 4 * 1024 * 1024
     depth: int = 32
     values: int = 1_000_000
     aliases: int = 1_000
     nodes: int = 200_000
+    expanded: int = 5_000_000
 
 
 class LocatedMap(dict[str, Any]):

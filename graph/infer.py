@@ -1,0 +1,51 @@
+"""Inference: facts flow along the links, and each node reports what can't go together. Nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from .dag import GraphNode, Links, each_link
+from .errors import LatentGraphError
+from .facts import ABSENT, NO_FACTS, Facts, Known
+from .node import Node
+from .problems import Problems
+from .resolve import Flat, FlatNode
+
+
+def infer_facts(ordered: Mapping[str, GraphNode], flat: Flat, problems: Problems) -> dict[str, GraphNode]:
+    """Returns the nodes, in their order, with what is known of their outputs; what can't be right is noted."""
+    inferred: dict[str, GraphNode] = {}
+    for id, node in ordered.items():
+        inferred[id] = node
+        known = {name: _facts(inferred, links) for name, links in node.links.items()}
+        _note_absent(flat.nodes[id], node, known, problems)
+        if node.cls.infer.__func__ is Node.infer.__func__:  # type: ignore[attr-defined]
+            continue
+
+        def report(name: str, message: str, at: FlatNode = flat.nodes[id]) -> None:
+            at.note(problems, "mismatch", f"input {name!r} {message}.", name)
+
+        try:
+            facts = node.cls.infer(Known(node.literals, known, node.files, report))
+        except LatentGraphError as error:
+            code, name = ("unusable-file", next(iter(node.files))) if node.files else ("mismatch", None)
+            flat.nodes[id].note(problems, code, f"{str(error).rstrip('.')}.", name)
+            continue
+        inferred[id] = replace(node, facts=facts)
+    return inferred
+
+
+def _facts(nodes: Mapping[str, GraphNode], links: Links) -> list[Facts]:
+    """Returns the facts of each link of an input."""
+    sources = ((nodes.get(link.node), link.port) for link in each_link(links))
+    return [source.facts.get(port, NO_FACTS) if source else NO_FACTS for source, port in sources]
+
+
+def _note_absent(at: FlatNode, node: GraphNode, known: Mapping[str, Sequence[Facts]], problems: Problems) -> None:
+    """Notes each input that is linked to an output without a value."""
+    for name, each in known.items():
+        for link, facts in zip(each_link(node.links[name]), each, strict=True):
+            if ABSENT in facts:
+                message = f"input {name!r}: {link} has no value, because {facts[ABSENT]}."
+                at.note(problems, "absent-value", message, name)
