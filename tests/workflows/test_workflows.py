@@ -1,0 +1,153 @@
+"""The workflows that people copy: each builds, runs, and does what its comment says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image as Pillow
+
+import latentgraph.models
+from latentgraph.diffusion.memory import WeightMemory
+from latentgraph.diffusion.pictures import load_picture
+from latentgraph.graph import (
+    Event,
+    Fingerprints,
+    FolderResolver,
+    Graph,
+    MemoryCache,
+    NodeStarted,
+    PlainCodec,
+    RunResult,
+    Scheduler,
+    build_graph,
+    cache_keys,
+    load_document,
+    make_plan,
+)
+from latentgraph.nodes import default_registry
+from latentgraph.nodes.codec import TensorCodec
+
+FOLDER = Path(__file__).parents[2] / "workflows"
+WORKFLOWS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+EXAMPLES = FOLDER / "examples"
+SMALL = {"steps": 2, "width": 64, "height": 64}
+SIZES = {  # width and height of what each makes of SMALL
+    "txt2img": (64, 64),
+    "img2img": (64, 64),
+    "inpaint": (128, 128),  # the picture's own
+    "outpaint": (192, 128),
+    "hires_fix": (96, 96),
+    "variations": (132, 132),  # two by two, with a gap of 4
+    "prompt_grid": (200, 132),
+}
+
+
+def build(name: str, params: Mapping[str, Any] | None = None) -> Graph:
+    bundled = {"checkpoint": {"emoji": Path(latentgraph.models.__file__).parent / "emoji.safetensors"}}
+    document = load_document(FOLDER / f"{name}.yaml")
+    known = {key: value for key, value in (params or {}).items() if key in document.params}
+    return build_graph(document, default_registry(), params=known, resolver=FolderResolver(bundled))
+
+
+class Runs:
+    """Runs graphs with one cache, as a person does who changes a thing and runs again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        codec = PlainCodec(TensorCodec())
+        self.cache, self.fingerprints = MemoryCache(codec, 1 << 28), Fingerprints()
+        resources = {WeightMemory: WeightMemory(precision="exact")}
+        self.scheduler = Scheduler(self.cache, codec, fingerprints=self.fingerprints, resources=resources)
+
+    def run(self, graph: Graph) -> tuple[RunResult, list[str]]:
+        """Returns the result, and the nodes that were computed in the order of their start."""
+        started: list[str] = []
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, NodeStarted):
+                started.append(event.node)
+
+        plan = make_plan(graph, cache_keys(graph, self.fingerprints, "exact"), self.cache.tier)
+        result = self.scheduler.run(plan, output_dir=self.folder, provenance={"latentgraph": "so"}, on_event=on_event)
+        result.raise_failure()
+        return result, started
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    made = Runs(tmp_path_factory.mktemp("output"))
+    with made.scheduler:
+        yield made
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_builds_with_the_bundled_model_and_without_warnings(name: str) -> None:
+    assert build(name).warnings == ()
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_runs_from_start_to_a_saved_picture(name: str, tiny_sd1: Path, runs: Runs) -> None:
+    result, _ = runs.run(build(name, {**SMALL, "checkpoint": str(tiny_sd1)}))
+    pixels = result.outputs["image"].pixels
+    assert (pixels.shape[2], pixels.shape[1]) == SIZES[name]
+    (saved,) = [path for report in result.nodes.values() for path in report.files]
+    assert saved.name.startswith(f"{name}_")
+    with Pillow.open(saved) as picture:
+        assert picture.size == SIZES[name]
+        assert picture.info["latentgraph"] == "so"
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_parameter_is_used_and_described(name: str) -> None:
+    document = load_document(FOLDER / f"{name}.yaml")
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    for param in document.params.values():
+        assert f"$params.{param.name}" in text
+        assert param.description.endswith(".")
+
+
+def test_inpainting_leaves_what_is_not_masked_exactly_as_it_was(tiny_sd1: Path, runs: Runs) -> None:
+    result, _ = runs.run(build("inpaint", {**SMALL, "checkpoint": str(tiny_sd1)}))
+    source, mask = load_picture(EXAMPLES / "face_masked.png")
+    changed = (result.outputs["image"].pixels != source.pixels).any(dim=-1)
+    assert 0 < mask.values.mean() < 0.5
+    assert not changed[mask.values == 0].any()
+    assert changed[mask.values == 1].any()
+
+
+def test_outpainting_keeps_the_old_picture_away_from_its_new_edge(tiny_sd1: Path, runs: Runs) -> None:
+    result, _ = runs.run(build("outpaint", {**SMALL, "checkpoint": str(tiny_sd1)}))
+    source = load_picture(EXAMPLES / "face.png").image
+    assert torch.equal(result.outputs["image"].pixels[:, :, :112], source.pixels[:, :, :112])
+
+
+def test_img2img_starts_from_its_picture(tiny_sd1: Path, runs: Runs) -> None:
+    """At a denoise of 0 the picture only goes through the autoencoder, so the seed does not matter."""
+    params = {**SMALL, "checkpoint": str(tiny_sd1), "denoise": 0.0}
+    first, _ = runs.run(build("img2img", params))
+    second, _ = runs.run(build("img2img", {**params, "seed": 99}))
+    assert torch.equal(first.outputs["image"].pixels, second.outputs["image"].pixels)
+
+
+def test_another_amount_of_detail_does_not_compose_anew(tiny_sd1: Path, runs: Runs) -> None:
+    params = {**SMALL, "checkpoint": str(tiny_sd1), "seed": 3}
+    runs.run(build("hires_fix", params))
+    _, started = runs.run(build("hires_fix", {**params, "detail": 0.9}))
+    assert set(started) == {"checkpoint", "refine", "decode", "save"}
+
+
+def test_another_seed_paints_only_the_new_picture(tiny_sd1: Path, runs: Runs) -> None:
+    params = {**SMALL, "checkpoint": str(tiny_sd1)}
+    runs.run(build("variations", {**params, "seeds": [11, 12]}))
+    _, started = runs.run(build("variations", {**params, "seeds": [11, 12, 13]}))
+    assert {node for node in started if "[" in node} == {"sample[2]", "decode[2]"}
+
+
+def test_the_copies_of_a_part_share_what_they_have_in_common(tiny_sd1: Path, runs: Runs) -> None:
+    _, started = runs.run(build("prompt_grid", {**SMALL, "checkpoint": str(tiny_sd1), "seed": 5, "steps": 1}))
+    assert sum(node.endswith("/sample") for node in started) == 6
+    assert sum(node.endswith("/negative") for node in started) <= 1
