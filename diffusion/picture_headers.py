@@ -86,7 +86,12 @@ def _describe(head: bytes) -> str:
 
 
 def _orientation(picture: Pillow.Image, file: BinaryIO) -> int:
-    """Returns the EXIF orientation. Pillow would decode a whole PNG to find one that stands behind the pixels."""
+    """Returns the EXIF orientation, as far as Pillow has not applied it to the size, which it does to a TIFF's.
+
+    And Pillow would decode a whole PNG to find one that stands behind the pixels.
+    """
+    if picture.format == "TIFF":
+        return 1
     if picture.format != "PNG" or "exif" in picture.info or "Raw profile type exif" in picture.info:
         exif = picture.getexif()
     else:
