@@ -2,13 +2,15 @@
 
 The results came from a CPU on which MKL takes the kernels for Intel. Where the probe gives the same bits, every hash
 must hold. On AMD MKL takes other kernels, whose rounding this model with its made-up weights magnifies to about 1 %.
-There the hashes can be seen to hold by preloading a library in which `mkl_serv_intel_cpu_true` returns 1.
+There the hashes can be seen to hold by preloading a library in which `mkl_serv_intel_cpu_true` returns 1, as the checks
+of the project do; with REFERENCE_KERNELS=1 a machine that does not give the probe's bits fails.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
@@ -233,7 +235,9 @@ def plain(tiny: ModuleType) -> Plain:
 def same_kernels(plain: Plain, picture: Picture) -> bool:
     """Whether this machine rounds as the one that made the results."""
     with torch.inference_mode():
-        return sha256(plain.encode(picture(64, 64))) == VECTORS[ENCODED]["sha256_f32"]
+        same = sha256(plain.encode(picture(64, 64))) == VECTORS[ENCODED]["sha256_f32"]
+    assert same or os.environ.get("REFERENCE_KERNELS") != "1", "the probe does not give the reference's bits here"
+    return same
 
 
 @pytest.mark.parametrize("name", GRAPHS)
