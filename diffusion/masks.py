@@ -1,4 +1,4 @@
-"""Masks made from masks. Every function returns a new mask; values are 0..1, and 1 means "change this"."""
+"""Masks made from masks and from pictures. Values are 0..1, and 1 means "change this"; nothing given is written to."""
 
 from __future__ import annotations
 
@@ -10,13 +10,26 @@ from scipy import ndimage
 from torch import Tensor
 
 from .latents import fit_batch
-from .names import MaskOperation, unknown_name
-from .types import Mask
+from .names import ChannelName, MaskOperation, unknown_name
+from .types import Image, Mask
 
 
 def solid_mask(value: float, *, width: int, height: int) -> Mask:
     """Returns a mask (1, height, width) of one value."""
     return Mask(torch.full((1, height, width), value, dtype=torch.float32))
+
+
+def mask_of_channel(image: Image, channel: ChannelName) -> Mask:
+    """Returns one channel of the pictures as masks; 1 in "alpha" is opaque. Raises ValueError for alpha where there is none."""
+    index = ("red", "green", "blue", "alpha").index(channel)
+    if index >= image.pixels.shape[-1]:
+        raise ValueError(f"the picture has {image.pixels.shape[-1]} channels and no {channel}; choose a colour.")
+    return Mask(image.pixels[..., index])
+
+
+def mask_picture(mask: Mask) -> Image:
+    """Returns the masks as pictures: black is 0, white is 1."""
+    return Image(mask.values.unsqueeze(-1).expand(-1, -1, -1, 3))
 
 
 def invert_mask(mask: Mask) -> Mask:

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from .names import CropName, ResizeMethod, unknown_name
 from .sizes import Size, resized, scaled, with_megapixels
-from .types import Image, Latent
+from .types import Image, Latent, Mask
 
 
 def resize_image(
@@ -40,6 +40,14 @@ def resize_image_to_megapixels(
     """Returns the pictures with about `megapixels` * 2**20 pixels, the aspect kept but for sides that are multiples."""
     size = with_megapixels(_size(image), megapixels, multiple=multiple)
     return resize_image(image, width=size.width, height=size.height, method=method)
+
+
+def resize_mask(
+    mask: Mask, *, width: int, height: int, method: ResizeMethod = "bilinear", crop: CropName = "disabled"
+) -> Mask:
+    """Returns the masks at `width` x `height` pixels, as `resize_image` does with pictures; values stay in 0..1."""
+    resized_mask = resize_image(Image(mask.values.unsqueeze(-1)), width=width, height=height, method=method, crop=crop)
+    return Mask(resized_mask.pixels.squeeze(-1).clamp(0.0, 1.0))
 
 
 def resize_latent(

@@ -65,8 +65,11 @@ from .masks import (
     CropMask,
     FeatherMask,
     GrowMask,
+    ImageFromMask,
     InvertMask,
     LoadMask,
+    MaskFromImage,
+    ScaleMask,
     SolidMask,
     ThresholdMask,
 )
@@ -100,6 +103,7 @@ def default_registry() -> Registry:
             *(LatentFromBatch, RepeatLatent, CompositeLatent, PasteLatent),
             *(LoadImage, SaveImage, ScaleImage, ScaleImageBy, ScaleImageToMegapixels),
             *(PadForOutpaint, CompositeMasked, GridImage),
-            *(LoadMask, SolidMask, InvertMask, GrowMask, FeatherMask, ThresholdMask, CropMask, CompositeMask),
+            *(LoadMask, SolidMask, MaskFromImage, ImageFromMask, ScaleMask),
+            *(InvertMask, GrowMask, FeatherMask, ThresholdMask, CropMask, CompositeMask),
         )
     )

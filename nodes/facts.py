@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from latentgraph.diffusion.families import ClipSpec, ModelSpec, VaeSpec
-from latentgraph.diffusion.sizes import CELL, Size
+from latentgraph.diffusion.sizes import CELL, Size, resized
 from latentgraph.graph import Facts, Known, LatentGraphError
 
 T = TypeVar("T")
@@ -68,6 +68,19 @@ def size_of(known: Known, name: str) -> Size | None:
     return _size(known.facts(name))
 
 
+def resized_size(known: Known, name: str, *, least: int = 1) -> Size | None:
+    """Returns the size that the literals 'width' and 'height' give to what is linked to an input, or None.
+
+    A side of 0 follows from the other by the aspect; see `sizes.resized`.
+    """
+    size, width, height = size_of(known, name), known.value("width"), known.value("height")
+    if width is None or height is None:
+        return None
+    if size is None:
+        return Size(width, height) if width and height else None
+    return resized(size, width=width, height=height, least=least)
+
+
 def batch_of(known: Known, name: str) -> Any:
     """Returns how many items are in what is linked to an input, or None."""
     return known.fact(name, "batch")
@@ -114,7 +127,7 @@ def check_mask(known: Known, mask: str, picture: str) -> None:
     """Reports the mask of an input if its size is not that of the picture of input `picture`."""
     found, wanted = size_of(known, mask), size_of(known, picture)
     if found is not None and wanted is not None and found != wanted:
-        known.problem(mask, f"is {found}, but input {picture!r} is {wanted}; scale the one to the other's size")
+        known.problem(mask, f"is {found}, but input {picture!r} is {wanted}; use ScaleMask or ScaleImage")
 
 
 def check_noise_mask(known: Known, mask: str, latent: str) -> None:
@@ -125,9 +138,7 @@ def check_noise_mask(known: Known, mask: str, latent: str) -> None:
     cell = known.fact(latent, "downscale") or CELL
     cells = Size(picture.width // int(cell), picture.height // int(cell))
     if found not in (picture, cells):
-        known.problem(
-            mask, f"is {found}, but input {latent!r} is a latent of a {picture} picture; make the mask of that size"
-        )
+        known.problem(mask, f"is {found}, but input {latent!r} is a latent of a {picture} picture; use ScaleMask")
 
 
 def check_one_size(known: Known, name: str) -> None:

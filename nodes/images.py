@@ -9,11 +9,11 @@ from pydantic import Field
 
 from latentgraph.diffusion.names import CropName
 from latentgraph.diffusion.picture_headers import read_picture_size
-from latentgraph.diffusion.sizes import CELL, MAX_SIDE, Size, resized, scaled, with_megapixels
+from latentgraph.diffusion.sizes import CELL, MAX_SIDE, Size, scaled, with_megapixels
 from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
-from .facts import batch_of, check_mask, check_one_size, read_header, size_facts, size_of
+from .facts import batch_of, check_mask, check_one_size, read_header, resized_size, size_facts, size_of
 
 PictureMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 
@@ -95,10 +95,7 @@ class ScaleImage(Node, version=1, comfy=ComfyName("ImageScale", {"method": "upsc
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        size, width, height = size_of(known, "image"), known.value("width"), known.value("height")
-        if size is None or width is None or height is None:
-            return {"image": _of_size(known, Size(width, height) if width and height else None)}
-        return {"image": _of_size(known, resized(size, width=width, height=height))}
+        return {"image": _of_size(known, resized_size(known, "image"))}
 
 
 class ScaleImageBy(

@@ -18,11 +18,13 @@ from .facts import (
     check_latent,
     check_mask,
     check_noise_mask,
+    resized_size,
     size_facts,
     size_of,
     some,
 )
 
+LEAST_SIDE = 8 * CELL  # of a latent that is resized with its aspect kept, in pixels
 LatentMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]
 
 
@@ -208,16 +210,15 @@ class LatentUpscale(
         from latentgraph.diffusion.resize import resize_latent
 
         h, w = self.latent.samples.shape[-2:]
-        size = _upscaled(Size(w * CELL, h * CELL), self.width, self.height)
+        size = resized(Size(w * CELL, h * CELL), width=self.width, height=self.height, least=LEAST_SIDE)
         return resize_latent(
             self.latent, width=size.width // CELL, height=size.height // CELL, method=self.method, crop=self.crop
         )
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        size, width, height = size_of(known, "latent"), known.value("width"), known.value("height")
-        target = None if size is None or width is None or height is None else _upscaled(size, width, height)
-        return {"latent": _like_latent(known, target)}
+        size = resized_size(known, "latent", least=LEAST_SIDE)
+        return {"latent": _like_latent(known, None if size is None else whole_cells(size))}
 
 
 class LatentUpscaleBy(
@@ -339,10 +340,6 @@ class PasteLatent(
 
 def _progress(ctx: Context) -> Callable[[float], None]:
     return lambda fraction: ctx.progress(round(100 * fraction), 100)
-
-
-def _upscaled(size: Size, width: int, height: int) -> Size:
-    return whole_cells(resized(size, width=width, height=height, least=8 * CELL))
 
 
 def _like_latent(known: Known, size: Size | None) -> Facts:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from latentgraph.diffusion.names import ChannelName, MaskOperation
+from latentgraph.diffusion.names import ChannelName, CropName, MaskOperation
 from latentgraph.diffusion.picture_headers import read_picture_size
 from latentgraph.diffusion.sizes import MAX_SIDE, Size
-from latentgraph.diffusion.types import Mask
+from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
-from .facts import batch_of, read_header, size_facts, size_of
+from .facts import batch_of, read_header, resized_size, size_facts, size_of
+
+MaskMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 
 
 class LoadMask(Node, version=1, lane="io", comfy=ComfyName("LoadImageMask", {"file": "image"})):
@@ -51,6 +53,57 @@ class SolidMask(Node, version=1, comfy=ComfyName("SolidMask")):
     def infer(cls, known: Known) -> OutputFacts:
         width, height = known.value("width"), known.value("height")
         return {"mask": size_facts(Size(width, height) if width and height else None, 1)}
+
+
+class MaskFromImage(Node, version=1, comfy=ComfyName("ImageToMask")):
+    """Take one channel of pictures as a mask, such as the red one of a black and white picture."""
+
+    image: Image = Field(description="The pictures.")
+    channel: ChannelName = Field("red", description="Which channel; pictures without transparency have no alpha.")
+
+    def run(self, ctx: Context) -> Mask:
+        from latentgraph.diffusion.masks import mask_of_channel
+
+        return mask_of_channel(self.image, self.channel)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {"mask": known.facts("image")}
+
+
+class ImageFromMask(Node, version=1, comfy=ComfyName("MaskToImage")):
+    """Show a mask as a picture: white is what it changes."""
+
+    mask: Mask = Field(description="The mask.")
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.masks import mask_picture
+
+        return mask_picture(self.mask)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {"image": known.facts("mask")}
+
+
+class ScaleMask(Node, version=1):
+    """Resize a mask to a size in pixels, as ScaleImage does with its picture."""
+
+    mask: Mask = Field(description="The mask.")
+    method: MaskMethod = Field("bilinear", description="How values between the old ones are made.")
+    width: int = Field(512, ge=0, le=MAX_SIDE, description="New width; 0 keeps the aspect.")
+    height: int = Field(512, ge=0, le=MAX_SIDE, description="New height; 0 keeps the aspect.")
+    crop: CropName = Field("disabled", description="Whether another aspect crops the mask or stretches it.")
+
+    def run(self, ctx: Context) -> Mask:
+        from latentgraph.diffusion.resize import resize_mask
+
+        return resize_mask(self.mask, width=self.width, height=self.height, method=self.method, crop=self.crop)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        size = resized_size(known, "mask")
+        return {"mask": size_facts(size, batch_of(known, "mask"))}
 
 
 class InvertMask(Node, version=1, comfy=ComfyName("InvertMask")):

@@ -7,10 +7,10 @@ from pydantic import Field
 from latentgraph.diffusion.names import SamplerName, ScheduleName
 from latentgraph.diffusion.types import Conditioning, Latent, Model
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
+from latentgraph.graph.params import MAX_SEED
 
 from .facts import LATENT_FORMAT, check_latent, check_text, some
 
-MAX_SEED = 2**64 - 1
 MAX_STEPS = 10000
 
 

@@ -224,6 +224,9 @@ TRUE = {
     "scaled by a factor": "{type: ScaleImageBy, image: $odd.image, factor: 0.7}",
     "scaled to megapixels": "{type: ScaleImageToMegapixels, image: $odd.image, megapixels: 0.01, multiple: 16}",
     "cropped mask": "{type: CropMask, mask: $odd.mask, x: 60, y: 90, width: 50, height: 50}",
+    "scaled mask": "{type: ScaleMask, mask: $odd.mask, width: 0, height: 31}",
+    "mask of a picture": "{type: MaskFromImage, image: $odd.image}",
+    "picture of a mask": "{type: ImageFromMask, mask: $odd.mask}",
     "solid mask": "{type: SolidMask, width: 5, height: 7}",
     "laid over": "{type: CompositeMasked, destination: $odd.image, source: $source.image, mask: $source.mask}",
 }

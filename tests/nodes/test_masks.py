@@ -8,15 +8,18 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from latentgraph.diffusion.types import Mask
+from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import Context
 from latentgraph.nodes.masks import (
     CompositeMask,
     CropMask,
     FeatherMask,
     GrowMask,
+    ImageFromMask,
     InvertMask,
     LoadMask,
+    MaskFromImage,
+    ScaleMask,
     SolidMask,
     ThresholdMask,
 )
@@ -33,6 +36,24 @@ def test_a_channel_of_a_picture_is_a_mask(channel: str, value: float, tmp_path: 
     values = LoadMask(file=path, channel=channel).run(CTX).values  # type: ignore[arg-type]
     assert values.shape == (1, 3, 4)
     assert values.unique().tolist() == pytest.approx([value])
+
+
+def test_a_channel_of_a_loaded_picture_is_a_mask_and_a_mask_a_picture() -> None:
+    picture = Image(torch.tensor([0.1, 0.2, 0.3]).expand(1, 2, 4, 3))
+    mask = MaskFromImage(image=picture, channel="blue").run(CTX)
+    assert torch.equal(mask.values, torch.full((1, 2, 4), 0.3))
+    assert torch.equal(ImageFromMask(mask=mask).run(CTX).pixels, torch.full((1, 2, 4, 3), 0.3))
+
+
+def test_an_opaque_picture_has_no_alpha() -> None:
+    with pytest.raises(ValueError, match="3 channels and no alpha"):
+        MaskFromImage(image=Image(torch.zeros(1, 2, 4, 3)), channel="alpha").run(CTX)
+
+
+def test_a_mask_is_scaled_like_its_picture() -> None:
+    half = Mask(torch.cat([torch.ones(1, 4, 4), torch.zeros(1, 4, 4)], dim=2))
+    scaled = ScaleMask(mask=half, width=4, height=0, method="area").run(CTX).values
+    assert scaled.tolist() == [[[1, 1, 0, 0]] * 2]
 
 
 def test_a_mask_of_one_value_is_inverted() -> None:

@@ -11,7 +11,11 @@ from latentgraph.graph import Node, json_schema
 from latentgraph.nodes import default_registry
 
 REGISTRY = default_registry()
-OURS_ALONE = {"ConditioningSize": "SDXL's sizes apart from a prompt", "GridImage": "ComfyUI has no contact sheet"}
+OURS_ALONE = {
+    "ConditioningSize": "SDXL's sizes apart from a prompt",
+    "GridImage": "ComfyUI has no contact sheet",
+    "ScaleMask": "a detour by pictures there",
+}
 """Nodes without a counterpart in ComfyUI, with the reason."""
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from latentgraph.diffusion.types import Latent
+from latentgraph.diffusion.types import Image, Latent, Mask
 from latentgraph.graph import Context, RunCancelled
+from latentgraph.nodes.latents import InpaintConditioning
+from latentgraph.nodes.loading import LoadCheckpoint
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode
 
@@ -46,6 +49,27 @@ def test_two_halves_of_a_schedule_make_the_whole(inputs: dict[str, Any]) -> None
 
 def test_a_denoise_of_0_changes_nothing(inputs: dict[str, Any]) -> None:
     assert torch.equal(samples(KSampler(**inputs, denoise=0.0)), EMPTY.samples)
+
+
+def test_a_network_that_was_trained_to_inpaint_is_shown_mask_and_picture(
+    tiny_sd1_inpaint: Path, context: Context
+) -> None:
+    loaded = LoadCheckpoint(file=tiny_sd1_inpaint).run(context)
+    text = TextEncode(clip=loaded.clip, text="a cat").run(context)
+    picture, mask = Image(torch.rand(1, 64, 64, 3)), Mask(torch.ones(1, 64, 64))
+    inputs = {"positive": text, "negative": text, "vae": loaded.vae, "mask": mask, "noise_mask": False}
+
+    def painted(image: Image) -> torch.Tensor:
+        made = InpaintConditioning(**inputs, image=image).run(context)
+        sampler = KSampler(
+            model=loaded.model, positive=made.positive, negative=made.negative, latent=EMPTY, steps=2, seed=1
+        )
+        return samples(sampler)
+
+    hidden = painted(picture)
+    assert torch.equal(hidden, painted(Image(1.0 - picture.pixels)))  # everything is under the mask
+    mask.values[:, :, :32] = 0.0
+    assert not torch.equal(painted(picture), painted(Image(1.0 - picture.pixels)))
 
 
 def test_every_step_is_told_with_a_preview(inputs: dict[str, Any], watched: Any) -> None:
