@@ -138,6 +138,10 @@ def test_a_file_of_another_kind_is_refused_by_name(kind: str, file: str, files: 
 
 MASKS = {
     "VAEEncode": "{type: VAEEncode, vae: $load.vae, image: $small.image, mask: $large.mask}",
+    "InpaintConditioning": (
+        "{type: InpaintConditioning, positive: $text, negative: $text, vae: $load.vae, "
+        "image: $small.image, mask: $large.mask}"
+    ),
     "CompositeMasked": "{type: CompositeMasked, destination: $large.image, source: $small.image, mask: $large.mask}",
     "stretched": (
         "{type: CompositeMasked, destination: $large.image, source: $small.image, mask: $small.mask, "
@@ -150,9 +154,11 @@ MASKS = {
 def test_a_mask_of_another_size_than_its_picture_is_refused(node: str, tiny_sd1: Path, files: Path) -> None:
     nodes = (
         "  load: {type: LoadCheckpoint, file: <model>}\n"
+        '  text: {type: TextEncode, clip: $load.clip, text: ""}\n'
         "  small: {type: LoadImage, file: <files>/64x48.png}\n"
         "  large: {type: LoadImage, file: <files>/128x128.png}\n"
-        f"  last: {node}"
+        f"  masked: {node}\n"
+        "  last: {type: SolidMask}"
     )
     message = problem(nodes, model=tiny_sd1, files=files)
     assert "'mask' is " in message
