@@ -99,6 +99,7 @@ def test_a_workflow_runs_from_start_to_a_saved_picture(name: str, tiny_sd1: Path
     with Pillow.open(saved) as picture:
         assert picture.size == SIZES[name]
         assert picture.info["latentgraph"] == "so"
+    assert torch.allclose(load_picture(saved).image.pixels, pixels, atol=1 / 255)
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
