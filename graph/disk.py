@@ -201,6 +201,8 @@ def _read_entry(data: bytes, key: str, codec: ValueCodec) -> tuple[Ports, float]
     (size,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + size])
     entry = json.loads(header.pop("__metadata__")[_METADATA])
+    if entry["key"] != key:
+        raise ValueError("it belongs to another key")
     body = memoryview(data)[8 + size :]
     if len(body) != max((tensor["data_offsets"][1] for tensor in header.values()), default=0):
         raise ValueError("it is not as long as it says")
