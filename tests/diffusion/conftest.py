@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from latentgraph.diffusion.types import Image
 
 

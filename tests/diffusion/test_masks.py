@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from latentgraph.diffusion.masks import (
     composite_mask,
     crop_mask,

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
+
 from latentgraph.diffusion.picture_headers import PictureError
 from latentgraph.diffusion.pictures import load_mask, load_picture, make_grid, to_8bit
 from latentgraph.diffusion.types import Image
-from PIL import Image as Pillow
 
 RED, HALF_BLUE = (255, 0, 0, 255), (0, 0, 255, 128)
 

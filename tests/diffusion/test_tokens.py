@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from latentgraph.diffusion.tokens import BOS, CHUNK_LENGTH, EOS, Token, TokenizedPrompt, pack, tokenize
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tokens.json").read_text(encoding="utf-8"))
