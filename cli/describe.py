@@ -8,9 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from latentgraph.graph import FileNotUsable, FolderResolver, NodeSpec, Registry
 from latentgraph.graph.ports import InputPort, type_name
+
+from .show import show
 
 
 def node_json(spec: NodeSpec) -> dict[str, Any]:
@@ -39,13 +42,13 @@ def show_nodes(console: Console, registry: Registry) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, cls in registry.items():
         table.add_row(f"[bold]{name}[/]", escape(cls.spec.summary))
-    console.print(table)
+    show(console, table)
 
 
 def show_node(console: Console, spec: NodeSpec) -> None:
     """Prints one node type: documentation, inputs, outputs."""
     console.print(f"[bold]{spec.type}[/] (version {spec.version})")
-    console.print(escape(spec.doc), highlight=False)
+    show(console, escape(_paragraphs(spec.doc)))
     if spec.inputs:
         console.print("\n[bold]inputs[/]")
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -53,11 +56,11 @@ def show_node(console: Console, spec: NodeSpec) -> None:
             table.add_column(heading, overflow="fold")
         for name, port in spec.inputs.items():
             table.add_row(name, escape(port.expected), escape(_default(port)), escape(port.description))
-        console.print(table)
+        show(console, table)
     if spec.outputs:
         console.print("\n[bold]outputs[/]")
         for output in spec.outputs:
-            console.print(f"{output.name}: {type_name(output.type)}", highlight=False)
+            console.print(f"{output.name}: {type_name(output.type)}")
 
 
 def model_rows(resolver: FolderResolver) -> list[dict[str, Any]]:
@@ -67,15 +70,19 @@ def model_rows(resolver: FolderResolver) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = []
     for kind in ("checkpoint", "vae"):
+        known = {row["name"] for row in rows}  # a checkpoint will do as a VAE, and is listed once
         for name in resolver.names(kind):
-            row: dict[str, Any] = {"name": name, "kind": kind}
+            if name in known:
+                continue
+            row: dict[str, Any] = {"name": name, "kind": kind, "path": None, "family": None, "problem": None}
             try:
                 path = resolver.resolve(kind, name, None)
                 row["path"] = str(path)
-                row["family"] = describe(path).family if kind == "checkpoint" else ""
-                if kind == "vae":
+                if kind == "checkpoint":
+                    row["family"] = describe(path).family
+                else:
                     describe_vae(path)
-            except (HeaderError, FileNotUsable) as error:
+            except (HeaderError, FileNotUsable, OSError) as error:
                 row["problem"] = str(error)
             rows.append(row)
     return rows
@@ -84,16 +91,26 @@ def model_rows(resolver: FolderResolver) -> list[dict[str, Any]]:
 def show_models(console: Console, rows: list[dict[str, Any]], folder: Path) -> None:
     """Prints the model files, and where to put more."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("name", "kind", "family", ""):
+    for heading in ("name", "kind", "family"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(escape(row["name"]), row["kind"], row.get("family", ""), escape(row.get("problem", "")))
-    console.print(table)
-    console.print(f"Put your own into {folder}/checkpoints and {folder}/vae, or name them by path.", highlight=False)
+        table.add_row(escape(row["name"]), row["kind"], row["family"] or ("unusable" if row["problem"] else ""))
+    show(console, table)
+    for row in rows:
+        if row["problem"]:
+            console.print(Text.assemble(("unusable:", "bold red"), " ", row["problem"]), soft_wrap=True)
+    console.print(
+        Text(f"Put your own into {folder / 'checkpoints'} and {folder / 'vae'}, or name them by path."), soft_wrap=True
+    )
 
 
 def _default(port: InputPort) -> str:
     return "" if port.required else str(_plain(port.default))
+
+
+def _paragraphs(doc: str) -> str:
+    """Returns documentation with each paragraph on one line, for a terminal of any width."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in doc.split("\n\n"))
 
 
 def _plain(value: Any) -> Any:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from latentgraph.graph import (
+    Cache,
     DiskCache,
-    Document,
     Explanation,
     Fingerprints,
     Graph,
     History,
     LatentGraphError,
-    Link,
     MemoryCache,
     NoCache,
     OnEvent,
@@ -35,16 +34,16 @@ from latentgraph.graph import (
     all_key_parts,
     build_graph,
     cache_keys,
-    document_from_tree,
     explain,
-    load_document,
     make_plan,
 )
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.codec import TensorCodec
 
-from .folders import cache_folder, make_resolver, models_folder
-from .provenance import KEYWORD, Provenance, describe_making, read_provenance
+from .folders import cache_folder, check_writable, make_resolver, models_folder
+from .outputs import as_pillow, save_output, saved_files
+from .provenance import KEYWORD, describe_making
+from .sources import Source, read_source
 
 if TYPE_CHECKING:
     from latentgraph.diffusion.memory import WeightMemory
@@ -59,11 +58,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Workflow:
-    """A document that is checked and ready to run. made_as: how the picture was made that the document came from."""
+    """A document that is checked and ready to run."""
 
-    document: Document
+    source: Source
     graph: Graph
-    made_as: Provenance | None = None
 
 
 @dataclass(frozen=True)
@@ -100,12 +98,13 @@ class Engine:
         self.resolver = make_resolver(self.models)
         self._memory_bytes = memory_bytes
         folder = Path(cache_dir) if cache_dir else cache_folder()
+        self._cache_was_named = cache and cache_dir is not None
         self._codec = PlainCodec(TensorCodec())
         self.fingerprints = Fingerprints(folder / "fingerprints" if cache else None)
         self._history = History(folder / "history" if cache else None)
         self.disk_cache = DiskCache(folder / "results", self._codec, cache_bytes)
         tiers = (MemoryCache(self._codec, _memory_cache_bytes()), self.disk_cache)
-        self.cache = TieredCache(tiers) if cache else NoCache()
+        self.cache: Cache = TieredCache(tiers) if cache else NoCache()
 
     def __enter__(self) -> Engine:
         return self
@@ -131,25 +130,22 @@ class Engine:
         workflow: a file, a picture that latentgraph saved, or a document as a mapping. params: values for its parameters.
         Raises InvalidWorkflow before anything runs, NodeFailed, or RunCancelled.
         """
-        outcome = self.execute(self.load(workflow, params), output_dir=Path(output_dir), on_event=on_event)
+        outcome = self.execute(
+            self.load(workflow, params), output_dir=Path(output_dir), on_event=on_event, save_outputs=False
+        )
         outcome.result.raise_failure()
-        return {name: _for_people(value) for name, value in outcome.result.outputs.items()}
+        return {name: as_pillow(value) for name, value in outcome.result.outputs.items()}
 
-    def load(self, workflow: Path | str | Mapping[str, Any], params: Mapping[str, Any] | None = None) -> Workflow:
+    def load(
+        self, workflow: Source | Path | str | Mapping[str, Any], params: Mapping[str, Any] | None = None
+    ) -> Workflow:
         """Returns a workflow, checked. Raises InvalidWorkflow with every problem found, or LatentGraphError."""
-        made_as: Provenance | None = None
-        if isinstance(workflow, Mapping):
-            document = document_from_tree(dict(workflow))
-        elif Path(workflow).suffix.lower() == ".png":
-            made_as = read_provenance(Path(workflow))
-            document = document_from_tree(dict(made_as.document), file=_base_file(made_as, Path(workflow)))
-            params = {**made_as.params, **(params or {})}
-        else:
-            document = load_document(workflow)
-        graph = build_graph(document, self.registry, params=params, resolver=self.resolver)
-        if made_as is not None:
-            made_as.check_files(graph, self.fingerprints)
-        return Workflow(document, graph, made_as)
+        source = workflow if isinstance(workflow, Source) else read_source(workflow)
+        graph = build_graph(source.document, self.registry, params=params, resolver=self.resolver)
+        other_files = any(source.document.params[name].file_kind for name in params or {})
+        if source.made_as is not None and not other_files:
+            source.made_as.check_files(graph, self.fingerprints)
+        return Workflow(source, graph)
 
     def plan(self, workflow: Workflow) -> Plan:
         """Returns what a run would do now."""
@@ -163,26 +159,52 @@ class Engine:
         return explain(plan, parts, self._history.last(workflow.graph))
 
     def execute(
-        self, workflow: Workflow, *, output_dir: Path = Path("output"), on_event: OnEvent | None = None
+        self,
+        workflow: Workflow,
+        *,
+        output_dir: Path = Path("output"),
+        on_event: OnEvent | None = None,
+        save_outputs: bool = True,
     ) -> Outcome:
         """Runs a checked workflow to its end and returns what came of it, failures included.
 
-        An output picture that no node of the document saves is saved here under the output's name. Interrupted
-        (KeyboardInterrupt), the run is cancelled within a step and the interrupt is raised on.
+        save_outputs: whether an output picture that no node of the document saves is saved here, under the output's name.
+        Interrupted (KeyboardInterrupt), the run is cancelled within a step and the interrupt is raised on.
         """
+        check_writable(output_dir, "output folder", "name another one with --output (output_dir)")
+        self._prepare_cache()
         plan = self.plan(workflow)
         parts = all_key_parts(workflow.graph, plan.keys, self.fingerprints, self.environment)
         self._history.remember(workflow.graph, parts)
         making = describe_making(
-            workflow.document,
+            workflow.source.document,
             workflow.graph,
             precision=self.precision,
             environment=self.environment,
             fingerprints=self.fingerprints,
+            resolver=self.resolver,
         )
         provenance = {KEYWORD: making.as_text()}
         result = self._scheduler.run(plan, on_event=on_event, output_dir=output_dir, provenance=provenance)
-        return Outcome(result, _output_files(workflow.graph, result, output_dir, provenance))
+        files = saved_files(workflow.graph, result)
+        for name, value in result.outputs.items() if save_outputs else ():
+            if name not in files:
+                files[name] = save_output(name, value, output_dir, provenance)
+        return Outcome(result, files)
+
+    def _prepare_cache(self) -> None:
+        """Finds out before a run whether results can be kept: a folder that was named must do, the user's own may not."""
+        if not isinstance(self.cache, TieredCache):
+            return
+        try:
+            check_writable(
+                self.disk_cache.folder, "cache folder", "name another one, or run with --no-cache (cache=False)"
+            )
+        except LatentGraphError as error:
+            if self._cache_was_named:
+                raise
+            _log.warning("%s; nothing is kept on disk", error)
+            self.cache = MemoryCache(self._codec, _memory_cache_bytes())
 
     @cached_property
     def environment(self) -> str:
@@ -201,10 +223,8 @@ class Engine:
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            return WeightMemory(budget_bytes=self._memory_bytes, device=device, precision=self.precision)
-        except RuntimeError as error:
-            raise LatentGraphError(f"the device {self.device!r} can't be used: {error}") from None
+        _check_device(device)
+        return WeightMemory(budget_bytes=self._memory_bytes, device=device, precision=self.precision)
 
     @cached_property
     def _scheduler(self) -> Scheduler:
@@ -213,11 +233,20 @@ class Engine:
         return Scheduler(self.cache, self._codec, fingerprints=self.fingerprints, resources=resources)
 
 
-def _base_file(made_as: Provenance, picture: Path) -> Path:
-    """Returns the file that names in a picture's document are relative to: the document's own if it is there."""
-    if made_as.file and Path(made_as.file).parent.is_dir():
-        return Path(made_as.file)
-    return picture
+def _check_device(device: str) -> None:
+    """Raises LatentGraphError for a device that is not there."""
+    import torch
+
+    kind, _, index = device.partition(":")
+    if device == "cpu":
+        return
+    if kind != "cuda" or (index and not index.isdecimal()):
+        raise LatentGraphError(f"there is no device {device!r}; expected auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        reason = "no NVIDIA GPU or driver was found" if torch.version.cuda else "this build of torch is for CPUs alone"
+        raise LatentGraphError(f"the device {device!r} can't be used: {reason} (torch {torch.__version__}); use cpu")
+    if index and int(index) >= torch.cuda.device_count():
+        raise LatentGraphError(f"there is no device {device!r}; GPUs here: {torch.cuda.device_count()}, from cuda:0 on")
 
 
 def _memory_cache_bytes() -> int:
@@ -227,55 +256,3 @@ def _memory_cache_bytes() -> int:
     except (AttributeError, ValueError, OSError):  # not a POSIX system
         total = 8 * GIB
     return min(total // 8, 2 * GIB)
-
-
-def _output_files(
-    graph: Graph, result: RunResult, output_dir: Path, provenance: Mapping[str, str]
-) -> dict[str, tuple[Path, ...]]:
-    """Returns the files of each output: what a node of the document saved of it, or what is saved here."""
-    saved: dict[Link | tuple[Link, ...], tuple[Path, ...]] = {}
-    for id, node in graph.nodes.items():
-        report = result.nodes[id]
-        if report.files:
-            for links in node.links.values():
-                if not isinstance(links, Mapping):
-                    saved[links] = saved.get(links, ()) + report.files
-    files: dict[str, tuple[Path, ...]] = {}
-    for name, value in result.outputs.items():
-        links = graph.outputs[name]
-        if links in saved:
-            files[name] = saved[links]
-        elif pictures := _pictures(value):
-            from latentgraph.diffusion.saving import save_pictures
-
-            files[name] = tuple(
-                path
-                for picture in pictures
-                for path in save_pictures(picture, output_dir, prefix=name, text=provenance)
-            )
-    return files
-
-
-def _pictures(value: Any) -> list[Any]:
-    """Returns a value's pictures; masks become grey pictures; anything else has none."""
-    from latentgraph.diffusion.types import Image, Mask
-
-    if isinstance(value, list):
-        return [picture for item in value for picture in _pictures(item)]
-    if isinstance(value, Mask):
-        return [Image(value.values.unsqueeze(-1))]
-    return [value] if isinstance(value, Image) else []
-
-
-def _for_people(value: Any) -> Any:
-    """Returns pictures and masks as Pillow images, a list for several; anything else as it is."""
-    pictures = _pictures(value)
-    if not pictures:
-        return value
-    from PIL import Image as Pillow
-
-    from latentgraph.diffusion.pictures import to_8bit
-
-    arrays = [array for picture in pictures for array in to_8bit(picture.pixels)]
-    images = [Pillow.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in arrays]
-    return images[0] if len(images) == 1 and not isinstance(value, list) else images

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from latentgraph.graph import FolderResolver
+from latentgraph.graph import FolderResolver, LatentGraphError
 
 CACHE_VARIABLE = "LATENTGRAPH_CACHE"
 MODELS_VARIABLE = "LATENTGRAPH_MODELS"
 
 _SUFFIXES = {
-    "checkpoint": (".safetensors",),
-    "vae": (".safetensors",),
+    "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # the last two are found, and refused with words that help
+    "vae": (".safetensors", ".pt", ".ckpt"),
     "image": (".png", ".jpg", ".jpeg", ".webp"),
     "mask": (".png", ".jpg", ".jpeg", ".webp"),
 }
-_MODEL_FOLDERS = {"checkpoint": "checkpoints", "vae": "vae"}
+_MODEL_FOLDERS = {"checkpoint": ("checkpoints",), "vae": ("vae", "checkpoints")}  # a checkpoint holds a VAE, too
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -38,11 +38,23 @@ def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 def make_resolver(models: Path) -> FolderResolver:
     """Returns the resolver of the command: bundled names, paths, and what lies in the folders below `models`."""
+    emoji = Path(str(files("latentgraph.models") / "emoji.safetensors"))
     return FolderResolver(
-        bundled={"checkpoint": {"emoji": Path(str(files("latentgraph.models") / "emoji.safetensors"))}},
-        folders={kind: (models / folder,) for kind, folder in _MODEL_FOLDERS.items()},
+        bundled={"checkpoint": {"emoji": emoji}, "vae": {"emoji": emoji}},
+        folders={kind: tuple(models / folder for folder in names) for kind, names in _MODEL_FOLDERS.items()},
         suffixes=_SUFFIXES,
     )
+
+
+def check_writable(folder: Path, what: str, cure: str) -> None:
+    """Raises LatentGraphError if nothing can be written into a folder, or if it is not there and can't be made."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise LatentGraphError(f"the {what} {str(folder)!r} can't be used: {place} is a file; {cure}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise LatentGraphError(f"the {what} {str(folder)!r} can't be written: {place} is read-only; {cure}")
 
 
 def _user_folder(environment: Mapping[str, str], variable: str, home: str, mac: str) -> Path:

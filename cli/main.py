@@ -1,33 +1,41 @@
 """The command `latentgraph`. Each command is a thin layer over `Engine` or the graph package.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a node failed, 2 the command or the
-document is wrong, 130 interrupted.
+document is wrong, 3 latentgraph itself failed, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from latentgraph.graph import InvalidWorkflow, LatentGraphError, NodeFailed, RunCancelled
+from latentgraph.graph import DiskCache, DiskUse, InvalidWorkflow, LatentGraphError, NodeFailed, RunCancelled
+
+from .show import make_console, show_message, show_problems
 
 if TYPE_CHECKING:
     from .engine import Engine, Outcome, Workflow
+    from .sources import Source
 
-EXIT_FAILED, EXIT_INVALID, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_INVALID, EXIT_BROKEN, EXIT_INTERRUPTED = 1, 2, 3, 130
+TRACEBACK_VARIABLE = "LATENTGRAPH_TRACEBACK"
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Pictures from workflow graphs for latent diffusion."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Pictures from workflow graphs for latent diffusion.",
 )
 cache_app = typer.Typer(no_args_is_help=True, help="Look at and empty the cache of results.")
 app.add_typer(cache_app, name="cache")
@@ -41,6 +49,12 @@ class PrecisionName(StrEnum):
 
 
 File = Annotated[Path, typer.Argument(help="A workflow (YAML or JSON), or a picture that latentgraph saved.")]
+PrecisionOption = Annotated[
+    PrecisionName | None,
+    typer.Option(
+        help="auto: fast. exact: float32 in a fixed order of operations. [default: auto, or what a picture was made with]"
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A value for a parameter; may be repeated.")
 ]
@@ -63,9 +77,7 @@ def run(
     file: File,
     settings: Settings = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder for pictures.")] = Path("output"),
-    precision: Annotated[
-        PrecisionName | None, typer.Option(help="auto: fast. exact: float32 in a fixed order of operations.")
-    ] = None,
+    precision: PrecisionOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep and reuse nothing.")] = False,
     cache_dir: CacheDir = None,
@@ -74,13 +86,14 @@ def run(
 ) -> None:
     """Run a workflow and print the files that it made."""
     from .engine import Engine
+    from .sources import read_source
 
     with _errors(as_json):
-        chosen: Any = precision.value if precision else _precision_of(file)
+        source = read_source(file)
+        chosen = _precision(precision, source)
         engine = Engine(precision=chosen, device=device, cache=not no_cache, cache_dir=cache_dir, models=models)
         with engine:
-            workflow = _load(engine, file, settings, warn=True)
-            outcome = _execute(engine, workflow, output)
+            outcome = _execute(engine, _load(engine, source, settings, warn=True), output)
             _show_outcome(outcome, as_json)
             outcome.result.raise_failure()
 
@@ -89,9 +102,10 @@ def run(
 def validate(file: File, settings: Settings = None, models: Models = None, as_json: AsJson = False) -> None:
     """Check a workflow without running it: every problem with file, line and column."""
     from .engine import Engine
+    from .sources import read_source
 
     with _errors(as_json), Engine(models=models) as engine:
-        graph = _load(engine, file, settings, warn=not as_json).graph
+        graph = _load(engine, read_source(file), settings, warn=not as_json).graph
         if as_json:
             _print_json({"valid": True, "nodes": len(graph.nodes), "problems": [w.as_json() for w in graph.warnings]})
         else:
@@ -103,7 +117,7 @@ def validate(file: File, settings: Settings = None, models: Models = None, as_js
 def explain(
     file: File,
     settings: Settings = None,
-    precision: Annotated[PrecisionName, typer.Option(help="As for run.")] = PrecisionName.auto,
+    precision: PrecisionOption = None,
     device: Annotated[str, typer.Option(help="As for run.")] = "auto",
     cache_dir: CacheDir = None,
     models: Models = None,
@@ -111,20 +125,20 @@ def explain(
 ) -> None:
     """Say for each node whether a run would reuse or compute it, and what changed since the last run."""
     from .engine import Engine
+    from .show import show_explanations
+    from .sources import read_source
 
-    with (
-        _errors(as_json),
-        Engine(precision=precision.value, device=device, cache_dir=cache_dir, models=models) as engine,
-    ):
-        explanations = engine.explain(_load(engine, file, settings, warn=not as_json))
+    with _errors(as_json):
+        source = read_source(file)
+        chosen = _precision(precision, source)
+        with Engine(precision=chosen, device=device, cache_dir=cache_dir, models=models) as engine:
+            explanations = engine.explain(_load(engine, source, settings, warn=not as_json))
         if as_json:
             _print_json(
                 {one.node: {"status": one.status, "tier": one.tier, "changes": one.changes} for one in explanations}
             )
         else:
-            from .show import show_explanations
-
-            show_explanations(Console(), explanations)
+            show_explanations(make_console(), explanations)
 
 
 class DrawFormat(StrEnum):
@@ -146,13 +160,16 @@ def draw(
     from latentgraph.graph.draw import mermaid, svg
 
     from .engine import Engine
+    from .folders import check_writable
+    from .sources import read_source
 
     with _errors(), Engine(models=models) as engine:
-        graph = _load(engine, file, settings, warn=True).graph
+        graph = _load(engine, read_source(file), settings, warn=True).graph
         text = svg(graph) if format is DrawFormat.svg else mermaid(graph)
         if output is None:
             typer.echo(text, nl=False)
         else:
+            check_writable(output.parent, "folder", "name another file with --output")
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text, encoding="utf-8")
 
@@ -168,14 +185,15 @@ def nodes(name: Annotated[str | None, typer.Argument(help="A node type.")] = Non
     with _errors(as_json):
         if name is not None and name not in registry:
             near = registry.near(name)
-            raise LatentGraphError(f"there is no node type {name!r}." + (f" Did you mean {near!r}?" if near else ""))
+            hint = f" Did you mean {near!r}?" if near else " `latentgraph nodes` lists what there is."
+            raise LatentGraphError(f"there is no node type {name!r}.{hint}")
         if as_json:
             wanted = registry if name is None else {name: registry[name]}
             _print_json({key: node_json(cls.spec) for key, cls in wanted.items()})
         elif name is None:
-            show_nodes(Console(), registry)
+            show_nodes(make_console(), registry)
         else:
-            show_node(Console(), registry[name].spec)
+            show_node(make_console(), registry[name].spec)
 
 
 @app.command()
@@ -192,7 +210,7 @@ def models(
         if as_json:
             _print_json(rows)
         else:
-            show_models(Console(), rows, place)
+            show_models(make_console(), rows, place)
 
 
 @app.command()
@@ -225,13 +243,13 @@ def cache_prune(
     megabytes: Annotated[float, typer.Argument(min=0, help="How much to keep at most.")], cache_dir: CacheDir = None
 ) -> None:
     """Remove the results not used for longest until at most MEGABYTES are left."""
-    _remove(cache_dir, int(megabytes * 1e6))
+    _remove(cache_dir, lambda disk: disk.prune(int(megabytes * 1e6)))
 
 
 @cache_app.command("clear")
 def cache_clear(cache_dir: CacheDir = None) -> None:
     """Remove every result."""
-    _remove(cache_dir, 0)
+    _remove(cache_dir, DiskCache.clear)
 
 
 @app.callback(invoke_without_command=True)
@@ -244,38 +262,38 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-def _load(engine: Engine, file: Path, settings: list[str] | None, *, warn: bool) -> Workflow:
+def _load(engine: Engine, source: Source, settings: list[str] | None, *, warn: bool) -> Workflow:
     """Returns the checked workflow with the values of `--set`; shows its warnings if asked to."""
     from .settings import read_settings
-    from .show import show_problems
 
-    workflow = engine.load(file, read_settings(engine, file, settings or []))
+    given = read_settings(source.document.params, settings or []) if settings else {}
+    workflow = engine.load(source, given)
     if warn:
-        console = Console(stderr=True)
+        console = make_console(stderr=True)
         show_problems(console, workflow.graph.warnings)
-        for sentence in workflow.made_as.differing_versions() if workflow.made_as else ():
-            console.print(f"[yellow]warning:[/] {sentence}; the pixels may differ")
+        for sentence in source.made_as.differences(precision=engine.precision) if source.made_as else ():
+            show_message(console, "warning", f"{sentence}; the pixels may differ")
     return workflow
 
 
-def _precision_of(file: Path) -> Any:
-    """Returns the precision that a picture was made with, or "auto" for a document."""
-    from .provenance import read_provenance
-
-    return read_provenance(file).precision if file.suffix.lower() == ".png" else "auto"
+def _precision(chosen: PrecisionName | None, source: Source) -> Any:
+    """Returns the precision to run in: the one asked for, else the one that the picture was made with, else auto."""
+    if chosen is not None:
+        return chosen.value
+    return source.made_as.precision if source.made_as else "auto"
 
 
 def _execute(engine: Engine, workflow: Workflow, output: Path) -> Outcome:
     from .show import RunBars
 
-    with RunBars(Console(stderr=True), len(workflow.graph.nodes)) as bars:
+    with RunBars(make_console(stderr=True), len(workflow.graph.nodes)) as bars:
         return engine.execute(workflow, output_dir=output, on_event=bars.on_event)
 
 
 def _show_outcome(outcome: Outcome, as_json: bool) -> None:
     from .show import show_summary
 
-    show_summary(Console(stderr=True), outcome.result)
+    show_summary(make_console(stderr=True), outcome.result)
     if not as_json:
         for files in outcome.files.values():
             for file in files:
@@ -283,9 +301,7 @@ def _show_outcome(outcome: Outcome, as_json: bool) -> None:
         return
     result = outcome.result
     outputs = {
-        name: {"files": [str(path) for path in outcome.files[name]]}
-        if name in outcome.files
-        else {"value": value if isinstance(value, str | int | float | bool) else type(value).__name__}
+        name: {"files": [str(path) for path in outcome.files[name]], **_value_json(value)}
         for name, value in result.outputs.items()
     }
     reports = {
@@ -305,34 +321,56 @@ def _show_outcome(outcome: Outcome, as_json: bool) -> None:
     )
 
 
-def _remove(cache_dir: Path | None, keep_bytes: int) -> None:
+def _value_json(value: Any) -> dict[str, Any]:
+    """Returns an output's literal, or the name of its type."""
+    return {"value": value} if isinstance(value, str | int | float | bool) else {"type": type(value).__name__}
+
+
+def _remove(cache_dir: Path | None, remove: Callable[[DiskCache], DiskUse]) -> None:
     from .engine import Engine
 
     with _errors(), Engine(cache_dir=cache_dir) as engine:
-        removed = engine.disk_cache.prune(keep_bytes)
+        removed = remove(engine.disk_cache)
         typer.echo(f"removed {removed.entries} results, {removed.bytes / 1e6:.1f} MB")
 
 
 @contextmanager
 def _errors(as_json: bool = False) -> Iterator[None]:
     """Turns the errors of the engine into words and exit codes."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     try:
         yield
     except InvalidWorkflow as error:
-        from .show import show_problems
-
         show_problems(console, error.problems)
         _end(as_json, EXIT_INVALID, {"valid": False, "problems": [problem.as_json() for problem in error.problems]})
-    except NodeFailed as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+    except NodeFailed as error:  # what the run gave is printed already
+        _show_error(error)
         raise typer.Exit(EXIT_FAILED) from None
     except (KeyboardInterrupt, RunCancelled):
         console.print("[yellow]interrupted[/]; what was finished is kept, and the next run goes on from there")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        _end(as_json, EXIT_INTERRUPTED, {"error": "interrupted"})
     except LatentGraphError as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        _show_error(error)
         _end(as_json, EXIT_INVALID, {"error": str(error)})
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the last place where it can be put into words
+        _show_error(error)
+        _end(as_json, EXIT_BROKEN, {"error": str(error), "type": type(error).__name__})
+
+
+def _show_error(error: Exception) -> None:
+    """Prints an error; where it is no refusal of ours but a fault of a node or of latentgraph, how to see its trace."""
+    console = make_console(stderr=True)
+    fault = error.cause if isinstance(error, NodeFailed) else error
+    if isinstance(fault, LatentGraphError):
+        show_message(console, "error", str(error))
+        return
+    if os.environ.get(TRACEBACK_VARIABLE):
+        sys.stderr.write("".join(traceback.format_exception(fault)))
+    show_message(console, "error", str(error) if isinstance(error, NodeFailed) else f"{type(error).__name__}: {error}")
+    if not os.environ.get(TRACEBACK_VARIABLE):
+        console.print(f"For the trace, run it again with {TRACEBACK_VARIABLE}=1.", soft_wrap=True)
 
 
 def _end(as_json: bool, code: int, content: Mapping[str, Any]) -> None:

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from latentgraph.graph import Document, FileNotUsable, Fingerprints, Graph, LatentGraphError, flat_document
+from latentgraph.graph import (
+    Document,
+    FileNotUsable,
+    FileResolver,
+    Fingerprints,
+    Graph,
+    GraphNode,
+    LatentGraphError,
+    flat_document,
+)
+from latentgraph.graph.problems import near_name
 
 KEYWORD = "latentgraph"
 """The keyword of the PNG text chunk."""
@@ -42,6 +53,21 @@ class Provenance:
         """Returns the provenance as JSON."""
         return json.dumps({field.name: getattr(self, field.name) for field in fields(self)}, ensure_ascii=False)
 
+    def tree_with_values(self) -> dict[str, Any]:
+        """Returns the document with the values that the picture was made with in place of its parameters' defaults.
+
+        As defaults they mean what they meant then: names of files are relative to the document.
+        """
+        declared = self.document.get("params")
+        if not isinstance(declared, dict):
+            return dict(self.document)
+        values = {
+            name: {**param, "default": self.params[name]} if isinstance(param, dict) else self.params[name]
+            for name, param in declared.items()
+            if name in self.params
+        }
+        return {**self.document, "params": {**declared, **values}}
+
     def check_files(self, graph: Graph, fingerprints: Fingerprints) -> None:
         """Raises FileNotUsable if a file of the graph is not the one that the picture was made with."""
         for name, path in named_files(graph).items():
@@ -49,13 +75,14 @@ class Provenance:
             if made_with is not None and fingerprints.of(path) != made_with:
                 raise FileNotUsable(
                     f"the file of {name} ({path}) is not the one that the picture was made with: its SHA-256 is "
-                    f"{fingerprints.of(path)[:12]}..., expected {made_with[:12]}..."
+                    f"{fingerprints.of(path)[:12]}..., expected {made_with[:12]}...; put that file back"
                 )
 
-    def differing_versions(self) -> list[str]:
-        """Returns a sentence for each package whose version differs from the one that made the picture."""
+    def differences(self, *, precision: str) -> list[str]:
+        """Returns a sentence for each thing that differs from when the picture was made, and may change its pixels."""
         now = versions()
-        return [
+        other = f"the precision is {precision} here, and was {self.precision} when the picture was made"
+        return ([other] if precision != self.precision else []) + [
             f"{name} is {now.get(name, 'absent')} here, and was {version} when the picture was made"
             for name, version in self.versions.items()
             if now.get(name) != version
@@ -63,13 +90,31 @@ class Provenance:
 
 
 def describe_making(
-    document: Document, graph: Graph, *, precision: str, environment: str, fingerprints: Fingerprints
+    document: Document,
+    graph: Graph,
+    *,
+    precision: str,
+    environment: str,
+    fingerprints: Fingerprints,
+    resolver: FileResolver,
 ) -> Provenance:
-    """Returns the provenance of what a graph makes. A document that uses other documents is written out flat."""
-    uses_documents = any("/" in node.type or "." in node.type for node in document.nodes.values())
+    """Returns the provenance of what a graph makes. A document that uses other documents is written out flat.
+
+    Files are named so that the document's folder is enough to find them, wherever they were named from.
+    """
+    base = document.file.resolve().parent if document.file else Path.cwd()
+    names = {id: _file_names(node, base, resolver) for id, node in graph.nodes.items()}
+    if any("/" in node.type or "." in node.type for node in document.nodes.values()):
+        tree, params = flat_document(graph), {}
+        for renamed, written in zip(names.values(), tree["nodes"].values(), strict=True):
+            written.update({input: name.replace("$", "$$") for input, name in renamed.items()})
+    else:
+        used = {graph.nodes[id].file_names[input]: name for id, files in names.items() for input, name in files.items()}
+        tree, params = dict(document.tree), dict(graph.params)
+        params |= {name: used.get(params[name], params[name]) for name in params if document.params[name].file_kind}
     return Provenance(
-        flat_document(graph) if uses_documents else dict(document.tree),
-        {} if uses_documents else dict(graph.params),
+        tree,
+        params,
         str(document.file) if document.file else None,
         precision,
         environment,
@@ -78,21 +123,63 @@ def describe_making(
     )
 
 
+def _file_names(node: GraphNode, base: Path, resolver: FileResolver) -> dict[str, str]:
+    """Returns names for the files of a node, by input: as used where `base` is enough to find them so, else relative to it."""
+    names: dict[str, str] = {}
+    for input, path in node.files.items():
+        file = node.cls.spec.inputs[input].file
+        used = node.file_names[input]
+        if file is not None and _find(resolver, file.kind, used, base) != path:
+            used = Path(os.path.relpath(path, base)).as_posix()
+        names[input] = used
+    return names
+
+
+def _find(resolver: FileResolver, kind: str, name: str, base: Path) -> Path | None:
+    try:
+        return resolver.resolve(kind, name, base)
+    except FileNotUsable:
+        return None
+
+
 def read_provenance(path: Path) -> Provenance:
     """Returns the provenance of a PNG that latentgraph saved. Raises LatentGraphError if it carries none."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as picture:
-            text = getattr(picture, "text", {}).get(KEYWORD)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise LatentGraphError(f"{path}: can't read the picture: {error}") from None
-    if text is None:
+        with Image.open(path, formats=["PNG"]) as picture:  # no pixel is decoded
+            text = picture.info.get(KEYWORD)
+    except FileNotFoundError:
+        raise LatentGraphError(_missing(path)) from None
+    except UnidentifiedImageError:
+        raise LatentGraphError(
+            f"{path}: this is no PNG picture; give a workflow, or a picture that was saved"
+        ) from None
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise LatentGraphError(f"{path}: the picture can't be read: {error}") from None
+    if not isinstance(text, str):
         raise LatentGraphError(f"{path}: the picture carries no latentgraph document; it was saved by something else")
     try:
-        return Provenance(**json.loads(text))
+        return _provenance(json.loads(text))
     except (TypeError, ValueError, RecursionError) as error:
         raise LatentGraphError(f"{path}: the document in the picture can't be read: {error}") from None
+
+
+def _provenance(tree: Any) -> Provenance:
+    """Returns the provenance in a tree. Raises TypeError or ValueError if it was written by something else."""
+    made_as = Provenance(**tree)
+    maps = (made_as.document, made_as.params, made_as.files, made_as.versions)
+    if not all(isinstance(part, dict) for part in maps) or not isinstance(made_as.file, str | None):
+        raise ValueError("its parts have the wrong types")
+    if made_as.precision not in ("auto", "exact"):
+        raise ValueError(f"there is no precision {made_as.precision!r}")
+    return made_as
+
+
+def _missing(path: Path) -> str:
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = near_name(path.name, siblings)
+    return f"{path}: there is no such file." + (f" Did you mean {near!r}?" if near else "")
 
 
 def named_files(graph: Graph) -> dict[str, Path]:

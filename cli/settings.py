@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from latentgraph.graph import Document, LatentGraphError, document_from_tree, load_document
+import yaml
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .engine import Engine
+from latentgraph.graph import InvalidWorkflow, LatentGraphError, Param
+from latentgraph.graph.problems import Place, Problems, names, near_name
 
 
-def read_settings(engine: Engine, file: Path, settings: Sequence[str]) -> dict[str, Any]:
-    """Returns the given values, each read as its parameter's type wants it; an unknown name is left for validation."""
-    given: dict[str, str] = {}
+def read_settings(params: Mapping[str, Param], settings: Sequence[str]) -> dict[str, Any]:
+    """Returns the given values, each read as its parameter's type wants it; of a name given twice, the last.
+
+    Raises LatentGraphError for what is no NAME=VALUE, and InvalidWorkflow with every value that its parameter does not take.
+    """
+    given: dict[str, Any] = {}
+    problems = Problems()
     for setting in settings:
-        name, equals, value = setting.partition("=")
+        name, equals, text = setting.partition("=")
+        name = name.strip()
         if not equals or not name:
             raise LatentGraphError(f"--set {setting!r} is no NAME=VALUE; write for example --set seed=7")
-        given[name.strip()] = value
-    if not given:
-        return {}
-    params = _document(file).params
-    return {name: params[name].from_text(value) if name in params else value for name, value in given.items()}
+        place = Place(f"--set {setting[:80]}")
+        param = params.get(name)
+        if param is None:
+            message = f"there is no parameter {name!r}; known: {names(params)}."
+            problems.add("unknown-param", message, place, near=near_name(name, params))
+            continue
+        given[name] = _value(param, text)
+        code = "wrong-type" if param.is_value else param.check(given[name])
+        if code:
+            problems.add(code, f"parameter {name!r} takes {param.expected}.", place)
+    if problems.errors:
+        raise InvalidWorkflow(tuple(problems))
+    return given
 
 
-def _document(file: Path) -> Document:
-    if file.suffix.lower() == ".png":
-        from .provenance import read_provenance
-
-        return document_from_tree(dict(read_provenance(file).document))
-    return load_document(file)
+def _value(param: Param, text: str) -> Any:
+    """Returns what a text stands for; a list is written as in a document, [a, b]."""
+    if param.type != "list":
+        return param.from_text(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

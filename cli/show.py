@@ -1,6 +1,6 @@
 """What a person sees of a run on the terminal: bars while it runs, a summary when it is over, problems when it can't.
 
-Everything here goes to standard error; standard output belongs to results.
+Where standard error or output is no terminal, nothing is cut, folded or coloured, so that other programs can read it.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from latentgraph.graph import (
     Event,
@@ -31,19 +32,43 @@ _STATUS_STYLES = {"ran": "green", "cached": "cyan", "failed": "bold red", "block
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow"}
 
 
+def make_console(*, stderr: bool = False) -> Console:
+    """Returns a console that prints what it is given: no emoji codes, no colours of its own choice."""
+    console = Console(stderr=stderr, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 100_000
+    return console
+
+
+def show(console: Console, what: RenderableType) -> None:
+    """Prints a table or a text: fitted to a terminal, and in whole lines anywhere else."""
+    if console.is_terminal:
+        console.print(what)
+        return
+    with console.capture() as capture:
+        console.print(what)
+    console.file.write("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
+
+
+def show_message(console: Console, kind: str, message: str) -> None:
+    """Prints a sentence after its kind, "error" or "warning", exactly as it is."""
+    console.print(Text.assemble((f"{kind}:", _SEVERITY_STYLES[kind]), " ", message), soft_wrap=True)
+
+
 class RunBars:
     """Progress bars of one run: one for the nodes, and one for each node that reports steps. Use it around the run."""
 
     def __init__(self, console: Console, nodes: int) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._run = self._progress.add_task("nodes", total=nodes, left="")
         self._steps: dict[str, TaskID] = {}
@@ -72,9 +97,9 @@ class RunBars:
             if event.node in self._steps:
                 self._progress.remove_task(self._steps.pop(event.node))
         elif isinstance(event, NodeWarned):
-            self._console.print(f"[yellow]warning:[/] node {event.node!r}: {escape(event.message)}")
+            show_message(self._console, "warning", f"node {event.node!r}: {event.message}")
         elif isinstance(event, NodeSaved):
-            self._console.print(f"[green]saved[/] {escape(str(event.path))}", highlight=False)
+            self._console.print(Text.assemble(("saved", "green"), " ", str(event.path)), soft_wrap=True)
 
 
 def show_summary(console: Console, result: RunResult) -> None:
@@ -90,17 +115,18 @@ def show_summary(console: Console, result: RunResult) -> None:
         style = _STATUS_STYLES.get(report.status, "")
         seconds = f"{report.seconds:.2f}" if report.status in ("ran", "failed") else f"saved {report.seconds:.2f}"
         table.add_row(escape(id), f"[{style}]{report.status}[/]", report.tier or "", seconds)
-    console.print(table)
+    show(console, table)
     not_needed = f", {skipped} not needed" if skipped else ""
-    console.print(f"{result.status} in {result.seconds:.2f} s{not_needed}", highlight=False)
+    console.print(f"{result.status} in {result.seconds:.2f} s{not_needed}")
 
 
 def show_problems(console: Console, problems: Iterable[Problem]) -> None:
     """Prints problems, one a line, in the form that editors understand: file:line:column: severity: message."""
     for problem in problems:
-        style = _SEVERITY_STYLES[problem.severity]
-        text = escape(str(problem)).replace(f"{problem.severity}:", f"[{style}]{problem.severity}:[/]", 1)
-        console.print(text, soft_wrap=True, highlight=False)
+        severity = problem.severity
+        before, _, after = str(problem).partition(f" {severity}: ")
+        text = Text.assemble(before, " ", (f"{severity}:", _SEVERITY_STYLES[severity]), " ", after)
+        console.print(text, soft_wrap=True)
 
 
 def show_explanations(console: Console, explanations: Iterable[Explanation]) -> None:
@@ -112,4 +138,4 @@ def show_explanations(console: Console, explanations: Iterable[Explanation]) -> 
     for one in explanations:
         status = f"[{styles[one.status]}]{one.status}[/]"
         table.add_row(escape(one.node), one.type, status, one.tier or "", escape("; ".join(one.changes)))
-    console.print(table)
+    show(console, table)

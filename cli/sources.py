@@ -1,0 +1,41 @@
+"""Where a workflow comes from: a file, a picture that carries one, or a tree made in a program. Nothing is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentgraph.graph import Document, document_from_tree, load_document
+
+from .provenance import Provenance, read_provenance
+
+
+@dataclass(frozen=True)
+class Source:
+    """A document as it was read. made_as: how the picture was made that it came from, or None."""
+
+    document: Document
+    made_as: Provenance | None = None
+
+
+def read_source(workflow: Path | str | Mapping[str, Any]) -> Source:
+    """Returns the document of a file, of a picture that latentgraph saved, or in a mapping.
+
+    Raises InvalidWorkflow for a document that can't be read at all, LatentGraphError for a picture that carries none.
+    """
+    if isinstance(workflow, Mapping):
+        return Source(document_from_tree(dict(workflow)))
+    path = Path(workflow)
+    if path.suffix.lower() != ".png":
+        return Source(load_document(path))
+    made_as = read_provenance(path)
+    return Source(document_from_tree(made_as.tree_with_values(), file=_base_file(made_as, path)), made_as)
+
+
+def _base_file(made_as: Provenance, picture: Path) -> Path:
+    """Returns the file that names in a picture's document are relative to: the document's own if it is there."""
+    if made_as.file and Path(made_as.file).parent.is_dir():
+        return Path(made_as.file)
+    return picture
