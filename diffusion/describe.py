@@ -100,7 +100,7 @@ def _describe_file(header: Header) -> CheckpointDescription:
     prefix = network_prefix(keys)
     if prefix is None:
         _refuse_strangers(path, [header], PARTS)
-        expected = "a denoising network below model.diffusion_model."
+        expected = "a denoising network, with keys model.diffusion_model.*"
         raise HeaderError(path, _key_groups(keys), expected=expected, cure="Choose another file.")
     network = _Located([header], prefix)
     family, unet = recognise(network.shapes, file_keys=keys)

@@ -25,11 +25,11 @@ DTYPE_BITS: Mapping[str, int] = {
 }  # fmt: skip
 
 _CONVERT = (
-    "Pickles can run code and are never loaded. Where you trust the file, convert it with\n"
-    '  python -c "import sys, torch; from safetensors.torch import save_file; '
+    "Pickles can run code and are never loaded. Where you trust the file, convert it with "
+    '`python -c "import sys, torch; from safetensors.torch import save_file; '
     "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
     "save_file({k: v.clone() for k, v in d.items() if hasattr(v, 'clone')}, sys.argv[2])\" "
-    "{name} {stem}.safetensors"
+    "{name} {stem}.safetensors`, and name the new one."
 )
 _AGAIN = "Download it again: the page it came from may ask for a login or an accepted licence."
 
@@ -147,7 +147,8 @@ def _header_length(path: Path, head: bytes, size: int) -> int:
 
 def _refuse_other_formats(path: Path, head: bytes, size: int) -> None:
     """Raises HeaderError if the first bytes are those of another kind of file."""
-    convert = _CONVERT.replace("{name}", path.name).replace("{stem}", path.stem)
+    stem = f"{path.stem}.converted" if path.suffix == ".safetensors" else path.stem  # never over the file itself
+    convert = _CONVERT.replace("{name}", path.name).replace("{stem}", stem)
     gguf = "GGUF files are not supported yet; use the safetensors file of the same model."
     pointer = "Fetch the file itself with `git lfs pull`."
     page = head.lstrip().lower()
@@ -157,6 +158,7 @@ def _refuse_other_formats(path: Path, head: bytes, size: int) -> None:
         (head[:1] == b"\x80" and head[1:2] in {b"\2", b"\3", b"\4", b"\5"}, "a pickled PyTorch checkpoint", convert),
         (head.startswith(b"GGUF"), "a GGUF file", gguf),
         (head.startswith(b"version https://git-lfs"), "a Git LFS pointer, not the file it stands for", pointer),
+        (head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")), "a picture", "Name the weights instead."),
         (page.startswith((b"<!doctype", b"<html", b"<?xml")), "a web page", _AGAIN),
     )
     for matches, found, cure in kinds:

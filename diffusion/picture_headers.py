@@ -50,8 +50,11 @@ def open_picture(file: BinaryIO, path: Path) -> Pillow.Image:
         raise _too_large(path, str(error), MAX_PIXELS) from error
     except UnidentifiedImageError as error:
         file.seek(0)
+        head = file.read(512)
+        if kind := _kind(head):
+            raise PictureError(f"{path}: the picture ({kind}) is damaged or incomplete; get it again.") from error
         raise PictureError(
-            f"{path} is no picture that can be read: it {_describe(file.read(512))}. Expected {', '.join(_FORMATS)}."
+            f"{path} is no picture that can be read: it {_describe(head)}. Expected {', '.join(_FORMATS)}."
         ) from error
     except DAMAGE as error:
         raise damaged(path, error) from error
@@ -77,6 +80,15 @@ def damaged(path: Path, error: Exception) -> PictureError:
 
 def _too_large(path: Path, found: str, max_pixels: int) -> PictureError:
     return PictureError(f"{path}: too large ({found}); at most {max_pixels} pixels are read. Make the picture smaller.")
+
+
+def _kind(head: bytes) -> str | None:
+    """Returns the format that first bytes are of, by Pillow's own tests; None for no picture."""
+    for name in _FORMATS:
+        accepts = Pillow.OPEN[name][1] if name in Pillow.OPEN else None
+        if accepts and accepts(head[:16]) is True:
+            return name
+    return None
 
 
 def _describe(head: bytes) -> str:

@@ -24,29 +24,29 @@ class Stranger:
         return [key for key in keys if key.startswith(self.prefixes) or any(part in key for part in self.anywhere)]
 
 
-_CHECKPOINT = "Load a checkpoint, which holds a denoising network, and give it this file where it has an input for it."
+_CHECKPOINT = "Name a checkpoint, which holds a denoising network."
 
 IMPOSTORS = (
     Stranger(
         title="a LoRA",
-        cure="It changes a checkpoint and is none itself: load it with LoadLora, onto a checkpoint's model and clip.",
+        cure="It changes a checkpoint and is none itself: name the checkpoint that it was made for.",
         anywhere=(".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".lora.up.", ".lora.down.", "_lora.up.", "_lora.down.",
                   ".hada_w1", ".lokr_w1", ".lokr_w2", ".oft_blocks"),
         counted="lora keys",
     ),
     Stranger(
         title="a ControlNet",
-        cure="It steers a checkpoint and is none itself: load it as a ControlNet.",
+        cure="It steers a checkpoint and is none itself: name the checkpoint that it was made for.",
         anywhere=("zero_convs.0.", "controlnet_cond_embedding.", "controlnet_blocks.0.", "lora_controlnet"),
     ),
     Stranger(
         title="a T2I adapter",
-        cure="It steers a checkpoint and is none itself.",
+        cure="It steers a checkpoint and is none itself: name the checkpoint that it was made for.",
         prefixes=("adapter.body.", "body.0.block1.", "body.0.in_conv."),
     ),
     Stranger(
         title="an IP adapter",
-        cure="It adds a picture prompt to a checkpoint and is none itself.",
+        cure="It adds a picture prompt to a checkpoint and is none itself: name the checkpoint that it was made for.",
         prefixes=("ip_adapter.", "image_proj."),
     ),
 )  # fmt: skip
@@ -61,7 +61,7 @@ PARTS = (
     Stranger(title="a tiny autoencoder (TAESD)", cure=_CHECKPOINT, prefixes=("taesd_decoder.", "decoder.layers.0.")),
     Stranger(
         title="a CLIP vision model",
-        cure="It reads pictures, not prompts.",
+        cure="It reads pictures, not prompts. Name a checkpoint.",
         prefixes=("vision_model.", "visual.", "vision_encoder."),
     ),
     Stranger(
@@ -78,7 +78,7 @@ PARTS = (
     ),
     Stranger(
         title="a picture upscaler",
-        cure="Load it as an upscale model.",
+        cure=_CHECKPOINT,
         anywhere=(".RDB1.conv1.", ".rdb1.conv1.", "residual_group.", "upsampler.0.", "conv_after_body."),
     ),
 )  # fmt: skip

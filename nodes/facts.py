@@ -28,7 +28,11 @@ def read_header(read: Callable[[Path], T], path: Path) -> T:
     """Returns what a function of `diffusion` reads from a file's header; its refusal becomes a problem of the document."""
     try:
         return read(path)
-    except (ValueError, OSError) as error:
+    except IsADirectoryError as error:
+        raise LatentGraphError(f"{path}: this is a folder; name a file in it") from error
+    except OSError as error:
+        raise LatentGraphError(f"{path}: the file can't be read ({error.strerror or error})") from error
+    except ValueError as error:
         raise LatentGraphError(str(error)) from error
 
 

@@ -241,6 +241,13 @@ def _same(known: Known) -> OutputFacts:
 
 def _joined(known: Known, first: str, second: str) -> OutputFacts:
     """Facts of two conditionings made one; a report if they are for different networks."""
-    known.agree("text_width", first, second, words="a text width of")
+    one, other = known.fact(first, "text_width"), known.fact(second, "text_width")
+    if one is not None and other is not None and one != other:
+        families = (known.fact(first, "family") or "another", known.fact(second, "family") or "another")
+        known.problem(
+            second,
+            f"is text encoded for the {families[1]} family ({other} numbers a token), but input {first!r} is for the "
+            f"{families[0]} family ({one}); encode both with the clip of one checkpoint",
+        )
     both: Facts = {key: value for key, value in known.facts(first).items() if known.fact(second, key) in (value, None)}
     return {"conditioning": both}

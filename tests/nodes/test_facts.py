@@ -205,7 +205,7 @@ SINGLE = {
         "{type: VAEEncodeTiled, vae: $load.vae, image: $source.image, tile_size: 64, overlap: 32}",
         "less than half of the tile size 64",
     ),
-    "prompts of two families": ("{type: ConditioningCombine, first: $good, second: $text}", "text width of 128"),
+    "prompts of two families": ("{type: ConditioningCombine, first: $good, second: $text}", "128 numbers a token"),
 }
 
 
