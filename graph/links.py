@@ -96,7 +96,10 @@ class Linker:
     def _item(self, port: InputPort, item: Any, note: Note) -> list[Link]:
         """Returns the links of one item of a list."""
         if not isinstance(item, Ref):
-            self._not_a_link(port, item, note)
+            if port.literal:
+                note("wrong-type", f" takes a list of values or a list of links, not both; found {shown(item)}.", None)
+            else:
+                self._not_a_link(port, item, note)
             return []
         return self._fitting(port, item, self._resolve(item, note), note, in_list=True)
 

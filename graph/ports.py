@@ -193,6 +193,9 @@ def read_input(owner: str, name: str, field: FieldInfo) -> InputPort:
     if get_origin(annotation) in (typing.Union, types.UnionType) and type(None) in get_args(annotation):
         rest = [arg for arg in get_args(annotation) if arg is not type(None)]
         annotation, optional = typing.Union[tuple(rest)], True  # noqa: UP007 - made from values
+    if get_origin(annotation) is typing.Annotated and not marks:  # X | None keeps what marks X to itself
+        marks = [mark for mark in get_args(annotation) if isinstance(mark, FileInput)]
+        annotation = get_args(annotation)[0] if marks else annotation
     if marks:
         if annotation not in (Path, str):
             raise NodeDefinitionError(f"node {owner}: the file input {name!r} must be annotated as Path")

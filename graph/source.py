@@ -193,7 +193,7 @@ class _Builder:
         container = self.stack[-1].container
         if isinstance(container, LocatedMap) and key in container:
             first = container.keys_at[key]
-            message = f"the key {key!r} stands twice; it stood first at line {first.line}, column {first.column}"
+            message = f"the key {key!r} stands twice; it stood first at line {first.line}, column {first.column}."
             self.problems.add("duplicate-key", message, Place(self.file, mark))
             return None
         return key
