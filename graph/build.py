@@ -15,7 +15,7 @@ from .errors import FileNotUsable
 from .evaluate import MISSING, FileName, Ref
 from .expand import expand
 from .files import FileResolver, FolderResolver
-from .infer import infer_facts
+from .infer import infer_facts, note_absent_outputs
 from .links import Linker
 from .node import Node
 from .order import in_order
@@ -47,6 +47,7 @@ def build_graph(
     nodes = builder.nodes()
     outputs = builder.linker.outputs(document)
     ordered = infer_facts(in_order(nodes, flat, problems), flat, problems)
+    note_absent_outputs(outputs, ordered, document, problems)
     graph = Graph(document.name, document.file, ordered, outputs, flat.params)
     if not problems.errors:
         _warn_unused(graph, flat, document, problems)
@@ -82,8 +83,9 @@ class _Builder:
         files: dict[str, Path] = {}
         file_names: dict[str, str] = {}
         links: dict[str, Links] = {}
-        for name in flat.inputs.keys() - cls.spec.inputs.keys():
-            self.unknown_input(flat, cls, name)
+        for name in flat.inputs:
+            if name not in cls.spec.inputs:
+                self.unknown_input(flat, cls, name)
         for name, port in cls.spec.inputs.items():
             value = flat.inputs.get(name, port.default)
             if value is MISSING:

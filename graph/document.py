@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from .errors import InvalidWorkflow
 from .params import Param, read_params
-from .problems import Place, Problem, Problems, near_name, shown
+from .problems import Mark, Place, Problem, Problems, near_name, shown
 from .references import NAME, PARAMS
 from .source import Limits, key_mark, read_tree, value_mark
 
@@ -126,6 +126,7 @@ def document_from_tree(
         )
         tree = {}
     else:
+        reader.refuse_other_languages(tree)
         reader.check_version(tree)
     reader.check_keys(tree, _KEYS, "the document")
     params = read_params(reader.named_map(tree, "params", "parameter"), reader.file, problems)
@@ -167,6 +168,23 @@ class _Reader:
 
     def at(self, container: object = None, key: str = "") -> Place:
         return Place(self.file, value_mark(container, key))
+
+    def refuse_other_languages(self, tree: Mapping[str, Any]) -> None:
+        """Raises InvalidWorkflow for a workflow of ComfyUI, whose every key would be an error."""
+        if "latentgraph" in tree:
+            return
+        parts = list(tree.values())
+        if parts and all(isinstance(part, dict) and "class_type" in part for part in parts):
+            found = "ComfyUI's API format"
+        elif isinstance(tree.get("nodes"), list) and isinstance(tree.get("links"), list):
+            found = "the format of ComfyUI's editor"
+        else:
+            return
+        message = (
+            f"this is a workflow in {found}, which is not read; write it as a document with 'latentgraph: {VERSION}' and "
+            "'nodes'. `latentgraph nodes NAME` knows ComfyUI's names."
+        )
+        raise InvalidWorkflow([Problem("other-language", message, Place(self.file, Mark(1, 1)))])
 
     def check_version(self, tree: Mapping[str, Any]) -> None:
         found = tree.get("latentgraph")

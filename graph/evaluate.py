@@ -81,9 +81,9 @@ class Scope:
         return self.document.file.resolve().parent if self.document.file else None
 
     def declares(self, id: str) -> bool:
-        """Returns whether the document has a node of a full id, even one that could not be read."""
-        declared = self.document.tree.get("nodes")
-        return isinstance(declared, dict) and id.removeprefix(self.prefix) in declared
+        """Returns whether the document has a node of a full id, or may have it among what could not be read."""
+        declared = self.document.tree.get("nodes", {})
+        return not isinstance(declared, dict) or id.removeprefix(self.prefix) in declared
 
 
 Note = Callable[..., None]

@@ -211,7 +211,7 @@ class _Expander:
         if document is None:
             self.flat.aliases[full_id] = Alias(None)
             return
-        for name in inputs.keys() - document.params.keys():
+        for name in [name for name in inputs if name not in document.params]:
             message = f"there is no input {name!r}; known: {names(document.params)}."
             near = self.problems.near(name, document.params)
             self.note(scope, declaration, name, "unknown-input", message, near, on_key=True)

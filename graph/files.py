@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from .errors import FileNotUsable
+from .problems import names
 
 _CHUNK = 1 << 20
 _SETTLED_NS = 2_000_000_000  # the coarsest file times in use (FAT) step by two seconds
@@ -82,16 +83,20 @@ class FolderResolver:
         return [*self.bundled.get(kind, {}), *dict.fromkeys(found)]
 
     def _missing(self, kind: str, name: str, roots: Sequence[Path]) -> FileNotUsable:
-        wanted = Path(name).name
-        siblings: list[str] = []
-        for root in dict.fromkeys(roots):
-            folder = (root / name).parent
-            if folder.is_dir():
-                siblings += [entry.name for entry in _listing(folder)]
-        candidates = dict.fromkeys([*self.bundled.get(kind, {}), *siblings, *map(str, self.names(kind))])
-        near = get_close_matches(wanted, list(candidates), n=3, cutoff=0.5)
+        siblings = [
+            (Path(name).parent / entry.name).as_posix()
+            for root in dict.fromkeys(roots)
+            if (root / name).parent.is_dir()
+            for entry in _listing((root / name).parent)
+        ]
+        known = self.names(kind)
+        candidates = dict.fromkeys([*self.bundled.get(kind, {}), *siblings, *known])
+        bare = {candidate.removesuffix(Path(candidate).suffix): candidate for candidate in candidates}
+        near = get_close_matches(name, list(candidates), n=3, cutoff=0.5)
+        near = near or [bare[match] for match in get_close_matches(name, list(bare), n=3, cutoff=0.5)]
         tried = ", ".join(str(root) for root in dict.fromkeys(roots))
-        return FileNotUsable(f"there is no {kind} {name!r}; looked in {tried}", near)
+        there = f"; there are: {names(known)}" if known and not near else ""
+        return FileNotUsable(f"there is no {kind} {name!r}; looked in {tried}{there}", near)
 
 
 def _exists(path: Path) -> bool:

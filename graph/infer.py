@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .dag import GraphNode, Links, each_link
+from .document import Document
 from .errors import LatentGraphError
 from .facts import ABSENT, NO_FACTS, Facts, Known
 from .node import Node
 from .problems import Problems
 from .resolve import Flat, FlatNode
+from .source import value_mark
 
 
 def infer_facts(ordered: Mapping[str, GraphNode], flat: Flat, problems: Problems) -> dict[str, GraphNode]:
@@ -34,6 +36,17 @@ def infer_facts(ordered: Mapping[str, GraphNode], flat: Flat, problems: Problems
             continue
         inferred[id] = replace(node, facts=facts)
     return inferred
+
+
+def note_absent_outputs(
+    outputs: Mapping[str, Links], nodes: Mapping[str, GraphNode], document: Document, problems: Problems
+) -> None:
+    """Notes each output of the document that is linked to an output of a node without a value."""
+    for name, links in outputs.items():
+        for link, facts in zip(each_link(links), _facts(nodes, links), strict=True):
+            if ABSENT in facts:
+                message = f"output {name!r}: {link} has no value, because {facts[ABSENT]}."
+                problems.add("absent-value", message, document.place(value_mark(document.outputs, name)))
 
 
 def _facts(nodes: Mapping[str, GraphNode], links: Links) -> list[Facts]:

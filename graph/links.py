@@ -11,7 +11,7 @@ from typing import Any
 
 from .dag import Link, Links
 from .document import Document
-from .evaluate import Missing, Ref
+from .evaluate import MISSING, Missing, Ref
 from .node import Node
 from .ports import InputPort, OutputPort, type_name
 from .problems import Problems, names, shown
@@ -30,6 +30,7 @@ class Linker:
         self.flat, self.classes, self.problems = flat, classes, problems
         self.switch_types: dict[str, OutputPort] = {}
         self._type_switches()
+        self._check_used_documents()
 
     def links(self, node: FlatNode, port: InputPort, value: Any) -> Links | None:
         """Returns the links of one input, or None if something is wrong with them (noted) or there are none."""
@@ -58,26 +59,46 @@ class Linker:
         """Returns what the document's outputs are linked to; several if a loop or a list is behind one."""
         outputs: dict[str, Link | tuple[Link, ...]] = {}
         for name, value in self.flat.outputs.items():
-            place = document.place(value_mark(document.outputs, name))
-
-            def note(code: str, message: str, near: str | None = None, name: str = name, place: Any = place) -> None:
-                self.problems.add(code, f"output {name!r}{message}", place, near=near)
-
-            if isinstance(value, Missing):
-                continue
-            items = value if isinstance(value, list) else [value]
-            if not items or not all(isinstance(item, Ref) for item in items):
-                note("wrong-type", f" is {shown(value)}; expected a link such as $node.port.")
-                continue
-            many, found = isinstance(value, list), list[Link]()
-            for ref in items:
-                resolved = self._resolve(ref, note)
-                many = many or resolved.many
-                ports = ((target, self._output(target, note)) for target in resolved.refs)
-                found += [Link(target.node, port.name) for target, port in ports if port is not None]
-            if found:
-                outputs[name] = tuple(found) if many else found[0]
+            links, _ = self._links_of_output(document, name, value)
+            if links:
+                outputs[name] = links
         return outputs
+
+    def _check_used_documents(self) -> None:
+        """Notes what is wrong with the outputs of documents used as nodes, there alone and not where they are used."""
+        for prefix, scope in reversed(self.flat.scopes.items()):  # from the inside out
+            alias = self.flat.aliases.get(prefix.removesuffix("/"))
+            if alias is None or alias.ports is None:
+                continue
+            for name, value in list(alias.ports.items()):
+                if isinstance(value, Ref) and not self._links_of_output(scope.document, name, value)[1]:
+                    alias.ports = {**alias.ports, name: MISSING}
+
+    def _links_of_output(
+        self, document: Document, name: str, value: Any
+    ) -> tuple[Link | tuple[Link, ...] | None, bool]:
+        """Returns what an output of a document is linked to, and whether all of it is right; what is wrong is noted."""
+        right = True
+
+        def note(code: str, message: str, near: str | None = None) -> None:
+            nonlocal right
+            right = False
+            place = document.place(value_mark(document.outputs, name))
+            self.problems.add(code, f"output {name!r}{message}", place, near=near)
+
+        if isinstance(value, Missing):
+            return None, False
+        items = value if isinstance(value, list) else [value]
+        if not items or not all(isinstance(item, Ref) for item in items):
+            note("wrong-type", f" is {shown(value)}; expected a link such as $node.port.")
+            return None, False
+        many, found = isinstance(value, list), list[Link]()
+        for ref in items:
+            resolved = self._resolve(ref, note)
+            many = many or resolved.many
+            ports = ((target, self._output(target, note)) for target in resolved.refs)
+            found += [Link(target.node, port.name) for target, port in ports if port is not None]
+        return (tuple(found) if many else found[0]) if found else None, right
 
     def _map(self, port: InputPort, value: Any, note: Note) -> Links | None:
         if not isinstance(value, dict) or not value:
