@@ -6,30 +6,23 @@ document is wrong, 3 latentgraph itself failed, 130 interrupted.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import signal
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentgraph.graph import DiskCache, DiskUse, InvalidWorkflow, LatentGraphError, NodeFailed, RunCancelled
+from latentgraph.graph import DiskCache, DiskUse, LatentGraphError
 
+from .exits import ending, print_json
 from .show import make_console, show_message, show_problems
 
 if TYPE_CHECKING:
     from .engine import Engine, Outcome, Workflow
     from .sources import Source
-
-EXIT_FAILED, EXIT_INVALID, EXIT_BROKEN, EXIT_INTERRUPTED = 1, 2, 3, 130
-TRACEBACK_VARIABLE = "LATENTGRAPH_TRACEBACK"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -88,7 +81,7 @@ def run(
     from .engine import Engine
     from .sources import read_source
 
-    with _errors(as_json):
+    with ending(as_json):
         source = read_source(file)
         chosen = _precision(precision, source)
         engine = Engine(precision=chosen, device=device, cache=not no_cache, cache_dir=cache_dir, models=models)
@@ -104,10 +97,10 @@ def validate(file: File, settings: Settings = None, models: Models = None, as_js
     from .engine import Engine
     from .sources import read_source
 
-    with _errors(as_json), Engine(models=models) as engine:
+    with ending(as_json), Engine(models=models) as engine:
         graph = _load(engine, read_source(file), settings, warn=not as_json).graph
         if as_json:
-            _print_json({"valid": True, "nodes": len(graph.nodes), "problems": [w.as_json() for w in graph.warnings]})
+            print_json({"valid": True, "nodes": len(graph.nodes), "problems": [w.as_json() for w in graph.warnings]})
         else:
             count = len(graph.nodes)
             typer.echo(f"{file}: {count} node{'s' * (count != 1)}, no error")
@@ -128,13 +121,13 @@ def explain(
     from .show import show_explanations
     from .sources import read_source
 
-    with _errors(as_json):
+    with ending(as_json):
         source = read_source(file)
         chosen = _precision(precision, source)
         with Engine(precision=chosen, device=device, cache_dir=cache_dir, models=models) as engine:
             explanations = engine.explain(_load(engine, source, settings, warn=not as_json))
         if as_json:
-            _print_json(
+            print_json(
                 {one.node: {"status": one.status, "tier": one.tier, "changes": one.changes} for one in explanations}
             )
         else:
@@ -163,7 +156,7 @@ def draw(
     from .folders import check_writable
     from .sources import read_source
 
-    with _errors(), Engine(models=models) as engine:
+    with ending(), Engine(models=models) as engine:
         graph = _load(engine, read_source(file), settings, warn=True).graph
         text = svg(graph) if format is DrawFormat.svg else mermaid(graph)
         if output is None:
@@ -182,14 +175,14 @@ def nodes(name: Annotated[str | None, typer.Argument(help="A node type.")] = Non
     from .describe import node_json, show_node, show_nodes
 
     registry = default_registry()
-    with _errors(as_json):
+    with ending(as_json):
         if name is not None and name not in registry:
             near = registry.near(name)
             hint = f" Did you mean {near!r}?" if near else " `latentgraph nodes` lists what there is."
             raise LatentGraphError(f"there is no node type {name!r}.{hint}")
         if as_json:
             wanted = registry if name is None else {name: registry[name]}
-            _print_json({key: node_json(cls.spec) for key, cls in wanted.items()})
+            print_json({key: node_json(cls.spec) for key, cls in wanted.items()})
         elif name is None:
             show_nodes(make_console(), registry)
         else:
@@ -204,11 +197,11 @@ def models(
     from .describe import model_rows, show_models
     from .folders import make_resolver, models_folder
 
-    with _errors(as_json):
+    with ending(as_json):
         place = folder or models_folder()
         rows = model_rows(make_resolver(place))
         if as_json:
-            _print_json(rows)
+            print_json(rows)
         else:
             show_models(make_console(), rows, place)
 
@@ -219,7 +212,7 @@ def schema() -> None:
     from latentgraph.graph import json_schema
     from latentgraph.nodes import default_registry
 
-    _print_json(json_schema(default_registry()))
+    print_json(json_schema(default_registry()))
 
 
 @cache_app.command("info")
@@ -227,11 +220,11 @@ def cache_info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     """Say where the cache is and how much it holds."""
     from .engine import Engine
 
-    with _errors(as_json), Engine(cache_dir=cache_dir) as engine:
+    with ending(as_json), Engine(cache_dir=cache_dir) as engine:
         disk = engine.disk_cache
         use = disk.use()
         if as_json:
-            _print_json({"folder": str(disk.folder), "results": use.entries, "bytes": use.bytes, "cap": disk.cap_bytes})
+            print_json({"folder": str(disk.folder), "results": use.entries, "bytes": use.bytes, "cap": disk.cap_bytes})
         else:
             typer.echo(
                 f"{disk.folder}: {use.entries} results, {use.bytes / 1e6:.1f} MB of at most {disk.cap_bytes / 1e6:.0f} MB"
@@ -309,7 +302,7 @@ def _show_outcome(outcome: Outcome, as_json: bool) -> None:
         for id, report in result.nodes.items()
     }
     failures = {id: str(error) for id, error in result.failures.items()}
-    _print_json(
+    print_json(
         {
             "run": result.run,
             "status": result.status,
@@ -329,59 +322,9 @@ def _value_json(value: Any) -> dict[str, Any]:
 def _remove(cache_dir: Path | None, remove: Callable[[DiskCache], DiskUse]) -> None:
     from .engine import Engine
 
-    with _errors(), Engine(cache_dir=cache_dir) as engine:
+    with ending(), Engine(cache_dir=cache_dir) as engine:
         removed = remove(engine.disk_cache)
         typer.echo(f"removed {removed.entries} results, {removed.bytes / 1e6:.1f} MB")
-
-
-@contextmanager
-def _errors(as_json: bool = False) -> Iterator[None]:
-    """Turns the errors of the engine into words and exit codes."""
-    console = make_console(stderr=True)
-    try:
-        yield
-    except InvalidWorkflow as error:
-        show_problems(console, error.problems)
-        _end(as_json, EXIT_INVALID, {"valid": False, "problems": [problem.as_json() for problem in error.problems]})
-    except NodeFailed as error:  # what the run gave is printed already
-        _show_error(error)
-        raise typer.Exit(EXIT_FAILED) from None
-    except (KeyboardInterrupt, RunCancelled):
-        console.print("[yellow]interrupted[/]; what was finished is kept, and the next run goes on from there")
-        _end(as_json, EXIT_INTERRUPTED, {"error": "interrupted"})
-    except LatentGraphError as error:
-        _show_error(error)
-        _end(as_json, EXIT_INVALID, {"error": str(error)})
-    except (typer.Exit, BrokenPipeError):
-        raise
-    except Exception as error:  # noqa: BLE001 - the last place where it can be put into words
-        _show_error(error)
-        _end(as_json, EXIT_BROKEN, {"error": str(error), "type": type(error).__name__})
-
-
-def _show_error(error: Exception) -> None:
-    """Prints an error; where it is no refusal of ours but a fault of a node or of latentgraph, how to see its trace."""
-    console = make_console(stderr=True)
-    fault = error.cause if isinstance(error, NodeFailed) else error
-    if isinstance(fault, LatentGraphError):
-        show_message(console, "error", str(error))
-        return
-    if os.environ.get(TRACEBACK_VARIABLE):
-        sys.stderr.write("".join(traceback.format_exception(fault)))
-    show_message(console, "error", str(error) if isinstance(error, NodeFailed) else f"{type(error).__name__}: {error}")
-    if not os.environ.get(TRACEBACK_VARIABLE):
-        console.print(f"For the trace, run it again with {TRACEBACK_VARIABLE}=1.", soft_wrap=True)
-
-
-def _end(as_json: bool, code: int, content: Mapping[str, Any]) -> None:
-    if as_json:
-        _print_json(content)
-    raise typer.Exit(code) from None
-
-
-def _print_json(value: Any) -> None:
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
 
 
 def _interrupt(number: int, frame: Any) -> None:

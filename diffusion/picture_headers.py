@@ -6,6 +6,7 @@ module loads no torch; `pictures` decodes what is opened here.
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -47,7 +48,8 @@ def open_picture(file: BinaryIO, path: Path) -> Pillow.Image:
     try:
         return Pillow.open(file, formats=[name for name in _FORMATS if name in Pillow.OPEN])
     except Pillow.DecompressionBombError as error:
-        raise _too_large(path, str(error), MAX_PIXELS) from error
+        claimed = re.search(r"\d+", str(error))  # Pillow says it before it says the size
+        raise _too_large(path, f"{claimed[0] if claimed else 'very many'} pixels", MAX_PIXELS) from error
     except UnidentifiedImageError as error:
         file.seek(0)
         head = file.read(512)
