@@ -14,6 +14,7 @@ from .switch import Switch
 
 _NAME = NAME.pattern.replace(r"\Z", "$")
 _LINK = {"type": "string", "pattern": r"^\$[A-Za-z_]", "description": "A link: $node, $node.port or $params.name."}
+_LINKS = {"anyOf": [_LINK, {"type": "array", "items": _LINK}]}
 _TEXT = {"type": "string"}
 
 
@@ -71,7 +72,7 @@ def json_schema(registry: Registry) -> dict[str, Any]:
             "outputs": {
                 "type": "object",
                 "description": "What the run is for: links by name.",
-                "additionalProperties": _LINK,
+                "additionalProperties": _LINKS,
                 **named,
             },
         },
@@ -82,24 +83,25 @@ def json_schema(registry: Registry) -> dict[str, Any]:
 def _node(spec: NodeSpec) -> dict[str, Any]:
     properties: dict[str, Any] = {"type": {"const": spec.type}, "foreach": True}
     properties.update({name: _input(port) for name, port in spec.inputs.items()})
+    required = sorted(name for name, port in spec.inputs.items() if port.required)
     return {
         "description": spec.doc,
         "properties": properties,
-        "required": sorted(name for name, port in spec.inputs.items() if port.required),
+        "anyOf": [{"required": required}, {"required": ["foreach"]}],  # a loop may give what is required
         "additionalProperties": False,
     }
 
 
 def _input(port: InputPort) -> Mapping[str, Any]:
     words = {"description": port.description} if port.description else {}
-    if not port.literal:
-        link = {"array": {"anyOf": [_LINK, {"type": "array", "items": _LINK}]}}
-        if port.shape == "map":
-            return {"type": "object", "additionalProperties": _LINK, **words}
-        one: dict[str, Any] = link["array"] if port.shape == "list" else dict(_LINK)
-        return {"anyOf": [one, {"type": "null"}], **words} if port.optional else {**one, **words}
-    default = {} if port.required else {"default": None if port.default is None else _plain(port.default)}
-    return {"anyOf": [dict(port.json_schema), _LINK], **words, **default}
+    if port.literal:
+        default = {} if port.required else {"default": None if port.default is None else _plain(port.default)}
+        links = _LINKS if port.item_kinds else _LINK
+        return {"anyOf": [dict(port.json_schema), links], **words, **default}
+    if port.shape == "map":
+        return {"type": "object", "additionalProperties": _LINK, **words}
+    one = _LINKS if port.shape == "list" else _LINK
+    return {"anyOf": [one, {"type": "null"}], **words} if port.optional else {**one, **words}
 
 
 def _plain(value: Any) -> Any:

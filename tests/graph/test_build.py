@@ -294,14 +294,14 @@ def chain(length: int) -> str:
     return f"latentgraph: 1\nnodes:\n  n0: {{type: Constant}}\n{links}outputs: {{x: $n{length - 1}}}\n"
 
 
-def test_a_chain_of_twenty_thousand_nodes_is_no_deeper_than_one() -> None:
-    graph = build_graph(parse_document(chain(20_000)), REGISTRY)
-    assert len(graph.nodes) == 20_000
+def test_a_chain_of_five_thousand_nodes_is_no_deeper_than_one() -> None:
+    graph = build_graph(parse_document(chain(5_000)), REGISTRY)
+    assert len(graph.nodes) == 5_000
 
 
-def test_a_cycle_of_twenty_thousand_nodes_is_found() -> None:
-    text = chain(20_000).replace("{type: Constant}", "{type: Add, a: $n19999}")
-    with pytest.raises(InvalidWorkflow, match="and 19980 links more"):
+def test_a_cycle_of_five_thousand_nodes_is_found() -> None:
+    text = chain(5_000).replace("{type: Constant}", "{type: Add, a: $n4999}")
+    with pytest.raises(InvalidWorkflow, match="and 4980 links more"):
         build_graph(parse_document(text), REGISTRY)
 
 
