@@ -72,6 +72,7 @@ class RunBars:
         )
         self._run = self._progress.add_task("nodes", total=nodes, left="")
         self._steps: dict[str, TaskID] = {}
+        self._running: dict[str, None] = {}
 
     def __enter__(self) -> RunBars:
         self._progress.start()
@@ -85,7 +86,8 @@ class RunBars:
     def on_event(self, event: Event) -> None:
         """Brings the bars up to date with an event of the run."""
         if isinstance(event, NodeStarted):
-            self._progress.update(self._run, description=f"nodes: {event.node}")
+            self._running[event.node] = None
+            self._name_running()
         elif isinstance(event, NodeProgress):
             bar = self._steps.get(event.node)
             if bar is None:
@@ -94,12 +96,18 @@ class RunBars:
             self._progress.update(bar, completed=event.step, total=event.total, left=left)
         elif isinstance(event, NodeFinished | NodeReused | NodeErred):
             self._progress.advance(self._run)
+            self._running.pop(event.node, None)
+            self._name_running()
             if event.node in self._steps:
                 self._progress.remove_task(self._steps.pop(event.node))
         elif isinstance(event, NodeWarned):
             show_message(self._console, "warning", f"node {event.node!r}: {event.message}")
         elif isinstance(event, NodeSaved):
             self._console.print(Text.assemble(("saved", "green"), " ", str(event.path)), soft_wrap=True)
+
+    def _name_running(self) -> None:
+        names = ", ".join(self._running)
+        self._progress.update(self._run, description=f"nodes: {names}" if names else "nodes")
 
 
 def show_summary(console: Console, result: RunResult) -> None:

@@ -47,10 +47,11 @@ def printed(console: Console) -> str:
 
 def test_the_bars_follow_the_nodes_and_the_steps() -> None:
     console = terminal()
-    with RunBars(console, nodes=3) as bars:
+    with RunBars(console, nodes=4) as bars:
         for event in (
             NodeReused("r", "empty", "EmptyLatent", tier="disk"),
             NodeStarted("r", "sample", "KSampler"),
+            NodeStarted("r", "other", "LoadImage"),
             NodeProgress("r", "sample", "KSampler", step=5, total=20, seconds_left=3.2),
         ):
             bars.on_event(event)
@@ -59,12 +60,13 @@ def test_the_bars_follow_the_nodes_and_the_steps() -> None:
         bars.on_event(NodeFinished("r", "sample", "KSampler", seconds=4.0))
         bars._progress.refresh()
         after = printed(console)[len(during) :]
-    assert "nodes: sample" in during
-    assert "1/3" in during
+    assert "nodes: sample, other" in during
+    assert "nodes: other" in after
+    assert "1/4" in during
     assert "5/20" in during
     assert "3.2 s left" in during
-    assert "2/3" in after
-    assert "/20" not in after.rpartition("2/3")[2]
+    assert "2/4" in after
+    assert "/20" not in after.rpartition("2/4")[2]
 
 
 def test_warnings_and_files_are_told_as_they_happen_exactly_as_they_are() -> None:
