@@ -15,7 +15,7 @@ from .errors import InvalidWorkflow
 from .params import Param, read_params
 from .problems import Mark, Place, Problem, Problems, near_name, shown
 from .references import NAME, PARAMS
-from .source import Limits, key_mark, read_tree, value_mark
+from .source import Limits, LocatedMap, key_mark, read_tree, value_mark
 
 VERSION = 1
 """The version of the language that this package reads; a document states it as `latentgraph: 1`."""
@@ -121,13 +121,11 @@ def document_from_tree(
     reader = _Reader(str(file) if file else None, problems)
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else shown(tree)
-        problems.add(
-            "wrong-type", f"a document is a map with 'latentgraph: {VERSION}' and 'nodes'; found {found}.", reader.at()
-        )
-        tree = {}
-    else:
-        reader.refuse_other_languages(tree)
-        reader.check_version(tree)
+        message = f"a document is a map with 'latentgraph: {VERSION}' and 'nodes'; found {found}."
+        problems.add("wrong-type", message, Place(reader.file, Mark(1, 1)))
+        return Document(file, file.stem if file else "workflow", "", {}, {}, {}, {}, tuple(problems))
+    reader.refuse_other_languages(tree)
+    reader.check_version(tree)
     reader.check_keys(tree, _KEYS, "the document")
     params = read_params(reader.named_map(tree, "params", "parameter"), reader.file, problems)
     declared = reader.named_map(tree, "nodes", "node", needed=True)
@@ -166,8 +164,10 @@ class _Reader:
     def __init__(self, file: str | None, problems: Problems) -> None:
         self.file, self.problems = file, problems
 
-    def at(self, container: object = None, key: str = "") -> Place:
-        return Place(self.file, value_mark(container, key))
+    def at(self, container: object, key: str) -> Place:
+        """Returns the place of a value; of one that is missing at the top of a text, the text's beginning."""
+        missing = isinstance(container, LocatedMap) and key not in container
+        return Place(self.file, Mark(1, 1) if missing else value_mark(container, key))
 
     def refuse_other_languages(self, tree: Mapping[str, Any]) -> None:
         """Raises InvalidWorkflow for a workflow of ComfyUI, whose every key would be an error."""
@@ -193,7 +193,10 @@ class _Reader:
         if "latentgraph" not in tree:
             message = f"the document does not state its version; begin it with 'latentgraph: {VERSION}'."
         else:
-            message = f"the document has version {shown(found)}; this package reads version {VERSION}."
+            message = f"the document has version {shown(found)}; this package reads version {VERSION}"
+            if isinstance(found, str):
+                message += ", a number without quotes"
+            message += "; a newer latentgraph may read it." if isinstance(found, int) and found > VERSION else "."
         self.problems.add("wrong-version", message, self.at(tree, "latentgraph"))
 
     def check_keys(self, tree: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
@@ -229,7 +232,9 @@ class _Reader:
             return {}
         for name in value:
             if not NAME.match(name) or (what == "node" and name == PARAMS):
-                rule = "letters, digits, '_' and '-', beginning with a letter" if name != PARAMS else "not 'params'"
+                rule = "letters, digits, '_' and '-', beginning with a letter"
+                if name == PARAMS:
+                    rule = "another name, because $params.x is a parameter"
                 message = f"{what} {name[:80]!r} has a name that can't be linked to; expected {rule}."
                 self.problems.add("bad-name", message, Place(self.file, key_mark(value, name)))
         return value
@@ -244,8 +249,12 @@ class _Reader:
         kind = tree.get("type")
         if not isinstance(kind, str) or not kind:
             found = f"has the type {shown(kind)}" if "type" in tree else "has no type"
+            merges = (
+                ". ('<<' merges nothing: YAML 1.2 has no merge keys; write the inputs out.)" if "<<" in tree else "."
+            )
             message = (
-                f"node {name!r} {found}; expected the name of a node type, or a path to a document such as ./part.yaml."
+                f"node {name!r} {found}; expected the name of a node type, or a path to a document such as ./part.yaml"
+                + merges
             )
             self.problems.add("missing-input" if "type" not in tree else "wrong-type", message, place, node=name)
             return None

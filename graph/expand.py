@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -264,7 +265,8 @@ class _Expander:
             self.note(scope, declaration, "type", "file-not-found", message, near)
             return None
         if path not in self.documents:
-            self.documents[path] = self.load(path)
+            beside = scope.document.file.parent if scope.document.file else Path()
+            self.documents[path] = self.load(Path(os.path.normpath(beside / declaration.type)))
         return self.documents[path]
 
     def load(self, path: Path) -> Document | None:

@@ -154,7 +154,9 @@ class _Builder:
             message = f"the document uses more than {self.limits.aliases:,} aliases"
             raise stop(self.file, event.mark, "limit-aliases", message)
         if event.value not in self.anchors:
-            raise stop(self.file, event.mark, "syntax", f"the alias *{event.value} has no anchor before it")
+            inside = any(frame.anchor == event.value for frame in self.stack)
+            where = "stands inside of what it stands for" if inside else "has no anchor before it"
+            raise stop(self.file, event.mark, "syntax", f"the alias *{event.value} {where}")
         value, size, depth = self.anchors[event.value]
         self.count(size, event.mark)
         self.check_depth(depth, event.mark)

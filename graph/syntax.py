@@ -41,6 +41,7 @@ def yaml_events(text: str, file: str | None) -> Iterator[Event]:
             if kind is yaml.ScalarEvent:
                 yield Event("scalar", mark, _yaml_scalar(event, mark, file), event.anchor)
             elif kind in (yaml.MappingStartEvent, yaml.SequenceStartEvent):
+                _refuse_tag(event.tag, mark, file, kind is yaml.MappingStartEvent)
                 yield Event("map" if kind is yaml.MappingStartEvent else "list", mark, None, event.anchor)
             elif kind in (yaml.MappingEndEvent, yaml.SequenceEndEvent):
                 yield Event("end", mark)
@@ -112,8 +113,18 @@ def _yaml_scalar(event: Any, mark: Mark, file: str | None) -> Any:
     if event.implicit[0]:
         return _plain_scalar(event.value)
     if event.tag not in (None, "!", "tag:yaml.org,2002:str"):
-        raise stop(file, mark, "syntax", f"the tag {event.tag!r} is not read; write the plain value")
+        raise _unread_tag(event.tag, mark, file)
     return event.value
+
+
+def _refuse_tag(tag: str | None, mark: Mark, file: str | None, is_map: bool) -> None:
+    """Raises InvalidWorkflow for a map or list that a tag makes something else."""
+    if tag not in (None, "!", f"tag:yaml.org,2002:{'map' if is_map else 'seq'}"):
+        raise _unread_tag(tag, mark, file)
+
+
+def _unread_tag(tag: str | None, mark: Mark, file: str | None) -> InvalidWorkflow:
+    return stop(file, mark, "syntax", f"the tag {tag!r} is not read; write the plain value")
 
 
 def _yaml_words(error: yaml.MarkedYAMLError, text: str) -> str:
@@ -136,6 +147,11 @@ class _JsonReader:
     _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
     _WORD = re.compile(r"true|false|null")
     _WORDS: Mapping[str, Any] = {"true": True, "false": False, "null": None}
+    _HINTS = (
+        (("NaN", "Infinity", "-Infinity"), "; JSON has no such number"),
+        (("//", "/*", "#"), "; JSON has no comments, and YAML has"),
+        (("'",), "; JSON has double quotes only"),
+    )
 
     def __init__(self, text: str, file: str | None) -> None:
         self.text, self.file = text, file
@@ -223,9 +239,13 @@ class _JsonReader:
         return Mark(line, at - self.line_starts[line - 1] + 1)
 
     def unexpected(self, expected: str) -> InvalidWorkflow:
-        found = f"found {self.text[self.at : self.at + 12]!r}" if self.peek() else "the text ends"
+        rest = self.text[self.at : self.at + 12].partition("\n")[0]
+        found = f"found {rest!r}" if self.peek() else "the text ends"
         words = f"this is not JSON: {found} where {expected} was expected"
-        return stop(self.file, self.mark(self.at), "syntax", words)
+        hint = next((hint for start, hint in self._HINTS if rest.startswith(start)), "")
+        if rest[:1] in ("}", "]") and self.text[max(0, self.at - 100) : self.at].rstrip().endswith(","):
+            hint = "; remove the comma before it"
+        return stop(self.file, self.mark(self.at), "syntax", words + hint)
 
 
 def _decode(data: bytes, file: str | None) -> str:

@@ -104,7 +104,7 @@ ONE_PROBLEM = {
     "n: 3": "4:3: error: node 'n' is 3; expected a map with 'type' and the node's inputs. [wrong-type]",
     "n: {a: 3}": "4:3: error: node 'n' has no type; expected the name of a node type, or a path to a document such as ./part.yaml. "
     "[missing-input]",
-    "params: {type: Constant}": "4:3: error: node 'params' has a name that can't be linked to; expected not 'params'. [bad-name]",
+    "params: {type: Constant}": "4:3: error: node 'params' has a name that can't be linked to; expected another name, because $params.x is a parameter. [bad-name]",
     "a.b: {type: Constant}": "4:3: error: node 'a.b' has a name that can't be linked to; expected letters, digits, '_' and '-', "
     "beginning with a letter. [bad-name]",
     "n: {type: Constant, foreach: 3}": "4:32: error: node 'n': 'foreach' is 3; expected a map such as {seed: [1, 2, 3]}. "

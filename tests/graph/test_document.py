@@ -27,13 +27,13 @@ def problems(text: str) -> list[str]:
 
 
 SHAPES = {
-    "nodes: {a: {type: X}}": "<document>: error: the document does not state its version; begin it with 'latentgraph: 1'. "
+    "nodes: {a: {type: X}}": "<document>:1:1: error: the document does not state its version; begin it with 'latentgraph: 1'. "
     "[wrong-version]",
-    "latentgraph: 2\nnodes: {a: {type: X}}": "<document>:1:14: error: the document has version 2; this package reads version 1. "
-    "[wrong-version]",
+    "latentgraph: 2\nnodes: {a: {type: X}}": "<document>:1:14: error: the document has version 2; this package reads version 1; a "
+    "newer latentgraph may read it. [wrong-version]",
     "latentgraph: true\nnodes: {a: {type: X}}": "<document>:1:14: error: the document has version true; this package reads "
     "version 1. [wrong-version]",
-    "latentgraph: 1": "<document>: error: 'nodes' is missing; expected a map with at least one node. [wrong-type]",
+    "latentgraph: 1": "<document>:1:1: error: 'nodes' is missing; expected a map with at least one node. [wrong-type]",
     "latentgraph: 1\nnodes: {}": "<document>:2:8: error: 'nodes' is {}; expected a map with at least one node. [wrong-type]",
     "latentgraph: 1\nnodes: [a]": "<document>:2:8: error: 'nodes' is [\"a\"]; expected a map with at least one node. [wrong-type]",
     "latentgraph: 1\nnodes: {a: {type: X}}\noutputs: 3": "<document>:3:10: error: 'outputs' is 3; expected a map of outputs by "
@@ -53,9 +53,8 @@ def test_a_wrong_shape_says_what_was_expected(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("[1]", "[1]"), ("text", '"text"')])
 def test_a_document_is_a_map(text: str, found: str) -> None:
-    assert problems(text)[0] == (
-        f"<document>: error: a document is a map with 'latentgraph: 1' and 'nodes'; found {found}. [wrong-type]"
-    )
+    said = f"<document>:1:1: error: a document is a map with 'latentgraph: 1' and 'nodes'; found {found}. [wrong-type]"
+    assert problems(text) == [said]
 
 
 def test_a_document_has_a_name_a_description_and_its_parts() -> None:

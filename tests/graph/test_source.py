@@ -1,5 +1,7 @@
 """Texts: what is read, where it stands, and what is refused with which words. YAML and JSON are told apart by name alone."""
 
+# ruff: noqa: E501 - messages stand as people read them
+
 from __future__ import annotations
 
 import json
@@ -111,7 +113,7 @@ YAML_REFUSED = {
     "a: !x 1": "f:1:4: error: the tag '!x' is not read; write the plain value. [syntax]",
     "a: 1\n---\nb: 2": "f:2:1: error: the file holds several YAML documents; a workflow is one. [syntax]",
     "a: *x": "f:1:4: error: the alias *x has no anchor before it. [syntax]",
-    "a: &a [*a]": "f:1:8: error: the alias *a has no anchor before it. [syntax]",
+    "a: &a [*a]": "f:1:8: error: the alias *a stands inside of what it stands for. [syntax]",
     "? [a]\n: 1": "f:1:3: error: a key is a map or a list; keys are plain words. [syntax]",
     "a: 1\nb: 2\na: 3": "f:3:1: error: the key 'a' stands twice; it stood first at line 1, column 1. [duplicate-key]",
     "a: \x07": "f: error: this is not YAML: unacceptable character #x0007: control characters are not allowed. [syntax]",
@@ -125,10 +127,10 @@ def test_yaml_that_is_refused_says_where_and_why(text: str) -> None:
 
 JSON_REFUSED = {
     "": "f:1:1: error: this is not JSON: the text ends where a value was expected. [syntax]",
-    '{"a": NaN}': "f:1:7: error: this is not JSON: found 'NaN}' where a value was expected. [syntax]",
-    "[Infinity]": "f:1:2: error: this is not JSON: found 'Infinity]' where a value was expected. [syntax]",
-    "[1,]": "f:1:4: error: this is not JSON: found ']' where a value was expected. [syntax]",
-    '{"a": 1,}': "f:1:9: error: this is not JSON: found '}' where a key in double quotes was expected. [syntax]",
+    '{"a": NaN}': "f:1:7: error: this is not JSON: found 'NaN}' where a value was expected; JSON has no such number. [syntax]",
+    "[Infinity]": "f:1:2: error: this is not JSON: found 'Infinity]' where a value was expected; JSON has no such number. [syntax]",
+    "[1,]": "f:1:4: error: this is not JSON: found ']' where a value was expected; remove the comma before it. [syntax]",
+    '{"a": 1,}': "f:1:9: error: this is not JSON: found '}' where a key in double quotes was expected; remove the comma before it. [syntax]",
     "{a: 1}": "f:1:2: error: this is not JSON: found 'a: 1}' where a key in double quotes was expected. [syntax]",
     '{"a" 1}': "f:1:6: error: this is not JSON: found '1}' where ':' was expected. [syntax]",
     "[1 2]": "f:1:4: error: this is not JSON: found '2]' where ',' or ']' was expected. [syntax]",
