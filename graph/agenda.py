@@ -90,7 +90,7 @@ class Agenda:
         return inputs
 
     def take_followers(self, task: Task) -> list[Task]:
-        """Ends a task's lead and returns its followers as running, so that only the caller ends them."""
+        """Ends a task's lead and returns its followers as running, so that nobody but the caller ends them."""
         if task.key is not None and self._leaders.get(task.key) is task:
             del self._leaders[task.key]
         followers = [one for one in task.followers if one.state in (State.FOLLOWING, State.RUNNING)]
@@ -99,13 +99,10 @@ class Agenda:
         task.followers = followers
         return followers
 
-    def requeue(self, tasks: Iterable[Task]) -> None:
-        """Makes running tasks ready again, but for those whose run was cancelled meanwhile: they end."""
-        for task in tasks:
-            if task.run.cancelled:
-                self.end(task, State.CANCELLED, NodeReport("cancelled"))
-            else:
-                self._enqueue(task)
+    def requeue(self, followers: Iterable[Task]) -> None:
+        """Makes followers ready again, to be called before the lock is let go of in which they were taken."""
+        for task in followers:
+            self._enqueue(task)
 
     def end(self, task: Task, state: State, report: NodeReport) -> None:
         """Ends a task, lets go of what it read, and makes ready or blocks those that wait for it."""
