@@ -262,6 +262,7 @@ class _Expander:
         if not found:
             message = f"there is no document {declaration.type!r}; looked for {path}."
             near = self.problems.near(path.name, names_beside(path))
+            near = near and declaration.type.removesuffix(path.name) + near
             self.note(scope, declaration, "type", "file-not-found", message, near)
             return None
         if path not in self.documents:

@@ -141,7 +141,10 @@ def read_params(tree: Any, file: str | None, problems: Problems) -> dict[str, Pa
 def bind_params(
     params: Mapping[str, Param], given: Mapping[str, Any], problems: Problems, *, file: str | None, at: Any = None
 ) -> dict[str, Any]:
-    """Returns a value for each parameter: the given one, else the default. Problems are noted, at `at` if given there."""
+    """Returns a value for each parameter: the given one, else the default. Problems are noted, at `at` if given there.
+
+    A value that its parameter does not take is left out, so that it is noted here alone.
+    """
     for name, value in given.items():
         param = params.get(name)
         place = Place(file, key_mark(at, name))
@@ -157,16 +160,14 @@ def bind_params(
             problems.add(code, f"parameter {name!r} is {shown(value)}; expected {param.expected}.", place)
     bound: dict[str, Any] = {}
     for name, param in params.items():
-        if name in given:
-            bound[name] = given[name]
-        elif not param.required:
-            bound[name] = param.default
-        else:
-            problems.add(
-                "missing-param",
-                f"parameter {name!r} has no default and was not given; expected {param.expected}.",
-                param.place,
-            )
+        value = given.get(name, param.default)
+        if isinstance(value, Required):
+            message = f"has no default and was not given; expected {param.expected}."
+            if param.is_value:
+                message = f"takes a {param.type}, which only a document that uses this one can give it."
+            problems.add("missing-param", f"parameter {name!r} {message}", param.place)
+        elif param.is_value or not param.check(value):
+            bound[name] = value
     return bound
 
 

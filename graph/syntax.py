@@ -136,8 +136,11 @@ def _yaml_words(error: yaml.MarkedYAMLError, text: str) -> str:
         line = lines[at.line] if at.line < len(lines) else ""
         if line[: at.column + 1].lstrip(" ").startswith("\t"):
             return "a tab is used as indentation; YAML takes spaces only"
-    context = f" ({error.context})" if error.context else ""
-    return f"this is not YAML: {error.problem or 'unreadable'}{context}"
+    begun = error.context_mark
+    where = f" that begins at line {begun.line + 1}, column {begun.column + 1}" if begun else ""
+    context = f" ({error.context}{where})" if error.context else ""
+    colon = "; put a text with ': ' in it in quotes" if "mapping values" in (error.problem or "") else ""
+    return f"this is not YAML: {error.problem or 'unreadable'}{context}{colon}"
 
 
 class _JsonReader:

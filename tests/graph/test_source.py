@@ -106,7 +106,7 @@ def test_keys_are_texts() -> None:
 
 
 YAML_REFUSED = {
-    "a: [1": "f:2:1: error: this is not YAML: did not find expected ',' or ']' (while parsing a flow sequence). [syntax]",
+    "a: [1": "f:2:1: error: this is not YAML: did not find expected ',' or ']' (while parsing a flow sequence that begins at line 1, column 4). [syntax]",
     "a:\n\tb: 1": "f:2:1: error: a tab is used as indentation; YAML takes spaces only. [syntax]",
     "a: !!python/object:os.system x": "f:1:4: error: the tag 'tag:yaml.org,2002:python/object:os.system' is not read; "
     "write the plain value. [syntax]",
