@@ -188,6 +188,8 @@ def test_depth_is_counted_through_aliases() -> None:
     lines = ["a0: &a0 [x]", *(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 50))]
     assert "f:32:" in refused("\n".join(lines))
     assert "[limit-depth]" in refused("\n".join(lines))
+    assert read("a: &a [[1]]\nb: *a", depth=3) == {"a": [[1]], "b": [[1]]}
+    assert "[limit-depth]" in refused("a: &a [[1]]\nb: [*a]", depth=3)
 
 
 @pytest.mark.parametrize("syntax", ["yaml", "json"])
