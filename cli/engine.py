@@ -183,6 +183,7 @@ class Engine:
             environment=self.environment,
             fingerprints=self.fingerprints,
             resolver=self.resolver,
+            output_dir=output_dir,
         )
         provenance = {KEYWORD: making.as_text()}
         result = self._scheduler.run(plan, on_event=on_event, output_dir=output_dir, provenance=provenance)

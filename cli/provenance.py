@@ -37,8 +37,9 @@ _PACKAGES = ("latentgraph", "torch", "diffusers", "transformers")
 class Provenance:
     """How a picture was made.
 
-    document: the tree of the workflow. params: the values of its parameters. file: the document's file as it was named, for
-    finding what it names. environment: see `Engine.environment`. files: SHA-256 by "node.input". versions: by package.
+    document: the tree of the workflow. params: the values of its parameters. file: the document's file, relative to the output
+    folder, for finding what it names. environment: see `Engine.environment`. files: SHA-256 by "node.input". versions: by
+    package.
     """
 
     document: Mapping[str, Any]
@@ -97,6 +98,7 @@ def describe_making(
     environment: str,
     fingerprints: Fingerprints,
     resolver: FileResolver,
+    output_dir: Path,
 ) -> Provenance:
     """Returns the provenance of what a graph makes. A document that uses other documents is written out flat.
 
@@ -115,7 +117,7 @@ def describe_making(
     return Provenance(
         tree,
         params,
-        str(document.file) if document.file else None,
+        _relative(document.file.resolve(), output_dir.resolve()) if document.file else None,
         precision,
         environment,
         {name: fingerprints.of(path) for name, path in named_files(graph).items()},
@@ -127,12 +129,20 @@ def _file_names(node: GraphNode, base: Path, resolver: FileResolver) -> dict[str
     """Returns names for the files of a node, by input: as used where `base` is enough to find them so, else relative to it."""
     names: dict[str, str] = {}
     for input, path in node.files.items():
-        file = node.cls.spec.inputs[input].file
-        used = node.file_names[input]
-        if file is not None and _find(resolver, file.kind, used, base) != path:
-            used = Path(os.path.relpath(path, base)).as_posix()
-        names[input] = used
+        file, used = node.cls.spec.inputs[input].file, node.file_names[input]
+        here = _is_below(Path.cwd(), used, path) and not _is_below(base, used, path)
+        elsewhere = file is not None and _find(resolver, file.kind, used, base) != path
+        names[input] = _relative(path, base) if here or elsewhere else used
     return names
+
+
+def _is_below(folder: Path, name: str, path: Path) -> bool:
+    """Returns whether a name stands for a path as seen from a folder; its suffix may be left out."""
+    return path in ((folder / name).resolve(), (folder / (name + path.suffix)).resolve())
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _find(resolver: FileResolver, kind: str, name: str, base: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,10 @@ def read_source(workflow: Path | str | Mapping[str, Any]) -> Source:
 
 
 def _base_file(made_as: Provenance, picture: Path) -> Path:
-    """Returns the file that names in a picture's document are relative to: the document's own if it is there."""
-    if made_as.file and Path(made_as.file).parent.is_dir():
-        return Path(made_as.file)
-    return picture
+    """Returns the file that names in a picture's document are relative to: the document's own, or the picture."""
+    if made_as.file is None:
+        return picture
+    folders = list(picture.absolute().parents)  # pictures are saved into the output folder, or into folders below it
+    candidates = [Path(os.path.normpath(folder / made_as.file)) for folder in folders]
+    there = [file for file in candidates if file.is_file()] or [file for file in candidates if file.parent.is_dir()]
+    return there[0] if there else picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -268,17 +269,39 @@ def test_a_picture_of_a_document_that_uses_documents_makes_itself_again_from_any
     assert again["mask"].getextrema() == (0, 255)
 
 
+@pytest.mark.parametrize("prefix", ["copy", "below/copy"])
 def test_a_picture_finds_the_files_of_its_document_from_another_folder(
-    make_engine: Make, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_engine: Make, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
+    """All is named relative to where the first run was, and the second is elsewhere."""
     Image.new("RGB", (16, 16), "white").save(here / "cat.png")
     params = "params:\n  cat: {type: image_file, default: cat.png}\n"
-    nodes = "nodes:\n  load: {type: LoadImage, file: $params.cat}\n  save: {type: SaveImage, image: $load.image}\n"
-    (here / "copy.yaml").write_text(f"latentgraph: 1\n{params}{nodes}", encoding="utf-8")
-    make_engine().run(here / "copy.yaml", output_dir=here / "out")
+    nodes = (
+        "  load: {type: LoadImage, file: $params.cat}\n  save: {type: SaveImage, image: $load.image, prefix: PREFIX}\n"
+    )
+    text = f"latentgraph: 1\n{params}nodes:\n{nodes.replace('PREFIX', prefix)}"
+    (here / "copy.yaml").write_text(text, encoding="utf-8")
+    make_engine().run("copy.yaml")
     monkeypatch.chdir(tmp_path)
-    make_engine().run(here / "out" / "latentgraph_00001_.png", output_dir=here / "again")
-    assert (here / "again" / "latentgraph_00001_.png").is_file()
+    make_engine().run(here / "output" / f"{prefix}_00001_.png", output_dir="again")
+    assert (tmp_path / "again" / f"{prefix}_00001_.png").is_file()
+
+
+def test_a_file_that_was_named_from_the_working_folder_is_found_from_another(
+    make_engine: Make, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "flows").mkdir()
+    Image.new("RGB", (16, 16), "white").save(here / "dog.png")
+    nodes = {
+        "load": {"type": "LoadImage", "file": "$params.dog"},
+        "save": {"type": "SaveImage", "image": "$load.image"},
+    }
+    document = {"latentgraph": 1, "params": {"dog": {"type": "image_file"}}, "nodes": nodes}
+    (here / "flows" / "copy.json").write_text(json.dumps(document))
+    make_engine().run("flows/copy.json", dog="dog.png")
+    monkeypatch.chdir(tmp_path)
+    make_engine().run(here / "output" / "latentgraph_00001_.png", output_dir="again")
+    assert (tmp_path / "again" / "latentgraph_00001_.png").is_file()
 
 
 def test_a_checkpoint_that_changed_is_told_when_its_picture_is_made_again(
