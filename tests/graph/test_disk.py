@@ -108,7 +108,7 @@ from pathlib import Path
 from latentgraph.graph import DiskCache
 cache = DiskCache(Path(sys.argv[2]), CODEC, 6000)
 wrong = 0
-for turn in range(60):
+for turn in range(25):
     for index in range(6):
         key = f"{index:02x}" * 32
         hit = cache.get(key)

@@ -215,7 +215,7 @@ WORKFLOWS = st.fixed_dictionaries(
 )
 
 
-@settings(RELAXED, max_examples=250)
+@settings(RELAXED, max_examples=150)
 @given(tree=WORKFLOWS | TREES, params=st.dictionaries(st.sampled_from("pq"), TREES, max_size=1))
 def test_whatever_a_document_holds_it_builds_or_is_refused_with_reasons(tree: Any, params: dict[str, Any]) -> None:
     problems = problems_of(lambda: build_graph(document_from_tree(tree), REGISTRY, params=params))
