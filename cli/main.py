@@ -45,16 +45,17 @@ File = Annotated[Path, typer.Argument(help="A workflow (YAML or JSON), or a pict
 PrecisionOption = Annotated[
     PrecisionName | None,
     typer.Option(
-        help="auto: fast. exact: float32 in a fixed order of operations. [default: auto, or what a picture was made with]"
+        help="auto: fast. exact: float32 in a fixed order of operations. Unless given: auto, or what a picture was made with."
     ),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A value for a parameter; may be repeated.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-CacheDir = Annotated[Path | None, typer.Option(help="Where results are kept [default: the user's cache folder].")]
+CacheDir = Annotated[Path | None, typer.Option(help="Where results are kept, instead of the user's cache folder.")]
 Models = Annotated[
-    Path | None, typer.Option(help="The folder with checkpoints/ and vae/ [default: the user's data folder].")
+    Path | None,
+    typer.Option(help="The folder with checkpoints/ and vae/, instead of the one in the user's data folder."),
 ]
 
 
@@ -146,7 +147,7 @@ def draw(
     file: File,
     settings: Settings = None,
     format: Annotated[DrawFormat, typer.Option(help="The kind of picture.")] = DrawFormat.svg,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file [default: standard output].")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file, instead of standard output.")] = None,
     models: Models = None,
 ) -> None:
     """Draw a workflow as SVG or Mermaid."""
@@ -191,7 +192,11 @@ def nodes(name: Annotated[str | None, typer.Argument(help="A node type.")] = Non
 
 @app.command()
 def models(
-    folder: Annotated[Path | None, typer.Option("--models", help="As for run.")] = None, as_json: AsJson = False
+    folder: Annotated[
+        Path | None,
+        typer.Option("--models", help="The folder to look in, instead of the one in the user's data folder."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the checkpoints and VAEs that documents can name, with the family that each belongs to."""
     from .describe import model_rows, show_models
@@ -233,16 +238,18 @@ def cache_info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
 
 @cache_app.command("prune")
 def cache_prune(
-    megabytes: Annotated[float, typer.Argument(min=0, help="How much to keep at most.")], cache_dir: CacheDir = None
+    megabytes: Annotated[float, typer.Argument(min=0, help="How much to keep at most.")],
+    cache_dir: CacheDir = None,
+    as_json: AsJson = False,
 ) -> None:
     """Remove the results not used for longest until at most MEGABYTES are left."""
-    _remove(cache_dir, lambda disk: disk.prune(int(megabytes * 1e6)))
+    _remove(cache_dir, lambda disk: disk.prune(int(megabytes * 1e6)), as_json)
 
 
 @cache_app.command("clear")
-def cache_clear(cache_dir: CacheDir = None) -> None:
+def cache_clear(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
     """Remove every result."""
-    _remove(cache_dir, DiskCache.clear)
+    _remove(cache_dir, DiskCache.clear, as_json)
 
 
 @app.callback(invoke_without_command=True)
@@ -319,12 +326,15 @@ def _value_json(value: Any) -> dict[str, Any]:
     return {"value": value} if isinstance(value, str | int | float | bool) else {"type": type(value).__name__}
 
 
-def _remove(cache_dir: Path | None, remove: Callable[[DiskCache], DiskUse]) -> None:
+def _remove(cache_dir: Path | None, remove: Callable[[DiskCache], DiskUse], as_json: bool) -> None:
     from .engine import Engine
 
-    with ending(), Engine(cache_dir=cache_dir) as engine:
+    with ending(as_json), Engine(cache_dir=cache_dir) as engine:
         removed = remove(engine.disk_cache)
-        typer.echo(f"removed {removed.entries} results, {removed.bytes / 1e6:.1f} MB")
+        if as_json:
+            print_json({"results": removed.entries, "bytes": removed.bytes})
+        else:
+            typer.echo(f"removed {removed.entries} results, {removed.bytes / 1e6:.1f} MB")
 
 
 def _interrupt(number: int, frame: Any) -> None:

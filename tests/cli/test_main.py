@@ -334,13 +334,14 @@ def test_the_cache_is_told_pruned_and_cleared(square: Path, tmp_path: Path) -> N
     told = called_json("cache", "info")
     assert (told["folder"], told["results"]) == (str(tmp_path / "cache" / "results"), 1)
     assert call("cache", "prune", "1").stdout == "removed 0 results, 0.0 MB\n"
-    assert call("cache", "clear").stdout == "removed 1 results, 0.0 MB\n"
+    assert called_json("cache", "clear") == {"results": 1, "bytes": told["bytes"]}
     assert called_json("cache", "info")["bytes"] == 0
 
 
 def test_the_version_and_the_help_are_there() -> None:
     assert call("--version").stdout.startswith("latentgraph 0.")
     assert "validate" in call("--help").output
+    assert "instead of the user's cache folder" in " ".join(call("run", "--help").output.replace("│", " ").split())
     assert call("bogus").exit_code == 2
 
 
