@@ -20,8 +20,7 @@ def infer_facts(ordered: Mapping[str, GraphNode], flat: Flat, problems: Problems
     inferred: dict[str, GraphNode] = {}
     for id, node in ordered.items():
         inferred[id] = node
-        known = {name: _facts(inferred, links) for name, links in node.links.items()}
-        _note_absent(flat.nodes[id], node, known, problems)
+        known = _noting_absent(flat.nodes[id], node, inferred, problems)
         if node.cls.infer.__func__ is Node.infer.__func__:  # type: ignore[attr-defined]
             continue
 
@@ -55,10 +54,16 @@ def _facts(nodes: Mapping[str, GraphNode], links: Links) -> list[Facts]:
     return [source.facts.get(port, NO_FACTS) if source else NO_FACTS for source, port in sources]
 
 
-def _note_absent(at: FlatNode, node: GraphNode, known: Mapping[str, Sequence[Facts]], problems: Problems) -> None:
-    """Notes each input that is linked to an output without a value."""
-    for name, each in known.items():
-        for link, facts in zip(each_link(node.links[name]), each, strict=True):
+def _noting_absent(
+    at: FlatNode, node: GraphNode, nodes: Mapping[str, GraphNode], problems: Problems
+) -> dict[str, Sequence[Facts]]:
+    """Returns the facts of each linked input. A value that will be absent is noted, and unknown from here on."""
+    known: dict[str, Sequence[Facts]] = {}
+    for name, links in node.links.items():
+        known[name] = each = _facts(nodes, links)
+        for index, (link, facts) in enumerate(zip(each_link(links), each, strict=True)):
             if ABSENT in facts:
                 message = f"input {name!r}: {link} has no value, because {facts[ABSENT]}."
                 at.note(problems, "absent-value", message, name)
+                each[index] = NO_FACTS
+    return known
