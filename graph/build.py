@@ -39,11 +39,12 @@ def build_graph(
     """Returns the checked graph of a document, with warnings.
 
     params: values for the document's parameters; file names among them are relative to `params_base` (the working folder
-    if None). resolver: finds the files that nodes name. Raises InvalidWorkflow with every problem found.
+    if None). resolver: finds the files and documents that nodes name. Raises InvalidWorkflow with every problem found.
     """
     problems = Problems()
-    flat = expand(document, params or {}, problems, limits, params_base)
-    builder = _Builder(flat, Registry((*registry.values(), Switch)), resolver or FolderResolver(), problems)
+    resolver = resolver or FolderResolver()
+    flat = expand(document, params or {}, problems, limits, resolver, params_base)
+    builder = _Builder(flat, Registry((*registry.values(), Switch)), resolver, problems)
     nodes = builder.nodes()
     outputs = builder.linker.outputs(document)
     ordered = infer_facts(in_order(nodes, flat, problems), flat, problems)

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .document import Document, NodeDeclaration, load_document, names_beside
-from .errors import InvalidWorkflow
+from .document import Document, NodeDeclaration, load_document
+from .errors import FileNotUsable, InvalidWorkflow
 from .evaluate import MISSING, Budget, FileName, Missing, Note, Ref, Scope, evaluate, param_value
+from .files import DOCUMENT, FileResolver
 from .params import bind_params
 from .problems import Problems, names, shown
 from .resolve import Alias, Flat, FlatNode, resolve
@@ -32,9 +33,13 @@ def expand(
     given: Mapping[str, Any],
     problems: Problems,
     limits: Limits,
+    resolver: FileResolver,
     given_base: Path | None = None,
 ) -> Flat:
-    """Returns the document flat, with `given` values for its parameters; what is wrong is noted in `problems`."""
+    """Returns the document flat, with `given` values for its parameters; what is wrong is noted in `problems`.
+
+    resolver: finds the documents that it uses. given_base: the folder that given file names are relative to.
+    """
     problems.extend(document.problems)
     values = bind_params(document.params, given, problems, file=document.label)
     flat = Flat(Budget(limits, problems, document.place(value_mark(document.tree, "nodes"))), params=dict(values))
@@ -45,7 +50,7 @@ def expand(
         if param.is_value:
             message = f"parameter {name!r} takes a {param.type}, which only a document that uses this one can give it."
             problems.add("wrong-type", message, param.place)
-    expander = _Expander(flat, problems, limits)
+    expander = _Expander(flat, problems, limits, resolver)
     expander.run(scope)
     flat.outputs = expander.outputs(scope)
     return flat
@@ -54,8 +59,8 @@ def expand(
 class _Expander:
     """Expands scopes one after another; a foreach over a link waits until what it is linked to is expanded."""
 
-    def __init__(self, flat: Flat, problems: Problems, limits: Limits) -> None:
-        self.flat, self.problems, self.limits = flat, problems, limits
+    def __init__(self, flat: Flat, problems: Problems, limits: Limits, resolver: FileResolver) -> None:
+        self.flat, self.problems, self.limits, self.resolver = flat, problems, limits, resolver
         self.work: deque[tuple[Scope, NodeDeclaration]] = deque()
         self.waiting: dict[str, list[tuple[Scope, NodeDeclaration]]] = {}
         self.documents: dict[Path, Document | None] = {}
@@ -246,10 +251,10 @@ class _Expander:
     def document_of(self, scope: Scope, declaration: NodeDeclaration) -> Document | None:
         """Returns the document that a node's type names, or None with the reason noted."""
         try:
-            path = ((scope.base or Path.cwd()) / declaration.type).resolve()
-            found = path.is_file()
-        except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links that go in circles
-            self.note(scope, declaration, "type", "file-not-found", "its type is no name that a file can have.")
+            path = self.resolver.resolve(DOCUMENT, declaration.type, scope.base)
+        except FileNotUsable as error:
+            near = error.near[0] if error.near else None
+            self.note(scope, declaration, "type", "file-not-found", f"{error}.", near)
             return None
         if path in scope.chain:
             chain = " -> ".join(file.name for file in (*scope.chain, path))
@@ -259,15 +264,10 @@ class _Expander:
             message = f"documents use documents more than {MAX_SUBGRAPH_DEPTH} levels deep."
             self.note(scope, declaration, "type", "limit-depth", message)
             return None
-        if not found:
-            message = f"there is no document {declaration.type!r}; looked for {path}."
-            near = self.problems.near(path.name, names_beside(path))
-            near = near and declaration.type.removesuffix(path.name) + near
-            self.note(scope, declaration, "type", "file-not-found", message, near)
-            return None
         if path not in self.documents:
             beside = scope.document.file.parent if scope.document.file else Path()
-            self.documents[path] = self.load(Path(os.path.normpath(beside / declaration.type)))
+            as_named = Path(os.path.normpath(beside / declaration.type))  # for messages
+            self.documents[path] = self.load(as_named if as_named.resolve() == path else path)
         return self.documents[path]
 
     def load(self, path: Path) -> Document | None:

@@ -26,6 +26,10 @@ _CHUNK = 1 << 20
 _SETTLED_NS = 2_000_000_000  # the coarsest file times in use (FAT) step by two seconds
 
 
+DOCUMENT = "document"
+"""The kind of file that a document names to use another document as a node."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileInput:
     """Marks an input as the name of a file. `kind` says which: "image", "checkpoint", "vae" and so on."""

@@ -116,7 +116,8 @@ SUBGRAPH_REFUSED = {
     "p: {type: part.yaml, number: $one}\n  q: {type: Add, a: $p.many}": "main.yaml:5:21: error: node 'q' (Add): input 'a' takes Number, "
     "but '$p.many' gives a list of 2; loop over it with foreach: {a: $p.many}. [wrong-type]",
     "p: {type: ./main.yaml}": "main.yaml:4:13: error: node 'p' (./main.yaml): the document uses itself: main.yaml -> main.yaml. [cycle]",
-    'p: {type: "a\\0.yaml"}': "main.yaml:4:13: error: node 'p' (a\x00.yaml): its type is no name that a file can have. [file-not-found]",
+    'p: {type: "a\\0.yaml"}': "main.yaml:4:13: error: node 'p' (a\x00.yaml): 'a\\x00.yaml' is no file name; "
+    "give the name of a file of kind 'document'. [file-not-found]",
 }  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def test_what_is_wrong_with_the_use_of_a_subgraph_stands_where_it_is_used(part: 
 
 def test_a_document_that_is_not_there_has_a_near_name(part: Path) -> None:
     (line,) = problems(part, "nodes: {p: {type: prt.yaml}}")
-    assert line.startswith("main.yaml:2:19: error: node 'p' (prt.yaml): there is no document 'prt.yaml'; looked for ")
+    assert line.startswith("main.yaml:2:19: error: node 'p' (prt.yaml): there is no document 'prt.yaml'; looked in ")
     assert line.endswith("Did you mean 'part.yaml'? [file-not-found]")
 
 
