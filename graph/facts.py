@@ -63,12 +63,3 @@ class Known:
     def problem(self, name: str, message: str) -> None:
         """Reports that what is known of input `name` can't be right; `message` says what was found and expected."""
         self._report(name, message)
-
-    def agree(self, fact: str, first: str, *others: str, words: str | None = None) -> None:
-        """Reports each input among `others` whose `fact` is known and differs from that of input `first`."""
-        expected = self.fact(first, fact)
-        for name in others:
-            found = self.fact(name, fact)
-            if expected is not None and found is not None and found != expected:
-                what = words or fact.replace("_", " ")
-                self._report(name, f"has {what} {found}, but input {first!r} has {what} {expected}")

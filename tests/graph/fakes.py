@@ -151,7 +151,9 @@ class Match(Node, version=1):
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        known.agree("size", "a", "b")
+        a, b = known.fact("a", "size"), known.fact("b", "size")
+        if None not in (a, b) and a != b:
+            known.problem("b", f"has size {b}, but input 'a' has size {a}")
         return {"number": known.facts("a")}
 
 

@@ -27,14 +27,6 @@ def test_a_node_sees_literals_and_facts() -> None:
     assert list(seen.each("list")) == [{"size": 1, "k": 1}, {"size": 1, "k": 2}]
 
 
-def test_inputs_that_must_agree_are_reported_where_they_differ_and_are_known() -> None:
-    reports: list[tuple[str, str]] = []
-    known(reports).agree("size", "a", "b", "none", "list", "unlinked")
-    known(reports).agree("size", "a", "b", words="width")
-    known(reports).agree("size", "none", "a", "b")
-    assert reports == [("b", "has size 2, but input 'a' has size 1"), ("b", "has width 2, but input 'a' has width 1")]
-
-
 def test_facts_flow_through_nodes_loops_and_settled_switches() -> None:
     nodes = """
 nodes:
