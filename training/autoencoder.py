@@ -128,6 +128,10 @@ def train(args: argparse.Namespace) -> None:
     path = state_path(args.work, args.preset)
     if args.resume:
         training.restore(read_state(path))
+    if args.freeze_encoder:
+        training.adopt_average()
+        for frozen in (network.encoder, network.quant_conv):
+            frozen.requires_grad_(False)
     source = PictureSource(args.work, device, args.seed + training.step)
     log("autoencoder %s: %.2f M parameters", args.preset, sum(p.numel() for p in network.parameters()) / 1e6)
     run: nn.Module = Reconstruction(network)
@@ -137,7 +141,7 @@ def train(args: argparse.Namespace) -> None:
     clock, first_step, saved = Clock(args.minutes), training.step, 0.0
     total, since = torch.zeros(2, device=device), 0
     while clock.progress < 1:
-        cut = clock.progress < CUT_SHARE
+        cut = clock.progress < CUT_SHARE and not args.freeze_encoder
         pictures = source.draw(batch * (SIZE // CUT) ** 2, CUT) if cut else source.draw(batch, SIZE)
         with half_precision(device):
             output, mean = run(pictures, source.noise(len(pictures), pictures.shape[-1] // 8))
@@ -161,6 +165,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
+    parser.add_argument("--freeze-encoder", action="store_true", help="refine the decoder only, so cached latents hold")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train(parser.parse_args())
 

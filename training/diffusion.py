@@ -1,8 +1,9 @@
 """Trains the denoiser and its text encoder together on cached latents.
 
 The network predicts the noise of SD1's discrete schedule; losses are weighted by min-SNR (Hang et al. 2023,
-arXiv:2303.09556, gamma 5). The denoiser sees latents of unit std; the constant 0.18215 enters only at export, where
-it is folded into the autoencoder. One caption in ten is empty, for classifier-free guidance.
+arXiv:2303.09556, gamma 5) with a floor, so that high noise counts. The denoiser sees latents of unit std; the constant
+0.18215 enters only at export, where it is folded into the autoencoder. One caption in ten is empty, for
+classifier-free guidance.
 
     python -m training.diffusion --work WORK --minutes 70
 """
@@ -18,15 +19,27 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
+from .captions import load_start
 from .latents import CAPTIONS, LatentCache, load_latents
-from .loop import Clock, Training, add_run_arguments, half_precision, learning_rate, log, memory_format, read_state
+from .loop import (
+    Clock,
+    Training,
+    add_run_arguments,
+    fast_attention,
+    half_precision,
+    learning_rate,
+    log,
+    memory_format,
+    read_state,
+)
 from .presets import DIFFUSIONS, TOKENS, DiffusionPreset, preset_named
 from .text import END, START, UNSEEN_ROW, Vocabulary, build_text_encoder
 
 EMPTY_SHARE = 0.1
 UNSEEN_SHARE = 0.02  # words replaced by the row of unseen tokens
 MIN_SNR_GAMMA = 5.0
-HOLD = 0.5  # share of the run at the peak learning rate
+MIN_SNR_FLOOR = 1.0  # as a loss on the picture, high noise weighs at least this: there the text decides what is drawn
+HOLD = 0.35  # share of the run at the peak learning rate
 BETAS = (0.00085, 0.012)  # SD1: linear in the square root over 1000 steps
 
 
@@ -84,7 +97,7 @@ class LatentSource:
         forget = (self._chances(*words.shape) < UNSEEN_SHARE) & (words > self.end)
         rows[:, : words.shape[1]] = words.masked_fill(forget, UNSEEN_ROW)
         empty = self._chances(count) < EMPTY_SHARE
-        rows[empty, 1:] = self.end
+        rows[:, 1:].masked_fill_(empty[:, None], self.end)
         latents = self.latents[which].float()
         noise = torch.randn(latents.shape, generator=self.generator, device=self.device)
         timesteps = self._integers(1000, count)
@@ -95,7 +108,7 @@ class LatentSource:
             timesteps,
             rows,
             noise,
-            snr.clamp_max(MIN_SNR_GAMMA) / snr,
+            snr.clamp(MIN_SNR_FLOOR, MIN_SNR_GAMMA) / snr,
         )
 
     def _chances(self, *shape: int) -> torch.Tensor:
@@ -119,6 +132,9 @@ def train(args: argparse.Namespace) -> None:
     training = Training(network, decay=preset.decay)
     if state:
         training.restore(state)
+    if args.text_start:
+        load_start(network.text, args.work, args.preset)
+        training.forget(list(network.text.parameters()))
     source = LatentSource(cache, vocabulary, device, args.seed + training.step)
     for name, part in (("unet", network.unet), ("text", network.text)):
         log("%s: %.2f M parameters", name, sum(p.numel() for p in part.parameters()) / 1e6)
@@ -130,7 +146,7 @@ def train(args: argparse.Namespace) -> None:
     total, since = torch.zeros((), device=device), 0
     while clock.progress < 1:
         x, timesteps, rows, noise, weights = source.draw(batch)
-        with half_precision(device):
+        with half_precision(device), fast_attention(device):
             output = network(x, timesteps, rows)
         loss = ((output.float() - noise).square().mean((1, 2, 3)) * weights).mean()
         warm = {"step": training.step - first_step, "warmup_steps": 200}
@@ -149,6 +165,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
+    parser.add_argument("--text-start", action="store_true", help="begin with the text encoder of training.captions")
     parser.add_argument("--autoencoder", default=None, help="preset of the latent cache; default: --preset")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train(parser.parse_args())

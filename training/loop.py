@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _logger = logging.getLogger(__name__)
 
@@ -82,6 +83,19 @@ class Training:
         partial.replace(path)
 
     @torch.no_grad()
+    def adopt_average(self) -> None:
+        """Goes on from the averaged weights."""
+        torch._foreach_copy_([*self.parameters], self.average)
+
+    def forget(self, parameters: list[nn.Parameter]) -> None:
+        """Takes over parameters that were set from elsewhere: their average and optimizer state start again."""
+        changed = {id(p) for p in parameters}
+        for p, average in zip(self.parameters, self.average, strict=True):
+            if id(p) in changed:
+                average.copy_(p.detach())
+                self.optimizer.state.pop(p, None)
+
+    @torch.no_grad()
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """Takes over a saved state."""
         for name, p, average in zip(self.names, self.parameters, self.average, strict=True):
@@ -89,7 +103,10 @@ class Training:
             average.copy_(tensors[f"average.{name}"])
             head = f"optimizer.{name}."
             values = {key.removeprefix(head): tensors[key] for key in tensors if key.startswith(head)}
-            self.optimizer.state[p] = {key: value.to(p.device) for key, value in values.items()}
+            self.optimizer.state[p] = {
+                key: torch.empty_like(p).copy_(value) if value.shape == p.shape else value.to(p.device)
+                for key, value in values.items()  # the fused optimizer needs the strides of its parameter
+            }
         self.step, self.minutes = int(tensors["progress"][0]), float(tensors["progress"][1])
 
 
@@ -111,6 +128,15 @@ def load_average(network: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 def half_precision(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Returns the bfloat16 autocast that both trainings run their forward passes in."""
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def fast_attention(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Returns a context in which attention of a few dozen tokens trains fastest.
+
+    PyTorch 2.13's fused attention took a third of a training step on a CPU, most of it backward; plain matrix
+    products made the whole step 1.4 times faster.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
