@@ -20,7 +20,8 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from .captions import load_start
-from .latents import CAPTIONS, LatentCache, load_latents
+from .dataset import STYLES, load_pictures
+from .latents import CAPTIONS, LatentCache, load_latents, of_subjects
 from .loop import (
     Clock,
     Training,
@@ -123,6 +124,9 @@ def train(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     cache = load_latents(args.work, args.autoencoder or args.preset)
+    if args.subjects:
+        names = args.subjects.read_text(encoding="utf-8").splitlines()
+        cache = of_subjects(cache, load_pictures(args.work), names, args.style)
     path = state_path(args.work, args.preset)
     state = read_state(path) if args.resume else {}
     vocabulary = Vocabulary(state["vocabulary"]) if state else Vocabulary.of(cache.tokens)
@@ -165,6 +169,8 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
+    parser.add_argument("--subjects", type=Path, default=None, help="file of names, one a line: train on these alone")
+    parser.add_argument("--style", default="flat", choices=STYLES, help="the style of --subjects")
     parser.add_argument("--text-start", action="store_true", help="begin with the text encoder of training.captions")
     parser.add_argument("--autoencoder", default=None, help="preset of the latent cache; default: --preset")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
