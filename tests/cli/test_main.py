@@ -357,6 +357,7 @@ def on_event(bars, event):
         os.kill(os.getpid(), signal.SIGINT)
 
 show.RunBars.on_event = on_event
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it puts in the background with it ignored
 main.main()
 """
 
