@@ -155,7 +155,7 @@ class Engine:
     def explain(self, workflow: Workflow) -> tuple[Explanation, ...]:
         """Returns for each node whether it would be reused or run, and what changed since the last run of the document."""
         plan = self.plan(workflow)
-        parts = all_key_parts(workflow.graph, plan.keys, self.fingerprints, self.environment)
+        parts = all_key_parts(plan, self.environment)
         return explain(plan, parts, self._history.last(workflow.graph))
 
     def execute(
@@ -174,14 +174,13 @@ class Engine:
         check_writable(output_dir, "output folder", "name another one with --output (output_dir)")
         self._prepare_cache()
         plan = self.plan(workflow)
-        parts = all_key_parts(workflow.graph, plan.keys, self.fingerprints, self.environment)
+        parts = all_key_parts(plan, self.environment)
         self._history.remember(workflow.graph, parts)
         making = describe_making(
             workflow.source.document,
-            workflow.graph,
+            plan,
             precision=self.precision,
             environment=self.environment,
-            fingerprints=self.fingerprints,
             resolver=self.resolver,
             output_dir=output_dir,
         )

@@ -23,8 +23,10 @@ from latentgraph.graph import (
     Graph,
     GraphNode,
     LatentGraphError,
+    Plan,
     flat_document,
 )
+from latentgraph.graph.document import names_beside
 from latentgraph.graph.problems import near_name
 
 KEYWORD = "latentgraph"
@@ -92,18 +94,18 @@ class Provenance:
 
 def describe_making(
     document: Document,
-    graph: Graph,
+    plan: Plan,
     *,
     precision: str,
     environment: str,
-    fingerprints: Fingerprints,
     resolver: FileResolver,
     output_dir: Path,
 ) -> Provenance:
-    """Returns the provenance of what a graph makes. A document that uses other documents is written out flat.
+    """Returns the provenance of what a plan makes. A document that uses other documents is written out flat.
 
     Files are named so that the document's folder is enough to find them, wherever they were named from.
     """
+    graph = plan.graph
     base = document.file.resolve().parent if document.file else Path.cwd()
     names = {id: _file_names(node, base, resolver) for id, node in graph.nodes.items()}
     if any("/" in node.type or "." in node.type for node in document.nodes.values()):
@@ -120,7 +122,7 @@ def describe_making(
         _relative(document.file.resolve(), output_dir.resolve()) if document.file else None,
         precision,
         environment,
-        {name: fingerprints.of(path) for name, path in named_files(graph).items()},
+        {name: plan.keys.files[path].fingerprint for name, path in named_files(graph).items()},
         versions(),
     )
 
@@ -187,8 +189,7 @@ def _provenance(tree: Any) -> Provenance:
 
 
 def _missing(path: Path) -> str:
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = near_name(path.name, siblings)
+    near = near_name(path.name, names_beside(path))
     return f"{path}: there is no such file." + (f" Did you mean {near!r}?" if near else "")
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from .dag import Graph, each_link
-from .files import Fingerprints
 from .keys import key_parts
 from .plan import Plan
 from .problems import shown
@@ -69,11 +68,9 @@ class History:
         return self._folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.json"
 
 
-def all_key_parts(
-    graph: Graph, keys: Mapping[str, str], fingerprints: Fingerprints, environment: str
-) -> dict[str, dict[str, Any]]:
+def all_key_parts(plan: Plan, environment: str) -> dict[str, dict[str, Any]]:
     """Returns the key parts of every node, as JSON gives them back."""
-    parts = {id: key_parts(node, keys, fingerprints, environment) for id, node in graph.nodes.items()}
+    parts = {id: key_parts(node, plan.keys, environment) for id, node in plan.graph.nodes.items()}
     loaded: dict[str, dict[str, Any]] = json.loads(json.dumps(parts))
     return loaded
 

@@ -42,16 +42,14 @@ def cache_keys(graph: Graph, fingerprints: Fingerprints, environment: str = "") 
     return keys
 
 
-def key_parts(
-    node: GraphNode, keys: Mapping[str, str], fingerprints: Fingerprints, environment: str = ""
-) -> dict[str, Any]:
+def key_parts(node: GraphNode, keys: Keys, environment: str = "") -> dict[str, Any]:
     """Returns the parts of a node's key by name, for comparing one run with another."""
     spec = node.cls.spec
     parts: dict[str, Any] = {"node type": spec.type, "node version": spec.version}
     if spec.lane == "device":
         parts["environment"] = environment
     parts.update({f"input {name}": value for name, value in node.literals.items()})
-    parts.update({f"file {name}": fingerprints.of(path) for name, path in node.files.items()})
+    parts.update({f"file {name}": keys.files[path].fingerprint for name, path in node.files.items()})
     parts.update({f"link {name}": _linked(links, keys) for name, links in node.links.items()})
     return parts
 

@@ -29,7 +29,7 @@ def test_each_node_says_what_would_happen_to_it_and_why(tmp_path: Path) -> None:
     def explained(v: int, plus: int, *, run: bool) -> dict[str, Explanation]:
         graph = graph_of(NODES.format(v=v, plus=plus, file=file))
         plan = plan_of(graph, cache, prints)
-        parts = all_key_parts(graph, plan.keys, prints, "")
+        parts = all_key_parts(plan, "")
         found = {one.node: one for one in explain(plan, parts, history.last(graph))}
         if run:
             history.remember(graph, parts)
