@@ -1,0 +1,1 @@
+"""The server: jobs over HTTP, kept whatever dies. It never imports torch."""
