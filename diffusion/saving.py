@@ -73,15 +73,22 @@ def _resolve(folder: Path, prefix: str) -> Path:
 
 
 def _move_to_next_number(temporary: Path, base: Path) -> Path:
-    """Renames the finished file to the next free number, which is taken first so that no other writer gets it."""
+    """Gives the finished file the next free number. A number is taken with the whole file, so a crash leaves no empty one."""
     pattern = re.compile(rf"{re.escape(base.name)}_(\d+)_.*", re.DOTALL)
     taken = [int(match[1]) for path in base.parent.iterdir() if (match := pattern.fullmatch(path.name))]
     number = max(taken, default=0) + 1
     while True:
         target = base.with_name(f"{base.name}_{number:05}_.png")
         try:
-            target.open("xb").close()
+            target.hardlink_to(temporary)
         except FileExistsError:
             number += 1
+        except OSError:  # a file system without hard links: the number is taken by an empty file first
+            try:
+                target.open("xb").close()
+            except FileExistsError:
+                number += 1
+            else:
+                return temporary.replace(target)
         else:
-            return temporary.replace(target)
+            return target

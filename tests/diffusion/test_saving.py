@@ -22,6 +22,17 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def refuse(path: Path, target: Path) -> None:
+    raise PermissionError(f"this file system has no hard links: {path} to {target}")
+
+
+def test_a_picture_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing under the name of a picture is ever empty, so that a kill leaves no picture that can't be read."""
+    monkeypatch.setattr(Path, "replace", refuse)
+    (path,) = save_pictures(PICTURE, tmp_path, prefix="cat")
+    assert (names(tmp_path), load_picture(path).image.pixels.shape) == (["cat_00001_.png"], (1, 6, 5, 3))
+
+
 def test_a_batch_is_numbered_in_order_and_keeps_its_pixels(tmp_path: Path) -> None:
     batch = Image(torch.arange(4).reshape(4, 1, 1, 1).expand(4, 2, 3, 3) / 255.0)
     paths = save_pictures(batch, tmp_path / "new", prefix="cat")
@@ -57,7 +68,10 @@ def test_a_number_taken_in_the_meantime_is_skipped(tmp_path: Path) -> None:
     assert path.name == "cat_00003_.png"
 
 
-def test_many_writers_at_a_time_lose_no_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_many_writers_at_a_time_lose_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(save_pictures, PICTURE, tmp_path, prefix="cat") for _ in range(40)]
         paths = [path for job in jobs for path in job.result()]
