@@ -6,13 +6,24 @@ that people take for checkpoints, are data in `families` and `strangers`; here i
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .families import ClipSpec, Family, ModelSpec, TextEncoderLayout, TextEncoderSpec, UNetSpec, VaeSpec
+from .families import (
+    ClipSpec,
+    Colours,
+    Family,
+    LatentFormat,
+    ModelSpec,
+    TextEncoderLayout,
+    TextEncoderSpec,
+    UNetSpec,
+    VaeSpec,
+)
 from .folders import INDEX, Component, Folder, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .parts import Part, find_part, find_shapes
@@ -176,7 +187,7 @@ def _model_spec(family: Family, network: _Located, unet: UNetSpec, scheduler: Ma
     return ModelSpec(
         family=family.name,
         network=unet if unet.heads else with_heads(unet, head_count=family.head_count, head_width=family.head_width),
-        latent=family.latent,
+        latent=replace(family.latent, colours=_stated_colours(header.metadata, family.latent)),
         prediction=prediction,
         resolution=_stated_resolution(header.metadata) or resolution,
         zero_terminal_snr=zero_snr,
@@ -196,6 +207,17 @@ def _stated_resolution(metadata: Mapping[str, str]) -> int | None:
     """Returns the side that the file's metadata names, as "1024x1024" (Stability AI's modelspec 1.0)."""
     side = metadata.get("modelspec.resolution", "").partition("x")[0]
     return int(side) if side.isdecimal() and len(side) <= 5 else None
+
+
+def _stated_colours(metadata: Mapping[str, str], latent: LatentFormat) -> Colours | None:
+    """Returns the preview colours that the file's metadata states, as JSON rows, else those of the format."""
+    try:
+        rows = json.loads(metadata.get("latentgraph.colours", "null"))
+        red, green, blue = ([float(value) for value in column] for column in zip(*rows, strict=True))
+        colours = tuple(zip(red, green, blue, strict=True))
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return latent.colours
+    return colours if latent.channels <= len(colours) <= latent.channels + 1 else latent.colours
 
 
 def _configured(unet: UNetSpec, config: Mapping[str, Any]) -> UNetSpec:

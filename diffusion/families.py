@@ -7,10 +7,11 @@ This module loads no torch and reads no file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Prediction = Literal["eps", "v"]
+Colours = tuple[tuple[float, float, float], ...]
 EncoderKey = Literal["clip_l", "clip_g", "clip_h"]
 
 UNET_MARKERS: tuple[tuple[str, ...], ...] = (
@@ -46,12 +47,17 @@ class UNetSpec:
 
 @dataclass(frozen=True, slots=True)
 class LatentFormat:
-    """How a family's network sees a latent: model space = (z - shift) * scale, z in VAE space."""
+    """How a family's network sees a latent: model space = (z - shift) * scale, z in VAE space.
+
+    colours: for previews, what each channel of a latent in model space adds to R, G and B in -1..1, a row a channel; one
+    row more is added everywhere. None: not known.
+    """
 
     channels: int
     scale: float
     shift: float = 0.0
     downscale: int = 8
+    colours: Colours | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +233,28 @@ class Family:
     supported: bool = False
 
 
-SD_LATENT = LatentFormat(channels=4, scale=0.18215)  # LDM configs, scale_factor: latents to about unit std
-SDXL_LATENT = LatentFormat(channels=4, scale=0.13025)  # SDXL base config, scale_factor
+# Colours: least-squares fits to decoded pictures by @keturn, @erucipe, @torridgristle (SD 1.5) and @StAlKeR7779 (SDXL), as
+# published with InvokeAI.
+SD_LATENT = LatentFormat(
+    channels=4,
+    scale=0.18215,  # LDM configs, scale_factor: latents to about unit std
+    colours=(
+        (0.3444, 0.1385, 0.0670),
+        (0.1247, 0.4027, 0.1494),
+        (-0.3192, 0.2513, 0.2103),
+        (-0.1307, -0.1874, -0.7445),
+    ),
+)
+SDXL_LATENT = LatentFormat(
+    channels=4,
+    scale=0.13025,  # SDXL base config, scale_factor
+    colours=(
+        (0.3816, 0.4930, 0.5320),
+        (-0.3753, 0.1631, 0.1739),
+        (0.1770, 0.3588, -0.2048),
+        (-0.4350, -0.2644, -0.4289),
+    ),
+)
 
 EOS = 49407  # CLIP's end token: CLIP-L also pads with it, OpenCLIP's models pad with 0
 BASE_OR_INPAINT = frozenset({4, 9})  # latent; latent + mask + masked latent

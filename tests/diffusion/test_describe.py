@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latentgraph.diffusion.describe import describe, describe_vae
+from latentgraph.diffusion.families import SD_LATENT
 from latentgraph.diffusion.headers import HeaderError
 
 DETECTION = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text())["detection"]
@@ -122,6 +123,19 @@ def test_metadata_names_prediction_and_resolution(tiny: ModuleType, tmp_path: Pa
     path = tiny.write(tmp_path / "m.safetensors", tiny.sd1_tensors(), metadata)
     model = describe(path).model
     assert (model.prediction, model.resolution) == ("v", 128)
+
+
+@pytest.mark.parametrize("rows", [4, 5])
+def test_metadata_states_preview_colours(tiny: ModuleType, tmp_path: Path, rows: int) -> None:
+    stated = [[0.5, 0.25, i] for i in range(rows)]
+    path = tiny.write(tmp_path / "m.safetensors", tiny.sd1_tensors(), {"latentgraph.colours": json.dumps(stated)})
+    assert describe(path).model.latent.colours == tuple((0.5, 0.25, float(i)) for i in range(rows))
+
+
+@pytest.mark.parametrize("stated", ["[[1, 2], [3, 4]]", "[[0, 0, 0]]", "7", "[", "[" * 9999, '[["a", 0, 0]]'])
+def test_colours_that_are_none_are_ignored(tiny: ModuleType, tmp_path: Path, stated: str) -> None:
+    path = tiny.write(tmp_path / "m.safetensors", tiny.sd1_tensors(), {"latentgraph.colours": stated})
+    assert describe(path).model.latent.colours == SD_LATENT.colours
 
 
 def test_an_unknown_prediction_is_an_error_that_names_it(tiny: ModuleType, tmp_path: Path) -> None:

@@ -26,3 +26,8 @@ def test_an_unknown_format_shows_shapes(channels: int) -> None:
 def test_a_latent_that_went_wrong_still_gives_a_picture() -> None:
     x = torch.full((4, 2, 2), torch.nan)
     assert preview_picture(x, SD_LATENT).shape == (2, 2, 3)
+
+
+def test_a_row_more_than_channels_is_added_everywhere() -> None:
+    format_ = LatentFormat(channels=1, scale=1.0, colours=((0.0, 0.0, 0.0), (1.0, 0.0, -1.0)))
+    assert preview_picture(torch.zeros(1, 1, 1), format_).tolist() == [[[255, 127, 0]]]
