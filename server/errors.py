@@ -145,3 +145,15 @@ class FileTooLarge(ServerError):
 
 class StorageFull(ServerError):
     """There is no room for an upload: on the disk, or among what its owner may keep."""
+
+
+class MalformedMessage(ServerError):
+    """A server and its worker do not understand each other: a line on their channel is no message, or is too long."""
+
+
+class OutputRefused(ServerError):
+    """A job left something in its output folder that is not published, such as a link, or named a file that is not there."""
+
+
+class WorkerGone(ServerError):
+    """A worker process has ended; the message says how."""

@@ -1,0 +1,210 @@
+"""What a server and its workers say to each other: one JSON object a line, over a socket that only the two of them hold.
+
+Every message about a job names the job and the attempt, so one that comes late is never taken for another job. Who sends
+what, and when, is not known here. What is no message of this version is refused as a whole: both ends come from one
+installation, so nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from .errors import MalformedMessage
+from .jobs import EventKind
+
+MAX_LINE_BYTES = 32 << 20
+"""How long a line may be: a document at its limit, written as a JSON string, and the outcome of the largest graph fit."""
+
+MAX_TEXT = 16_384
+"""How many characters of an error or a warning are told."""
+
+Told = Literal[
+    EventKind.NODE_STARTED,
+    EventKind.NODE_FINISHED,
+    EventKind.NODE_CACHED,
+    EventKind.NODE_FAILED,
+    EventKind.PROGRESS,
+    EventKind.WARNING,
+    EventKind.SAVED,
+]
+"""The kinds of event that come from workers; the others are the store's to tell."""
+
+
+class Message(BaseModel):
+    """A line. A field that is not known makes it none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _OfAttempt(Message):
+    job: str
+    attempt: int
+
+    def same_attempt(self, other: _OfAttempt) -> bool:
+        """Returns whether both messages are about one attempt of one job."""
+        return (self.job, self.attempt) == (other.job, other.attempt)
+
+
+class RunJob(_OfAttempt):
+    """Server: run this. document: JSON. outputs: the names wanted, all if empty. output_dir: an empty folder to write into."""
+
+    type: Literal["run"] = "run"
+    document: str
+    params: Mapping[str, Any] = {}
+    outputs: tuple[str, ...] = ()
+    output_dir: str
+    previews: bool = False
+
+
+class CancelJob(_OfAttempt):
+    """Server: stop the attempt at its next step. If it is not the one that runs, this means nothing."""
+
+    type: Literal["cancel"] = "cancel"
+
+
+class Exit(Message):
+    """Server: no more jobs come; end."""
+
+    type: Literal["exit"] = "exit"
+
+
+class Ready(Message):
+    """Worker: warm, and waiting for jobs. device: what it computes on. versions: by package."""
+
+    type: Literal["ready"] = "ready"
+    device: str
+    versions: Mapping[str, str] = {}
+
+
+class Beat(Message):
+    """Worker: alive. rss_bytes: the memory of the process; memory: bytes by what holds them, as the runner counts."""
+
+    type: Literal["beat"] = "beat"
+    rss_bytes: int = 0
+    memory: Mapping[str, int] = {}
+
+
+class EventTold(_OfAttempt):
+    """Worker: something happened in the job."""
+
+    type: Literal["event"] = "event"
+    kind: Told
+    data: Mapping[str, Any] = {}
+
+
+class PreviewMade(_OfAttempt):
+    """Worker: what a node has so far, as a JPEG."""
+
+    type: Literal["preview"] = "preview"
+    node: str
+    jpeg: Base64Bytes
+
+
+class NodeReport(Message):
+    """What became of a node; see NodeOutcome."""
+
+    status: str
+    tier: str = ""
+    seconds: float = 0.0
+
+
+class Failure(Message):
+    """Why a job failed; see JobError. retry: whether it may go well another time."""
+
+    code: str
+    message: str
+    node: str = ""
+    node_type: str = ""
+    detail: str = ""
+    retry: bool = False
+
+
+class Done(_OfAttempt):
+    """Worker: the attempt is over, and nothing more comes of it.
+
+    files: names inside the output folder, by output. values: JSON, by output. error: for a job that failed.
+    """
+
+    type: Literal["done"] = "done"
+    status: Literal["succeeded", "failed", "cancelled"]
+    files: Mapping[str, tuple[str, ...]] = {}
+    values: Mapping[str, Any] = {}
+    nodes: Mapping[str, NodeReport] = {}
+    seconds: float = 0.0
+    error: Failure | None = None
+
+
+class Refused(_OfAttempt):
+    """Worker: the attempt was not begun."""
+
+    type: Literal["refused"] = "refused"
+    reason: str
+
+
+FromServer = RunJob | CancelJob | Exit
+FromWorker = Ready | Beat | EventTold | PreviewMade | Done | Refused
+
+_FROM_SERVER: TypeAdapter[FromServer] = TypeAdapter(Annotated[FromServer, Field(discriminator="type")])
+_FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="type")])
+
+
+def read_from_server(line: bytes) -> FromServer:
+    """Returns the server's message in a line. Raises MalformedMessage."""
+    return _read(_FROM_SERVER, line)
+
+
+def read_from_worker(line: bytes) -> FromWorker:
+    """Returns the worker's message in a line. Raises MalformedMessage."""
+    return _read(_FROM_WORKER, line)
+
+
+def write_line(message: Message) -> bytes:
+    """Returns a message as a line. Raises MalformedMessage if it is too long.
+
+    Half a character (a lone surrogate, as in the name of a file that is no UTF-8) becomes a question mark; a number that is
+    not finite becomes null.
+    """
+    try:
+        text = message.model_dump_json().encode()
+    except PydanticSerializationError:
+        tree = message.model_dump(mode="python")
+        text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), default=str).encode("utf-8", "replace")
+    if len(text) >= MAX_LINE_BYTES:
+        kind = type(message).__name__
+        raise MalformedMessage(f"a {kind} message has {len(text):,} bytes; at most {MAX_LINE_BYTES:,} are sent")
+    return text + b"\n"
+
+
+class Lines:
+    """Makes lines of the pieces that a socket gives. Holds no more than one line that is not complete."""
+
+    def __init__(self, limit: int = MAX_LINE_BYTES) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Returns the lines that a piece completes. Raises MalformedMessage for one that is too long."""
+        *ended, rest = piece.split(b"\n")
+        lines: list[bytes] = []
+        for end in ended:
+            lines.append(bytes(self._rest + end))
+            self._rest.clear()
+        self._rest += rest
+        if len(self._rest) > self._limit:
+            raise MalformedMessage(f"a line has more than {self._limit:,} bytes")
+        return lines
+
+
+def _read(adapter: TypeAdapter[Any], line: bytes) -> Any:
+    try:
+        return adapter.validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        shown = line[:120].decode("utf-8", "replace")
+        raise MalformedMessage(f"{shown!r} is no message: {where + ': ' if where else ''}{first['msg']}") from None
