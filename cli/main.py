@@ -286,7 +286,7 @@ def _precision(chosen: PrecisionName | None, source: Source) -> Any:
 def _execute(engine: Engine, workflow: Workflow, output: Path) -> Outcome:
     from .show import RunBars
 
-    with RunBars(make_console(stderr=True), len(workflow.graph.nodes)) as bars:
+    with RunBars(make_console(stderr=True)) as bars:
         return engine.execute(workflow, output_dir=output, on_event=bars.on_event)
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +26,7 @@ from latentgraph.graph import (
     NodeWarned,
     Problem,
     RunResult,
+    RunStarted,
 )
 
 _STATUS_STYLES = {"ran": "green", "cached": "cyan", "failed": "bold red", "blocked": "red", "cancelled": "yellow"}
@@ -58,19 +59,19 @@ def show_message(console: Console, kind: str, message: str) -> None:
 class RunBars:
     """Progress bars of one run: one for the nodes, and one for each node that reports steps. Use it around the run."""
 
-    def __init__(self, console: Console, nodes: int) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._run = self._progress.add_task("nodes", total=nodes, left="")
+        self._run = self._progress.add_task("nodes", total=None, left="")
         self._steps: dict[str, TaskID] = {}
         self._running: dict[str, None] = {}
 
@@ -85,7 +86,9 @@ class RunBars:
 
     def on_event(self, event: Event) -> None:
         """Brings the bars up to date with an event of the run."""
-        if isinstance(event, NodeStarted):
+        if isinstance(event, RunStarted):
+            self._progress.update(self._run, total=event.nodes)
+        elif isinstance(event, NodeStarted):
             self._running[event.node] = None
             self._name_running()
         elif isinstance(event, NodeProgress):

@@ -34,6 +34,7 @@ from .events import (
     NodeWarned,
     OnEvent,
     RunFinished,
+    RunStarted,
 )
 from .explain import Explanation, History, all_key_parts, explain
 from .facts import ABSENT, Facts, Known, OutputFacts
@@ -107,6 +108,7 @@ __all__ = [
     "RunCancelled",
     "RunFinished",
     "RunResult",
+    "RunStarted",
     "Scheduler",
     "Switch",
     "TieredCache",

@@ -18,6 +18,13 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """The run begins. Of its graph it needs `nodes` at most: those to compute and those to fetch."""
+
+    nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStarted(Event):
     """The node begins to compute."""
 

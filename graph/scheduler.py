@@ -24,7 +24,7 @@ from .agenda import Agenda, eager_links, is_lazy
 from .cache import Cache, Hit, Ports
 from .dag import Link, Links, each_link
 from .errors import FileNotUsable, LatentGraphError, NodeFailed, RunCancelled
-from .events import NodeErred, NodeFinished, NodeReused, NodeStarted, OnEvent
+from .events import NodeErred, NodeFinished, NodeReused, NodeStarted, OnEvent, RunStarted
 from .files import Fingerprints
 from .node import Lane
 from .plan import Plan, is_cached
@@ -89,6 +89,7 @@ class Scheduler:
         for id, node in graph.nodes.items():
             key = plan.keys[id] if is_cached(graph, id) else None
             run.tasks[id] = Task(run, id, node, key, fetch=id in plan.reuse)
+        run.emit(RunStarted(run.id, nodes=len(plan.run) + len(plan.reuse)))
         kept = {link.node for links in graph.outputs.values() for link in each_link(links)}
         with self._lock:
             if self._closed:

@@ -29,6 +29,7 @@ from latentgraph.graph import (
     NodeWarned,
     Problem,
     RunResult,
+    RunStarted,
 )
 
 
@@ -47,8 +48,9 @@ def printed(console: Console) -> str:
 
 def test_the_bars_follow_the_nodes_and_the_steps() -> None:
     console = terminal()
-    with RunBars(console, nodes=4) as bars:
+    with RunBars(console) as bars:
         for event in (
+            RunStarted("r", nodes=4),
             NodeReused("r", "empty", "EmptyLatent", tier="disk"),
             NodeStarted("r", "sample", "KSampler"),
             NodeStarted("r", "other", "LoadImage"),
@@ -71,7 +73,7 @@ def test_the_bars_follow_the_nodes_and_the_steps() -> None:
 
 def test_warnings_and_files_are_told_as_they_happen_exactly_as_they_are() -> None:
     console = plain()
-    with RunBars(console, nodes=1) as bars:
+    with RunBars(console) as bars:
         bars.on_event(NodeWarned("r", "grow[2]", "TextEncode", "no [red]embedding[/red] :apple:"))
         bars.on_event(NodeSaved("r", "save", "SaveImage", Path("out/[a] cat.png")))
     assert printed(console) == "warning: node 'grow[2]': no [red]embedding[/red] :apple:\nsaved out/[a] cat.png\n"
@@ -79,7 +81,7 @@ def test_warnings_and_files_are_told_as_they_happen_exactly_as_they_are() -> Non
 
 def test_without_a_terminal_there_are_no_bars() -> None:
     console = plain()
-    with RunBars(console, nodes=1) as bars:
+    with RunBars(console) as bars:
         bars.on_event(NodeStarted("r", "sample", "KSampler"))
         bars.on_event(NodeProgress("r", "sample", "KSampler", step=1, total=2))
         bars.on_event(NodeFinished("r", "sample", "KSampler"))

@@ -31,6 +31,7 @@ from latentgraph.graph import (
     Run,
     RunCancelled,
     RunFinished,
+    RunStarted,
     Scheduler,
     TieredCache,
     cache_keys,
@@ -147,7 +148,13 @@ def test_equal_nodes_of_two_runs_in_flight_compute_once() -> None:
     assert (outputs_of(first), outputs_of(second)) == ({"x": 1.0}, {"x": 2.0})
     assert (first.nodes["first"].status, second.nodes["second"].tier) == ("ran", "shared")
     assert bench.ran.count("first") + bench.ran.count("second") == 1
-    assert [type(event).__name__ for event in events] == ["NodeReused", "NodeStarted", "NodeFinished", "RunFinished"]
+    assert [type(event).__name__ for event in events] == [
+        "RunStarted",
+        "NodeReused",
+        "NodeStarted",
+        "NodeFinished",
+        "RunFinished",
+    ]
 
 
 def test_a_follower_takes_over_when_the_run_of_the_leader_is_cancelled() -> None:
@@ -459,24 +466,25 @@ def test_events_come_in_order_and_end_with_the_run() -> None:
     bench.gate("g").may_go.set()
     cache = MemoryCache(CODEC, 1 << 20)
     result = run_all(graph_of(nodes), cache, bench, events=events)
-    kinds = [NodeStarted, NodeProgress, NodeFinished, NodeStarted, NodeSaved, NodeFinished, RunFinished]
+    kinds = [RunStarted, NodeStarted, NodeProgress, NodeFinished, NodeStarted, NodeSaved, NodeFinished, RunFinished]
     assert [type(event) for event in events] == kinds
-    assert [event.node for event in events] == ["a", "a", "a", "s", "s", "s", ""]
+    assert [event.node for event in events] == ["", "a", "a", "a", "s", "s", "s", ""]
     assert {event.run for event in events} == {result.run}
-    progress = events[1]
+    assert events[0] == RunStarted(result.run, nodes=2)
+    progress = events[2]
     assert isinstance(progress, NodeProgress)
     assert (progress.step, progress.total, progress.node_type) == (1, 2, "Block")
     assert progress.seconds_left is not None
     again = list[Event]()
     run_all(graph_of(nodes), cache, bench, events=again)
-    assert isinstance(again[0], NodeReused)
-    assert (again[0].node, again[0].tier) == ("a", "memory")
+    assert isinstance(again[1], NodeReused)
+    assert (again[1].node, again[1].tier) == ("a", "memory")
 
 
 def test_a_failure_is_told_before_the_run_is_over() -> None:
     events = list[Event]()
     run_all(graph_of("nodes: {f: {type: Fail}}\noutputs: {x: $f}"), events=events)
-    assert [type(event) for event in events] == [NodeStarted, NodeErred, RunFinished]
+    assert [type(event) for event in events] == [RunStarted, NodeStarted, NodeErred, RunFinished]
 
 
 def test_a_watcher_that_raises_harms_nothing() -> None:
