@@ -86,7 +86,7 @@ class Agenda:
                 self._release(source)
             else:
                 shared.append(source)
-        task.reads = shared
+        task.reads = tuple(shared)
         return inputs
 
     def take_followers(self, task: Task) -> list[Task]:
@@ -117,7 +117,7 @@ class Agenda:
             for source in one.reads:
                 source.readers -= 1
                 self._release(source)
-            one.reads = []
+            one.reads = ()
             self._release(one)
             for waiter in waiters:
                 if waiter.state is not State.WAITING:
@@ -141,7 +141,7 @@ class Agenda:
         """Makes a task wait for the nodes of some links; returns those that nobody asked for yet."""
         known = {source.id for source in task.reads}
         sources = [task.run.tasks[id] for id in dict.fromkeys(link.node for link in links) if id not in known]
-        task.reads += sources
+        task.reads += tuple(sources)
         task.state = State.WAITING
         task.missing = 0
         blocked = False

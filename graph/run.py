@@ -97,13 +97,13 @@ class Task:
     state: State = State.IDLE
     missing: int = 0
     readers: int = 0
-    reads: list[Task] = field(default_factory=list)
+    reads: tuple[Task, ...] = ()
     ports: Ports | None = None
     waiters: list[Task] = field(default_factory=list)
     followers: list[Task] = field(default_factory=list)
     chosen: tuple[Link, ...] | None = None
     report: NodeReport | None = None
-    files: list[Path] = field(default_factory=list)
+    files: tuple[Path, ...] = ()
 
     @property
     def where(self) -> tuple[str, str, str]:
@@ -202,5 +202,5 @@ class RunContext(Context):
 
     def saved(self, path: Path) -> None:
         """See Context."""
-        self._task.files.append(path)
+        self._task.files += (path,)
         self._task.run.emit(NodeSaved(*self._task.where, path))

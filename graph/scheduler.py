@@ -169,7 +169,7 @@ class Scheduler:
             seconds = time.perf_counter() - begun
             if task.key is not None:
                 self._keep(task.key, ports, seconds)
-            self._complete(task, ports, NodeReport("ran", None, seconds, files=tuple(task.files)), lane)
+            self._complete(task, ports, NodeReport("ran", None, seconds, files=task.files), lane)
         except BaseException as error:  # noqa: BLE001 - a node may raise anything; it must not end the worker
             traceback.clear_frames(error.__traceback__)  # their variables may hold much memory
             seconds = time.perf_counter() - begun
