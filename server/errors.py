@@ -31,12 +31,12 @@ class SchemaTooNew(ServerError):
         )
 
 
-class StoreDamaged(ServerError):
-    """The file of the job store is not one, or is broken."""
+class StoreUnusable(ServerError):
+    """There is no job store to be had at a path."""
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: Path, reason: str, cure: str) -> None:
         self.path = path
-        super().__init__(f"{path} cannot be used as a job store: {reason}; put a backup in its place, or move it away")
+        super().__init__(f"{path} cannot be used as a job store: {reason}; {cure}")
 
 
 class StoreUnavailable(ServerError):

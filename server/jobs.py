@@ -252,8 +252,8 @@ class QueueLimits:
 
     max_waiting: jobs that wait, in all. max_waiting_per_owner: of one token that has no number of its own; None is no bound.
     retry_first_seconds, retry_cap_seconds: the wait before the second attempt, doubled for each further one up to the cap.
-    max_losses: workers that a job may kill before it is quarantined. max_events: what is kept of one job; past it, progress
-    is dropped and changes of state are not. watcher_backlog: events that a watcher may be behind before it is cut off.
+    max_losses: workers that a job may kill before it is quarantined. max_events: what is kept of one job; past it, changes of
+    state alone are. watcher_backlog: events that a watcher may be behind before it is cut off.
     """
 
     max_waiting: int = 10_000
