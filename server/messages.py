@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticSerializationError
 
 from .errors import MalformedMessage
 from .jobs import EventKind
 
+T = TypeVar("T")
+
 MAX_LINE_BYTES = 32 << 20
 """How long a line may be: a document at its limit, written as a JSON string, and the outcome of the largest graph fit."""
+
+MAX_PREVIEW_BYTES = 1 << 20
 
 MAX_TEXT = 16_384
 """How many characters of an error or a warning are told."""
@@ -38,7 +42,9 @@ Told = Literal[
 class Message(BaseModel):
     """A line. A field that is not known makes it none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
 
 class _OfAttempt(Message):
@@ -90,11 +96,19 @@ class Beat(Message):
 
 
 class EventTold(_OfAttempt):
-    """Worker: something happened in the job."""
+    """Worker: something happened to a node, or to the job if `node` is empty. data: JSON; what it holds goes by the kind."""
 
     type: Literal["event"] = "event"
     kind: Told
+    node: str = ""
+    node_type: str = ""
     data: Mapping[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _check_progress(self) -> Self:
+        if self.kind is EventKind.PROGRESS and not all(type(self.data.get(name)) is int for name in ("step", "total")):
+            raise ValueError("progress tells a step and a total, both whole numbers")
+        return self
 
 
 class PreviewMade(_OfAttempt):
@@ -102,7 +116,7 @@ class PreviewMade(_OfAttempt):
 
     type: Literal["preview"] = "preview"
     node: str
-    jpeg: Base64Bytes
+    jpeg: Annotated[bytes, Field(max_length=MAX_PREVIEW_BYTES)]
 
 
 class NodeReport(Message):
@@ -172,8 +186,7 @@ def write_line(message: Message) -> bytes:
     try:
         text = message.model_dump_json().encode()
     except PydanticSerializationError:
-        tree = message.model_dump(mode="python")
-        text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), default=str).encode("utf-8", "replace")
+        text = _mended(message)
     if len(text) >= MAX_LINE_BYTES:
         kind = type(message).__name__
         raise MalformedMessage(f"a {kind} message has {len(text):,} bytes; at most {MAX_LINE_BYTES:,} are sent")
@@ -200,7 +213,17 @@ class Lines:
         return lines
 
 
-def _read(adapter: TypeAdapter[Any], line: bytes) -> Any:
+def _mended(message: Message) -> bytes:
+    """Returns a message as text although it holds what no text can."""
+    try:
+        text = json.dumps(message.model_dump(mode="python"), default=str)
+    except RecursionError:
+        raise MalformedMessage(f"a {type(message).__name__} message is nested too deeply to be sent") from None
+    tree = json.loads(text, parse_constant=lambda _: None)
+    return json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _read(adapter: TypeAdapter[T], line: bytes) -> T:
     try:
         return adapter.validate_json(line)
     except ValidationError as error:
