@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .problem import Query, Steps, advance
+from .problem import Answer, Query, Steps, advance
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(x, sigma) -> D(x; sigma). x: (B, C, h, w) in scaled-latent units; sigma: 0-d, or (B,) where levels differ."""
+Denoise = Callable[[Query], Answer]
+"""Answers a sampler's query. The level may also be (B,), where a driver joins queries whose levels differ."""
 
 
 class FinishedStep(NamedTuple):
@@ -30,23 +30,34 @@ def run_sampler(steps: Steps, denoise: Denoise) -> Tensor:
     """Returns the final x of a sampler whose every query `denoise` answers. An exception of `denoise` ends the run."""
     state = advance(steps)
     while isinstance(state, Query):
-        state = advance(steps, denoise(state.x, state.sigma))
+        state = advance(steps, denoise(state))
     return state
 
 
+def unguided(estimate: Callable[[Tensor, Tensor], Tensor]) -> Denoise:
+    """Returns a denoiser by one function (x, sigma) -> D(x; sigma), which serves as the negative estimate too."""
+
+    def denoise(query: Query) -> Answer:
+        denoised = estimate(query.x, query.sigma)
+        return Answer(denoised, denoised)
+
+    return denoise
+
+
 def observed(steps: Steps, total: int, on_step: Callable[[FinishedStep], None]) -> Steps:
-    """Relays a sampler of `total` steps and calls `on_step` after each of them.
+    """Relays a sampler of `total` steps and calls `on_step` after each of them; the last is always number total - 1.
 
     An exception of `on_step` reaches whoever drives the sampler: this is where a cancelled run stops.
     """
     state = advance(steps)
     current, estimate = -1, None
     while isinstance(state, Query):
-        denoised = yield state
+        answer = yield state
         if estimate is None or state.step != current:
-            current, estimate = state.step, denoised
-        state = advance(steps, denoised)
-        if not isinstance(state, Query) or state.step != current:
-            x = state.x if isinstance(state, Query) else state
-            on_step(FinishedStep(current, total, x, estimate))
+            current, estimate = state.step, answer.denoised
+        state = advance(steps, answer)
+        if not isinstance(state, Query):
+            on_step(FinishedStep(total - 1, total, state, estimate))
+        elif state.step != current:
+            on_step(FinishedStep(current, total, state.x, estimate))
     return state

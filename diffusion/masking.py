@@ -28,12 +28,12 @@ def masked(steps: Steps, *, mask: Tensor, latent: Tensor, noise: Tensor, space: 
 
     mask: (B, C, h, w), 1 changes and 0 keeps (see `fit_mask`). latent: what is kept, in scaled-latent units.
     noise: unit noise like latent, one draw for the whole run: the initial noise, or the sampler's own choice
-    (`Sampler.fresh_inpaint_noise`).
+    (`Sampler.fresh_inpaint_noise`). The negative estimate stays what it is: it only steers.
     """
     kept = latent * (1.0 - mask)
     state = advance(steps)
     while isinstance(state, Query):
         noised = space.noise_scaling(state.sigma, noise, latent)
-        denoised = yield state._replace(x=state.x * mask + noised * (1.0 - mask))
-        state = advance(steps, denoised * mask + kept)
+        answer = yield state._replace(x=state.x * mask + noised * (1.0 - mask))
+        state = advance(steps, answer._replace(denoised=answer.denoised * mask + kept))
     return state

@@ -22,7 +22,7 @@ from .masking import fit_mask, masked
 from .names import SamplerName, ScheduleName
 from .noise import NoiseSource, initial_noise, inpaint_noise
 from .previews import preview_picture
-from .problem import Problem, Steps
+from .problem import Answer, Problem, Query, Steps
 from .samplers import Sampler, sampler_named
 from .sampling_space import PredictionName, SamplingSpace, discrete_space
 from .schedules import cut_sigmas, ksampler_sigmas
@@ -161,10 +161,11 @@ def _guided(
     guidance: Guidance,
     max_batch: int | None,
 ) -> Denoise:
-    wanted = [positives, negatives if guidance.needs_negative else ()]
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        return guidance(Estimates(x, sigma, *estimate(network, space, wanted, x, sigma, max_batch=max_batch)))
+    def denoise(query: Query) -> Answer:
+        x, sigma = query.x, query.sigma
+        wanted = [positives, negatives if guidance.needs_negative or query.wants_negative else ()]
+        estimates = Estimates(x, sigma, *estimate(network, space, wanted, x, sigma, max_batch=max_batch))
+        return Answer(guidance(estimates), estimates.negative)
 
     return denoise
 

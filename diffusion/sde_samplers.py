@@ -1,4 +1,4 @@
-"""Samplers that add noise on the way: solvers of the diffusion SDE, and ancestral and consistency sampling.
+"""Solvers of the diffusion SDE whose noise is a Brownian path's: more steps refine the same picture.
 
 Each keeps the marginal distribution of x at every level. `eta` scales the noise (0 gives the ODE), `s_noise` the std of
 each draw. lambda is `Path.log_snr`. Formulas and the order of operations as in ComfyUI 0.8.0 (behaviour).
@@ -6,34 +6,13 @@ each draw. lambda is `Path.log_snr`. Formulas and the order of operations as in 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Literal
 
 from torch import Tensor
 
 from . import precise
-from .ode_samplers import slope
+from .ancestral_samplers import ancestral_levels
 from .problem import Problem, Query, Steps
-
-
-def euler_ancestral(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
-    """First order, one query a step: an Euler step to below the target level, then noise up to it.
-
-    Song et al. 2021, arXiv:2010.02502, eq. 16, written in sigma.
-    """
-    is_flow = problem.space.path.is_flow
-    x = problem.x
-    for step, s, t in problem.intervals():
-        denoised = yield Query(x, s, step)
-        down, up = _flow_ancestral_levels(s, t, eta) if is_flow else _ancestral_levels(s, t, eta)
-        if down == 0:
-            x = denoised
-        elif is_flow:
-            x = (down / s) * x + (1 - down / s) * denoised
-            if eta > 0:
-                x = (1 - t) / (1 - down) * x + problem.noise.normal() * s_noise * up
-        else:
-            x = x + slope(x, denoised, s) * (down - s) + problem.noise.normal() * s_noise * up
-    return x
 
 
 def dpmpp_sde(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Steps:
@@ -41,32 +20,34 @@ def dpmpp_sde(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0, r: fl
 
     Lu et al. 2022, arXiv:2211.01095, DPM-Solver++(2S), with the noise of an ancestral step from a Brownian path.
     """
-    problem = _off_unit_level(problem)
+    problem = problem.off_unit_level()
     path, x = problem.space.path, problem.x
     for step, s, t in problem.intervals():
-        denoised = yield Query(x, s, step)
+        denoised, _ = yield Query(x, s, step)
         if t == 0:
             x = denoised
             continue
         lambda_s, lambda_t = path.log_snr(s), path.log_snr(t)
         middle = path.sigma_at(lambda_s + r * (lambda_t - lambda_s))
         x_middle = _exponential_step(problem, x, denoised, s, middle, eta=eta, s_noise=s_noise)
-        denoised_middle = yield Query(x_middle, middle, step)
+        denoised_middle, _ = yield Query(x_middle, middle, step)
         estimate = (1 - 1 / (2 * r)) * denoised + 1 / (2 * r) * denoised_middle
         x = _exponential_step(problem, x, estimate, s, t, eta=eta, s_noise=s_noise)
     return x
 
 
-def dpmpp_2m_sde(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
-    """Second order, multistep in lambda by the midpoint rule, one query a step; noise from a Brownian path.
+def dpmpp_2m_sde(
+    problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0, solver: Literal["midpoint", "heun"] = "midpoint"
+) -> Steps:
+    """Second order, multistep in lambda by the midpoint rule or by Heun's, one query a step.
 
-    Lu et al. 2022, arXiv:2211.01095, SDE-DPM-Solver++(2M).
+    Lu et al. 2022, arXiv:2211.01095, SDE-DPM-Solver++(2M); the two rules are those of its appendix B for the ODE.
     """
-    problem = _off_unit_level(problem)
+    problem = problem.off_unit_level()
     path, x = problem.space.path, problem.x
     history: tuple[Tensor, Tensor] | None = None  # the last step's estimate and length
     for step, s, t in problem.intervals():
-        denoised = yield Query(x, s, step)
+        denoised, _ = yield Query(x, s, step)
         if t == 0:
             x = denoised
             continue
@@ -77,36 +58,47 @@ def dpmpp_2m_sde(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0) ->
         x = t / s * precise.exp(-h * eta) * x + alpha_t * growth * denoised
         if history is not None:
             last, h_last = history
-            x = x + 0.5 * alpha_t * growth * (1 / (h_last / h)) * (denoised - last)
-        if eta > 0:
-            x = x + problem.noise.brownian(s, t) * t * precise.sqrt(precise.expm1(-2 * h * eta).neg()) * s_noise
+            share = 0.5 * alpha_t * growth
+            if solver == "heun":
+                share = alpha_t * (growth / (-h * (eta + 1)) + 1)
+            x = x + share * (1 / (h_last / h)) * (denoised - last)
+        x = x + _brownian_noise(problem, s, t, h, eta=eta, s_noise=s_noise)
         history = denoised, h
     return x
 
 
-def lcm(problem: Problem) -> Steps:
-    """Consistency sampling: go to the estimate, then noise it up to the next level; one query a step.
+def dpmpp_3m_sde(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
+    """Third order, multistep in lambda, one query a step: `dpmpp_2m_sde` with the estimate's second derivative.
 
-    Song et al. 2023, arXiv:2303.01469, algorithm 1.
+    Lu et al. 2022, arXiv:2211.01095, appendix B, with the noise of SDE-DPM-Solver++.
     """
-    x = problem.x
+    problem = problem.off_unit_level()
+    path, x = problem.space.path, problem.x
+    history: list[tuple[Tensor, Tensor]] = []  # the last two steps' estimates and lengths, newest first
     for step, s, t in problem.intervals():
-        x = yield Query(x, s, step)
-        if t > 0:
-            x = problem.space.noise_scaling(t, problem.noise.normal(), x)
+        denoised, _ = yield Query(x, s, step)
+        if t == 0:
+            x = denoised
+            continue
+        lambda_s, lambda_t = path.log_snr(s), path.log_snr(t)
+        h = lambda_t - lambda_s
+        h_eta = h * (eta + 1)
+        alpha_t = t * precise.exp(lambda_t)
+        x = t / s * precise.exp(-h * eta) * x + alpha_t * precise.expm1(-h_eta).neg() * denoised
+        phi_2 = precise.expm1(-h_eta) / h_eta + 1
+        if len(history) == 2:
+            (first, h_first), (second, h_second) = history
+            r_0, r_1 = h_first / h, h_second / h
+            change_0, change_1 = (denoised - first) / r_0, (first - second) / r_1
+            rise = change_0 + (change_0 - change_1) * r_0 / (r_0 + r_1)
+            bend = (change_0 - change_1) / (r_0 + r_1)
+            x = x + alpha_t * phi_2 * rise - alpha_t * (phi_2 / h_eta - 0.5) * bend
+        elif history:
+            ((first, h_first),) = history
+            x = x + alpha_t * phi_2 * ((denoised - first) / (h_first / h))
+        x = x + _brownian_noise(problem, s, t, h, eta=eta, s_noise=s_noise)
+        history = [(denoised, h), *history[:1]]
     return x
-
-
-def _ancestral_levels(s: Tensor, t: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """Returns (down, up) with down^2 + up^2 = t^2: step from s down to `down`, then add noise of std `up`."""
-    up = min(t, eta * precise.sqrt(t**2 * (s**2 - t**2) / s**2))
-    return precise.sqrt(t**2 - up**2), up
-
-
-def _flow_ancestral_levels(s: Tensor, t: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """The same for flow: noise of std `up` after scaling by (1 - t) / (1 - down), so that alpha becomes 1 - t again."""
-    down = t * (1 + (t / s - 1) * eta)
-    return down, precise.sqrt(t**2 - down**2 * (1 - t) ** 2 / (1 - down) ** 2)
 
 
 def _exponential_step(
@@ -116,7 +108,7 @@ def _exponential_step(
     path = problem.space.path
     lambda_s, lambda_t = path.log_snr(s), path.log_snr(t)
     alpha_s, alpha_t = s * precise.exp(lambda_s), t * precise.exp(lambda_t)
-    down, up = _ancestral_levels(precise.exp(lambda_s.neg()), precise.exp(lambda_t.neg()), eta)
+    down, up = ancestral_levels(precise.exp(lambda_s.neg()), precise.exp(lambda_t.neg()), eta)
     h = precise.log(down).neg() - lambda_s
     x = alpha_t / alpha_s * precise.exp(h.neg()) * x - alpha_t * precise.expm1(h.neg()) * estimate
     if eta > 0:
@@ -124,10 +116,8 @@ def _exponential_step(
     return x
 
 
-def _off_unit_level(problem: Problem) -> Problem:
-    """Moves a flow model's first level from 1, where lambda is infinite, to the level 0.01 % into a run."""
-    if not problem.space.path.is_flow or problem.sigmas[0] < 1:
-        return problem
-    sigmas = problem.sigmas.clone()
-    sigmas[0] = problem.space.percent_to_sigma(1e-4)
-    return replace(problem, sigmas=sigmas)
+def _brownian_noise(problem: Problem, s: Tensor, t: Tensor, h: Tensor, *, eta: float, s_noise: float) -> Tensor | float:
+    """Returns the noise that belongs to a step of length h in lambda from level s to t."""
+    if eta == 0:
+        return 0.0
+    return problem.noise.brownian(s, t) * t * precise.sqrt(precise.expm1(-2 * h * eta).neg()) * s_noise

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.drive import run_sampler
+from latentgraph.diffusion.drive import run_sampler, unguided
 from latentgraph.diffusion.masking import fit_mask, masked
 from latentgraph.diffusion.names import SamplerName
 from latentgraph.diffusion.noise import NoiseSource, initial_noise
@@ -30,7 +30,9 @@ def start(space: SamplingSpace, name: SamplerName = "euler") -> Steps:
 
 
 def sample(space: SamplingSpace, mask: Tensor, name: SamplerName = "euler") -> Tensor:
-    return run_sampler(masked(start(space, name), mask=mask, latent=LATENT, noise=NOISE, space=space), denoise)
+    return run_sampler(
+        masked(start(space, name), mask=mask, latent=LATENT, noise=NOISE, space=space), unguided(denoise)
+    )
 
 
 @by_space
@@ -41,7 +43,7 @@ def test_what_the_mask_keeps_comes_back(space: SamplingSpace, name: SamplerName)
 
 @by_space
 def test_a_mask_of_ones_changes_nothing(space: SamplingSpace) -> None:
-    assert torch.equal(sample(space, torch.ones_like(LATENT)), run_sampler(start(space), denoise))
+    assert torch.equal(sample(space, torch.ones_like(LATENT)), run_sampler(start(space), unguided(denoise)))
 
 
 @by_space
@@ -54,7 +56,7 @@ def test_the_network_sees_the_kept_part_noised_to_the_current_level(space: Sampl
         seen.append((x, sigma))
         return denoise(x, sigma)
 
-    run_sampler(masked(start(space), mask=mask, latent=LATENT, noise=NOISE, space=space), recording)
+    run_sampler(masked(start(space), mask=mask, latent=LATENT, noise=NOISE, space=space), unguided(recording))
     for x, sigma in seen:
         torch.testing.assert_close(x[..., 4:], space.noise_scaling(sigma, NOISE, LATENT)[..., 4:])
 
@@ -65,7 +67,7 @@ def test_a_soft_mask_blends_the_estimate_with_the_latent() -> None:
     x = space.noise_scaling(level[0], NOISE, LATENT)
     to_zero = torch.tensor([0.9, 0.0])
     steps = SAMPLERS["euler"].start(Problem(x, to_zero, space, NoiseSource(x, to_zero, 0)))
-    result = run_sampler(masked(steps, mask=mask, latent=LATENT, noise=NOISE, space=space), denoise)
+    result = run_sampler(masked(steps, mask=mask, latent=LATENT, noise=NOISE, space=space), unguided(denoise))
     torch.testing.assert_close(result, 0.25 * denoise(x, level) + 0.75 * LATENT)
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.drive import Denoise, run_sampler
+from latentgraph.diffusion.drive import Denoise, run_sampler, unguided
 from latentgraph.diffusion.masking import masked
 from latentgraph.diffusion.names import SamplerName, ScheduleName
 from latentgraph.diffusion.noise import NoiseSource, initial_noise, inpaint_noise
-from latentgraph.diffusion.problem import Problem
+from latentgraph.diffusion.problem import Answer, Problem, Query
 from latentgraph.diffusion.samplers import SAMPLERS
 from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
 from latentgraph.diffusion.schedules import ksampler_sigmas
@@ -37,10 +37,10 @@ def denoise_flow(x: Tensor, sigma: Tensor) -> Tensor:
     return x * (1 - sigma) / ((1 - sigma) ** 2 + sigma**2)
 
 
-def denoise_guided(x: Tensor, sigma: Tensor) -> Tensor:
-    positive = denoise_eps(x, sigma)
+def denoise_guided(query: Query) -> Answer:
+    positive = denoise_eps(query.x, query.sigma)
     negative = 0.8 * positive
-    return negative + (positive - negative) * 1.5
+    return Answer(negative + (positive - negative) * 1.5, negative)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Setting:
     space: SamplingSpace
     schedule: ScheduleName
     steps: int
-    denoise: Denoise = denoise_eps
+    denoise: Denoise = unguided(denoise_eps)
     strength: float = 1.0
     latent: Tensor = ZERO
     mask: Tensor | None = None
@@ -59,11 +59,11 @@ class Setting:
 SETTINGS = {
     "eps_karras10": Setting(discrete_space(), "karras", 10),
     "eps_normal8_img2img": Setting(discrete_space(), "normal", 8, strength=0.6, latent=LATENT),
-    "flow_simple8": Setting(flow_space(), "simple", 8, denoise_flow),
+    "flow_simple8": Setting(flow_space(), "simple", 8, unguided(denoise_flow)),
     "eps_karras10_cfg": Setting(discrete_space(), "karras", 10, denoise_guided),
     "eps_karras10_mask": Setting(discrete_space(), "karras", 10, latent=LATENT, mask=MASK),
 }
-CASES = [(name, sampler) for name in SETTINGS for sampler in SAMPLERS if sampler in VECTORS[name]]
+CASES = [(name, sampler) for name in SETTINGS for sampler in VECTORS[name]]
 
 
 def sample(setting: Setting, name: SamplerName, denoise: Denoise) -> Tensor:
@@ -85,9 +85,9 @@ def test_a_sampler_is_comfyuis(setting: str, sampler: SamplerName) -> None:
     expected = VECTORS[setting][sampler]
     calls: list[float] = []
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        calls.append(sigma.item())
-        return SETTINGS[setting].denoise(x, sigma)
+    def denoise(query: Query) -> Answer:
+        calls.append(query.sigma.item())
+        return SETTINGS[setting].denoise(query)
 
     result = sample(SETTINGS[setting], sampler, denoise)
 
@@ -105,7 +105,7 @@ def test_a_run_repeats_and_leaves_its_inputs_alone(name: SamplerName) -> None:
     x_before, sigmas_before = x.clone(), sigmas.clone()
 
     first, second = (
-        run_sampler(SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), denoise_flow)
+        run_sampler(SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), unguided(denoise_flow))
         for _ in range(2)
     )
 
@@ -118,13 +118,14 @@ def test_a_run_repeats_and_leaves_its_inputs_alone(name: SamplerName) -> None:
 def test_a_single_step_to_zero_reaches_the_estimate(name: SamplerName) -> None:
     space, sigmas = discrete_space(), torch.tensor([10.0, 0.0])
     x = initial_noise((1, 4, 8, 8), 3) * 10
-    result = run_sampler(SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), denoise_eps)
+    steps = SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1)))
+    result = run_sampler(steps, unguided(denoise_eps))
     torch.testing.assert_close(result, denoise_eps(x, sigmas[0]), rtol=1e-5, atol=5e-3)  # uni_pc stops at 0.001
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_schedule_without_a_step_returns_the_start_and_asks_nothing(name: SamplerName) -> None:
-    def never(x: Tensor, sigma: Tensor) -> Tensor:
+    def never(query: Query) -> Answer:
         raise AssertionError("no estimate is needed")
 
     space, sigmas = discrete_space(), torch.tensor([10.0])
@@ -141,15 +142,54 @@ def test_samplers_may_take_turns(name: SamplerName) -> None:
         x = initial_noise((1, 4, 8, 8), seed) * 10
         return SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, seed)))
 
-    alone = [run_sampler(start(seed), denoise_eps) for seed in (1, 2)]
+    alone = [run_sampler(start(seed), unguided(denoise_eps)) for seed in (1, 2)]
     runs = [start(1), start(2)]
     queries = [next(run) for run in runs]
     together: list[Tensor] = []
     while len(together) < 2:
         for i, run in enumerate(runs):
             try:
-                queries[i] = run.send(denoise_eps(queries[i].x, queries[i].sigma))
+                queries[i] = run.send(unguided(denoise_eps)(queries[i]))
             except StopIteration as finished:
                 together.append(finished.value)
 
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_negative_estimate_is_wanted_by_cfg_plus_plus_alone(name: SamplerName) -> None:
+    space, sigmas = discrete_space(), torch.tensor([10.0, 5.0, 2.0, 0.5, 0.0])
+    x = initial_noise((1, 4, 8, 8), 3) * 10
+    wanted: set[bool] = set()
+
+    def denoise(query: Query) -> Answer:
+        wanted.add(query.wants_negative)
+        denoised = denoise_eps(query.x, query.sigma)
+        return Answer(denoised, denoised if query.wants_negative else denoised * torch.nan)
+
+    result = run_sampler(SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), denoise)
+    assert wanted == {name.endswith("_cfg_pp")}
+    assert result.isfinite().all()
+
+
+CFG_PP = [name for name in SAMPLERS if name.endswith("_cfg_pp")]
+
+
+@pytest.mark.parametrize("name", [name for name in CFG_PP if name != "dpmpp_2s_ancestral_cfg_pp"])  # see its docstring
+def test_without_guidance_cfg_plus_plus_is_the_sampler_that_it_is_named_after(name: SamplerName) -> None:
+    space, sigmas = discrete_space(), torch.tensor([10.0, 5.0, 2.0, 0.5, 0.0])
+    x = initial_noise((1, 4, 8, 8), 3) * 10
+    plain: Any = name.removesuffix("_cfg_pp")
+
+    def run(which: SamplerName) -> Tensor:
+        steps = SAMPLERS[which].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1)))
+        return run_sampler(steps, unguided(denoise_eps))
+
+    assert torch.allclose(run(name), run(plain), rtol=1e-5, atol=1e-5)
+
+
+def test_a_sampler_on_a_gpu_makes_the_picture_of_the_one_on_the_cpu() -> None:
+    for name, sampler in SAMPLERS.items():
+        if name.endswith("_gpu"):
+            twin: Any = name.removesuffix("_gpu")
+            assert repr(sampler.start) == repr(SAMPLERS[twin].start)

@@ -6,16 +6,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.drive import run_sampler
+from latentgraph.diffusion.ancestral_samplers import (
+    ddpm,
+    dpm_2_ancestral,
+    dpmpp_2s_ancestral,
+    euler_ancestral,
+    lcm,
+)
+from latentgraph.diffusion.cfg_pp_samplers import euler_ancestral_cfg_pp, res_multistep_cfg_pp
+from latentgraph.diffusion.dpm_solver import dpm_adaptive
+from latentgraph.diffusion.drive import run_sampler, unguided
+from latentgraph.diffusion.er_sde import er_sde, reverse_time_scaler
 from latentgraph.diffusion.noise import NoiseSource
 from latentgraph.diffusion.problem import Problem, Steps
+from latentgraph.diffusion.res_multistep import res_multistep
+from latentgraph.diffusion.sa_solver import sa_solver
 from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
-from latentgraph.diffusion.sde_samplers import dpmpp_2m_sde, dpmpp_sde, euler_ancestral, lcm
+from latentgraph.diffusion.sde_samplers import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
+from latentgraph.diffusion.seeds import exp_heun_2_x0, seeds_2, seeds_3
 
 COUNT = 128 * 128
 STATISTICAL = 4 * math.sqrt(2 / COUNT)  # four standard deviations of the variance of COUNT normal numbers
@@ -40,18 +54,50 @@ def run(start: Callable[[Problem], Steps], space: SamplingSpace, high: float, st
     top, bottom = space.path.log_snr(torch.tensor([high, 0.1]))
     sigmas = space.path.sigma_at(torch.linspace(top, bottom, steps + 1))
     x = torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(3)) * variance(sigmas[0]).sqrt()
-    result = run_sampler(start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), denoise)
+    result = run_sampler(start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1))), unguided(denoise))
     return (result.var() / variance(sigmas[-1])).item()
 
 
-@pytest.mark.parametrize(("space", "high"), [DIFFUSION, FLOW], ids=["diffusion", "flow"])
+SOLVERS: dict[str, tuple[Callable[[Problem], Steps], int, float]] = {  # steps, and what they leave of the error
+    "euler_ancestral": (euler_ancestral, 1000, 0.008),
+    "euler_ancestral_cfg_pp": (euler_ancestral_cfg_pp, 1000, 0.008),
+    "dpm_2_ancestral": (dpm_2_ancestral, 64, 0.012),
+    "dpmpp_2s_ancestral": (dpmpp_2s_ancestral, 64, 0.012),
+    "dpmpp_sde": (dpmpp_sde, 32, 0.012),
+    "dpmpp_2m_sde": (dpmpp_2m_sde, 32, 0.012),
+    "dpmpp_2m_sde_heun": (partial(dpmpp_2m_sde, solver="heun"), 64, 0.012),
+    "dpmpp_3m_sde": (dpmpp_3m_sde, 32, 0.012),
+    "er_sde": (er_sde, 32, 0.012),
+    "er_sde of reverse time": (partial(er_sde, scaler=reverse_time_scaler(1.0)), 64, 0.012),
+    "seeds_2": (seeds_2, 32, 0.012),
+    "seeds_2 of phi_2": (partial(seeds_2, solver="phi_2"), 32, 0.012),
+    "seeds_3": (seeds_3, 32, 0.012),
+    "exp_heun_2_x0_sde": (partial(exp_heun_2_x0, eta=1.0), 32, 0.012),
+    "sa_solver": (sa_solver, 32, 0.012),
+    "sa_solver with noise all the way": (partial(sa_solver, sde_start=0.0, sde_end=1.0), 64, 0.012),
+    "sa_solver_pece": (partial(sa_solver, pece=True), 32, 0.012),
+}
+"""For diffusion and for flow. The samplers of `DIFFUSION_SOLVERS` take a flow for a diffusion, as ComfyUI's do."""
+
+DIFFUSION_SOLVERS: dict[str, tuple[Callable[[Problem], Steps], int, float]] = {
+    "ddpm": (ddpm, 1000, 0.008),
+    "res_multistep_ancestral": (partial(res_multistep, eta=1.0), 64, 0.012),
+    "res_multistep_ancestral_cfg_pp": (partial(res_multistep_cfg_pp, eta=1.0), 64, 0.012),
+    "dpm_adaptive": (partial(dpm_adaptive, eta=1.0, rtol=0.01, atol=0.002), 8, 0.012),
+}
+CASES = [
+    *((name, *DIFFUSION) for name in SOLVERS | DIFFUSION_SOLVERS),
+    *((name, *FLOW) for name in SOLVERS),
+]
+
+
 @pytest.mark.parametrize(
-    ("start", "steps", "discretisation"),
-    [(euler_ancestral, 1000, 0.008), (dpmpp_sde, 32, 0.012), (dpmpp_2m_sde, 32, 0.012)],
+    ("name", "space", "high"),
+    CASES,
+    ids=[f"{name}-{'flow' if s.path.is_flow else 'diffusion'}" for name, s, _ in CASES],
 )
-def test_the_marginal_variance_is_kept(
-    start: Callable[[Problem], Steps], steps: int, discretisation: float, space: SamplingSpace, high: float
-) -> None:
+def test_the_marginal_variance_is_kept(name: str, space: SamplingSpace, high: float) -> None:
+    start, steps, discretisation = (SOLVERS | DIFFUSION_SOLVERS)[name]
     assert run(start, space, high, steps, exact=False) == pytest.approx(1.0, abs=STATISTICAL + discretisation)
 
 
@@ -63,7 +109,7 @@ def test_consistency_sampling_keeps_the_variance_at_any_number_of_steps(
     assert run(lcm, space, high, steps, exact=True) == pytest.approx(1.0, abs=STATISTICAL)
 
 
-@pytest.mark.parametrize("start", [dpmpp_sde, dpmpp_2m_sde])
+@pytest.mark.parametrize("start", [dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde])
 def test_more_steps_refine_the_same_picture(start: Callable[[Problem], Steps]) -> None:
     """The Brownian path depends on the seed alone, so runs of 20 and 40 steps approximate one solution."""
 
@@ -71,7 +117,7 @@ def test_more_steps_refine_the_same_picture(start: Callable[[Problem], Steps]) -
         sigmas = torch.logspace(1, -1, steps + 1)
         x = torch.ones(1, 1, 16, 16) * 10
         problem = Problem(x, sigmas, discrete_space(), NoiseSource(x, sigmas, seed))
-        return run_sampler(start(problem), lambda x, sigma: x / (1 + sigma**2))
+        return run_sampler(start(problem), unguided(lambda x, sigma: x / (1 + sigma**2)))
 
     def correlation(a: Tensor, b: Tensor) -> float:
         return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()

@@ -1,0 +1,112 @@
+"""SA-Solver: a stochastic Adams method, a predictor and a corrector of the diffusion SDE. Xue et al. 2023, arXiv:2309.05019.
+
+In lambda (`Path.log_snr`), with data prediction. The noise is that of the SDE within a window of levels, and none outside
+of it. Results as in ComfyUI 0.8.0 (behaviour).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from . import precise
+from .problem import Problem, Query, Steps
+from .sampling_space import SamplingSpace
+
+
+def sa_solver(
+    problem: Problem,
+    *,
+    eta: float = 1.0,
+    sde_start: float = 0.2,
+    sde_end: float = 0.8,
+    s_noise: float = 1.0,
+    predictor_order: int = 3,
+    corrector_order: int = 4,
+    pece: bool = False,
+) -> Steps:
+    """One query a step, or two with `pece`, which asks again at the corrected x.
+
+    eta: the paper's tau, the share of noise, between the fractions sde_start and sde_end of a run. corrector_order: 0 is
+    none. Orders are lower while there is little history, and towards a level of 0.
+    """
+    problem = problem.off_unit_level()
+    sigmas, n = problem.sigmas, len(problem.sigmas) - 1
+    lambdas = problem.space.path.log_snr(sigmas).tolist()
+    tau_at = _tau(problem.space, eta, sde_start, sde_end)
+    x = predicted = problem.x
+    estimates: list[Tensor] = []  # newest first
+    tau, noise = 0.0, None  # of the last predictor
+    for step, s, t in problem.intervals():
+        denoised, _ = yield Query(predicted, s, step)
+        estimates = [denoised, *estimates[: max(predictor_order, corrector_order) - 1]]
+        predict = min(predictor_order, len(estimates))
+        correct = min(corrector_order, len(estimates)) if step > 0 and (t > 0 or pece) else 0
+        if sigmas[-1] == 0:
+            predict, correct = min(predict, n - 1 - step), min(correct, n - step)
+
+        if correct > 0:
+            nodes = lambdas[step::-1][:correct]
+            x = _adams(problem, x, estimates, nodes, between=(step - 1, step), lambdas=lambdas, tau=tau)
+            x = x if noise is None else x + noise
+            if pece:
+                denoised, _ = yield Query(x, s, step)
+                estimates[0] = denoised
+        else:
+            x = predicted
+
+        if t == 0:
+            predicted = denoised
+            continue
+        tau = tau_at(t)
+        nodes = lambdas[step::-1][:predict]
+        predicted = _adams(problem, x, estimates, nodes, between=(step, step + 1), lambdas=lambdas, tau=tau)
+        noise = None
+        if tau > 0 and s_noise > 0:
+            h = lambdas[step + 1] - lambdas[step]
+            noise = problem.noise.normal() * t * math.sqrt(-math.expm1(-2 * tau**2 * h)) * s_noise
+            predicted = predicted + noise
+    return predicted
+
+
+def _tau(space: SamplingSpace, eta: float, start: float, end: float) -> Callable[[Tensor], float]:
+    high, low = space.percent_to_sigma(start), space.percent_to_sigma(end)
+    return lambda sigma: eta if low <= sigma.item() <= high else 0.0
+
+
+def _adams(
+    problem: Problem,
+    x: Tensor,
+    estimates: Sequence[Tensor],
+    nodes: Sequence[float],
+    *,
+    between: tuple[int, int],
+    lambdas: Sequence[float],
+    tau: float,
+) -> Tensor:
+    """Returns x over the step `between` two levels of the schedule, without noise: exact for estimates' polynomial.
+
+    nodes: the lambdas of the newest estimates, as many as the order. arXiv:2309.05019, eq. 14 and 17.
+    """
+    (start, end), h = between, lambdas[between[1]] - lambdas[between[0]]
+    s, t = problem.sigmas[start], problem.sigmas[end]
+    alpha = t * precise.exp(problem.space.path.log_snr(t))
+    x = t / s * math.exp(-(tau**2) * h) * x
+    for weight, estimate in zip(_weights(nodes, lambdas[start], lambdas[end], 1 + tau**2), estimates, strict=False):
+        x = x + alpha * weight * estimate
+    return x
+
+
+def _weights(nodes: Sequence[float], start: float, end: float, rate: float) -> list[float]:
+    """Returns the integral of rate * e^(rate (v - end)) times each Lagrange polynomial on `nodes`, v from start to end."""
+    order = len(nodes)
+    nodes = [node - end for node in nodes]
+    h = end - start
+    moments = [-math.expm1(-rate * h)]  # of 1, v, v^2, ... around the end, by parts
+    for power in range(1, order):
+        moments.append(-((-h) ** power) * math.exp(-rate * h) - power / rate * moments[-1])
+    weights: list[float] = np.linalg.solve(np.vander(nodes, order, increasing=True).T, np.array(moments)).tolist()
+    return weights
