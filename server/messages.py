@@ -202,22 +202,26 @@ class Lines:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Returns the lines that a piece completes. Raises MalformedMessage for one that is too long."""
-        *ended, rest = piece.split(b"\n")
         lines: list[bytes] = []
+        *ended, rest = piece.split(b"\n")
         for end in ended:
-            lines.append(bytes(self._rest + end))
+            self._add(end)
+            lines.append(bytes(self._rest))
             self._rest.clear()
-        self._rest += rest
+        self._add(rest)
+        return lines
+
+    def _add(self, part: bytes) -> None:
+        self._rest += part
         if len(self._rest) > self._limit:
             raise MalformedMessage(f"a line has more than {self._limit:,} bytes")
-        return lines
 
 
 def _mended(message: Message) -> bytes:
     """Returns a message as text although it holds what no text can."""
     try:
         text = json.dumps(message.model_dump(mode="python"), default=str)
-    except RecursionError:
+    except (RecursionError, ValueError):  # the latter where it contains itself
         raise MalformedMessage(f"a {type(message).__name__} message is nested too deeply to be sent") from None
     tree = json.loads(text, parse_constant=lambda _: None)
     return json.dumps(tree, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

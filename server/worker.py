@@ -193,7 +193,7 @@ class _Worker:
                 return
 
     def listen(self) -> None:
-        """Takes what the server says until it says `exit`."""
+        """Takes what the server says until it says `exit`, or can't be heard any more."""
         try:
             for message in self._messages():
                 match message:
@@ -202,12 +202,15 @@ class _Worker:
                     case CancelJob():
                         self._cancel(message)
                     case Exit():
-                        self._inbox.put(None)
                         return
         except (OSError, MalformedMessage) as error:
             _log.error("the server is not understood: %s; the worker ends", error)
         except Exception:  # noqa: BLE001 - a worker that no longer listens must not stay
             _log.exception("the channel can't be served; the worker ends")
+        else:
+            _log.error("the server went away; the worker ends")
+        finally:
+            self._inbox.put(None)
         self._abandon()
 
     def work(self) -> None:
