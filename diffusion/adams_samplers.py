@@ -45,7 +45,7 @@ def lms(problem: Problem, *, order: int = 4) -> Steps:
 def ipndm(problem: Problem, *, max_order: int = 4) -> Steps:
     """Adams-Bashforth of up to `max_order`, 4 at most, as though all steps were of one length.
 
-    Zhang and Chen 2022, arXiv:2204.13902, section 3.3 (iPNDM), after Liu et al. 2022, arXiv:2202.09778.
+    Zhang and Chen 2022, arXiv:2204.13902 (iPNDM), after Liu et al. 2022, arXiv:2202.09778.
     """
     x = problem.x
     slopes: list[Tensor] = []  # newest first
@@ -79,7 +79,7 @@ def ipndm_v(problem: Problem, *, max_order: int = 4) -> Steps:
 def deis(problem: Problem, *, max_order: int = 3) -> Steps:
     """Adams-Bashforth of up to `max_order` in the time of the variance-preserving SDE.
 
-    Zhang and Chen 2022, arXiv:2204.13902, eq. 14 and 15 (tAB-DEIS); time and SDE as in arXiv:2206.00364, table 1.
+    Zhang and Chen 2022, arXiv:2204.13902 (tAB-DEIS); time and SDE as in arXiv:2206.00364, table 1.
     """
     x = problem.x
     times = [_vp_time(level) for level in problem.sigmas.tolist()]

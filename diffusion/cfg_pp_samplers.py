@@ -17,7 +17,7 @@ from .res_multistep import res_weights
 
 
 def euler_ancestral_cfg_pp(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
-    """First order, one query a step. eta 0 is `euler_cfg_pp`, arXiv:2406.08070, algorithm 2."""
+    """First order, one query a step. eta 0 is `euler_cfg_pp`."""
     path, x = problem.space.path, problem.x
     for step, s, t in problem.intervals():
         denoised, negative = yield Query(x, s, step, wants_negative=True)

@@ -67,7 +67,7 @@ def dpm_adaptive(
 ) -> Steps:
     """Steps as long as the difference between two orders allows; each costs `order` queries, and may have to be redone.
 
-    arXiv:2206.00927, appendix C (DPM-Solver-23 and -12). rtol, atol: the difference that a step of the right length
+    The paper's adaptive DPM-Solver-23 and -12. rtol, atol: the difference that a step of the right length
     makes, relative to x and at least. h_init: the first step's length in lambda. pcoeff, icoeff, dcoeff: of the controller
     of lengths, Söderlind 2003, doi:10.1145/641876.641877. accept_safety: the least factor to the length with which a step
     counts. eta, s_noise: ancestral noise, none by default. Raises FloatingPointError where x is not finite any more.

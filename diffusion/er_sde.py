@@ -20,7 +20,7 @@ Scaler = Callable[[Tensor], Tensor]
 
 
 def er_scaler(ell: Tensor) -> Tensor:
-    """The scaler that the paper found best. arXiv:2309.06169, eq. 24 (ER SDE 5)."""
+    """The scaler that the paper found best (its ER SDE 5)."""
     return ell * (precise.exp(ell**0.3) + 10.0)
 
 

@@ -57,7 +57,17 @@ SamplerName = Literal[
     "uni_pc_bh2",
 ]
 
-ScheduleName = Literal["simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal"]
+ScheduleName = Literal[
+    "simple",
+    "sgm_uniform",
+    "karras",
+    "exponential",
+    "ddim_uniform",
+    "beta",
+    "normal",
+    "linear_quadratic",
+    "kl_optimal",
+]
 
 ResizeMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos", "bislerp"]  # resize.py
 CropName = Literal["disabled", "center"]  # what resize.py does with a picture of another aspect

@@ -102,7 +102,7 @@ def dpmpp_2m(problem: Problem) -> Steps:
 def gradient_estimation(problem: Problem, *, gamma: float = 2.0) -> Steps:
     """First order, corrected by the change of the slope since the last step; one query a step.
 
-    Permenter and Yuan 2023, arXiv:2306.04848, algorithm 2. gamma: 1 is Euler's method.
+    Permenter and Yuan 2023, arXiv:2306.04848. gamma: 1 is Euler's method.
     """
     x = problem.x
     d_last: Tensor | None = None

@@ -31,3 +31,11 @@ def logit(x: Tensor) -> Tensor:
 
 def sigmoid(x: Tensor) -> Tensor:
     return x.double().sigmoid().to(x.dtype)
+
+
+def tan(x: Tensor) -> Tensor:
+    return x.double().tan().to(x.dtype)
+
+
+def atan(x: Tensor) -> Tensor:
+    return x.double().atan().to(x.dtype)

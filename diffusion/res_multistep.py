@@ -35,7 +35,7 @@ def res_multistep(problem: Problem, *, eta: float = 0.0, s_noise: float = 1.0) -
 
 
 def res_weights(s: Tensor, down: Tensor, s_last: Tensor, down_last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns a step's length h in -ln sigma, and the weights of its estimate and the last one's. arXiv:2308.02157, eq. 11.
+    """Returns a step's length h in -ln sigma, and the weights of its estimate and the last one's.
 
     s, down: the levels from and to which it goes; s_last, down_last: those of the step before.
     """

@@ -89,7 +89,7 @@ def _adams(
 ) -> Tensor:
     """Returns x over the step `between` two levels of the schedule, without noise: exact for estimates' polynomial.
 
-    nodes: the lambdas of the newest estimates, as many as the order. arXiv:2309.05019, eq. 14 and 17.
+    nodes: the lambdas of the newest estimates, as many as the order.
     """
     (start, end), h = between, lambdas[between[1]] - lambdas[between[0]]
     s, t = problem.sigmas[start], problem.sigmas[end]

@@ -24,8 +24,9 @@ from .noise import NoiseSource, initial_noise, inpaint_noise
 from .previews import preview_picture
 from .problem import Answer, Problem, Query, Steps
 from .samplers import Sampler, sampler_named
-from .sampling_space import PredictionName, SamplingSpace, discrete_space
+from .sampling_space import SamplingSpace, discrete_space
 from .schedules import cut_sigmas, ksampler_sigmas
+from .space_spec import PredictionName
 from .types import Conditioning, Latent, Model
 
 _PREDICTIONS: dict[str, PredictionName] = {"eps": "eps", "v": "v_prediction"}

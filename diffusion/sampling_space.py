@@ -11,175 +11,14 @@ Every method takes sigma as a 0-d tensor or per sample, (B,); results as in Comf
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
-from . import precise
-
-PredictionName = Literal["eps", "v_prediction", "flow"]
-FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
-
-
-class Path(Protocol):
-    """How noise enters: x = alpha(sigma) * latent + sigma * noise."""
-
-    @property
-    def is_flow(self) -> bool:
-        """True where sigma runs from 0 to 1 and alpha = 1 - sigma (rectified flow), False where alpha = 1."""
-
-    def add_noise(self, sigma: Tensor, noise: Tensor, latent: Tensor, *, max_denoise: bool) -> Tensor:
-        """Returns the noisy latent; sigma is already broadcastable to it."""
-
-    def remove_scale(self, sigma: Tensor, x: Tensor) -> Tensor:
-        """Returns x / alpha(sigma): what a run that ends at sigma hands on."""
-
-    def log_snr(self, sigma: Tensor) -> Tensor:
-        """Returns lambda = ln(alpha / sigma). Lu et al. 2022, arXiv:2206.00927, section 2 (half the log of the SNR)."""
-
-    def sigma_at(self, log_snr: Tensor) -> Tensor:
-        """Returns the sigma whose `log_snr` this is."""
-
-
-class VarianceExploding:
-    """alpha = 1; sigma is the noise's std in units of the scaled latent. Karras et al. 2022, arXiv:2206.00364."""
-
-    is_flow = False
-
-    def add_noise(self, sigma: Tensor, noise: Tensor, latent: Tensor, *, max_denoise: bool) -> Tensor:
-        """At the top of the schedule x has the std of noise plus unit data, so that pure noise lies on the path."""
-        std = precise.sqrt(1.0 + sigma**2) if max_denoise else sigma
-        return noise * std + latent
-
-    def remove_scale(self, sigma: Tensor, x: Tensor) -> Tensor:
-        return x
-
-    def log_snr(self, sigma: Tensor) -> Tensor:
-        return precise.log(sigma).neg()
-
-    def sigma_at(self, log_snr: Tensor) -> Tensor:
-        return precise.exp(log_snr.neg())
-
-
-class RectifiedFlow:
-    """alpha = 1 - sigma, sigma in 0..1. Liu et al. 2022, arXiv:2209.03003; Esser et al. 2024, arXiv:2403.03206."""
-
-    is_flow = True
-
-    def add_noise(self, sigma: Tensor, noise: Tensor, latent: Tensor, *, max_denoise: bool) -> Tensor:
-        return sigma * noise + (1.0 - sigma) * latent
-
-    def remove_scale(self, sigma: Tensor, x: Tensor) -> Tensor:
-        return x / (1.0 - sigma)
-
-    def log_snr(self, sigma: Tensor) -> Tensor:
-        return precise.logit(sigma).neg()
-
-    def sigma_at(self, log_snr: Tensor) -> Tensor:
-        return precise.sigmoid(log_snr.neg())
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a network sees and what it predicts. In both functions sigma is already broadcastable to x.
-
-    scale_input: (x, sigma) -> the network's input.
-    denoised: (x, output, sigma) -> the denoised latent D, where x is the unscaled latent.
-    """
-
-    path: Path
-    scale_input: Callable[[Tensor, Tensor], Tensor]
-    denoised: Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def _unit_variance(x: Tensor, sigma: Tensor) -> Tensor:
-    return x / precise.sqrt(sigma**2 + 1.0)
-
-
-def _unscaled(x: Tensor, sigma: Tensor) -> Tensor:
-    return x
-
-
-def _from_noise(x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
-    return x - output * sigma
-
-
-def _from_velocity(x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
-    """Salimans and Ho 2022, arXiv:2202.00512, appendix D, for data of unit std."""
-    return x / (sigma**2 + 1.0) - output * sigma / precise.sqrt(sigma**2 + 1.0)
-
-
-PREDICTIONS: dict[PredictionName, Prediction] = {
-    "eps": Prediction(VarianceExploding(), _unit_variance, _from_noise),
-    "v_prediction": Prediction(VarianceExploding(), _unit_variance, _from_velocity),
-    "flow": Prediction(RectifiedFlow(), _unscaled, _from_noise),  # the output is noise - latent: same formula as eps
-}
-
-
-class SigmaTable(Protocol):
-    """The noise levels of a model, ascending, and how they relate to its timesteps and to fractions of a run."""
-
-    @property
-    def sigmas(self) -> Tensor:
-        """float32 (N,), ascending."""
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """Returns the time that the network is told, float32, shaped like sigma."""
-
-    def sigma(self, timestep: Tensor) -> Tensor:
-        """Returns the noise level at a time, float32, shaped like timestep."""
-
-    def percent_to_sigma(self, percent: float) -> float:
-        """Returns the noise level after this fraction of a run: 0 is the noisiest end, 1 is clean."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class DiscreteTable:
-    """Stable Diffusion's levels: timestep is the index of the nearest one, and ln sigma is linear in between."""
-
-    sigmas: Tensor
-    log_sigmas: Tensor
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        levels = self.log_sigmas.to(sigma.device)
-        return (precise.log(sigma)[..., None] - levels).abs().argmin(dim=-1).float()
-
-    def sigma(self, timestep: Tensor) -> Tensor:
-        levels = self.log_sigmas.to(timestep.device)
-        t = timestep.float().clamp(0, len(levels) - 1)
-        low, high, w = t.floor().long(), t.ceil().long(), t.frac()
-        return precise.exp((1 - w) * levels[low] + w * levels[high])
-
-    def percent_to_sigma(self, percent: float) -> float:
-        if percent <= 0.0:
-            return 999999999.9  # above every sigma, so that a range that starts at 0 holds from the first step
-        if percent >= 1.0:
-            return 0.0
-        return self.sigma(torch.tensor((1.0 - percent) * (len(self.sigmas) - 1))).item()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class FlowTable:
-    """Rectified flow's levels: evenly spaced times, shifted towards noise. arXiv:2403.03206, eq. 23.
-
-    timestep is multiplier * sigma: the shift is *not* undone, because the network is told the level itself.
-    """
-
-    sigmas: Tensor
-    shift: float
-    multiplier: float
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        return sigma * self.multiplier
-
-    def sigma(self, timestep: Tensor) -> Tensor:
-        return _shifted(timestep / self.multiplier, self.shift)
-
-    def percent_to_sigma(self, percent: float) -> float:
-        return _shifted(1.0 - min(max(percent, 0.0), 1.0), self.shift)
+from .paths import Path
+from .predictions import Prediction, make_prediction
+from .sigma_tables import SigmaTable, make_table
+from .space_spec import DiscreteLevels, FlowLevels, PredictionName, SpaceSpec
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -242,41 +81,21 @@ class SamplingSpace:
         return math.isclose(self.sigma_max, sigma, rel_tol=1e-5) or sigma > self.sigma_max
 
 
-def discrete_space(prediction: PredictionName = "eps", *, zero_terminal_snr: bool = False) -> SamplingSpace:
-    """Returns the space of Stable Diffusion 1, 2 and XL: 1000 levels of the scaled-linear schedule.
+def make_space(spec: SpaceSpec) -> SamplingSpace:
+    """Returns the space that a spec describes."""
+    table = make_table(spec.levels)
+    return SamplingSpace(make_prediction(spec.prediction, table.timestep, sigma_data=spec.sigma_data), table)
 
-    Rombach et al. 2022, arXiv:2112.10752. zero_terminal_snr rescales so that the top level holds (nearly) no signal:
-    Lin et al. 2023, arXiv:2305.08891, algorithm 1.
-    """
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2  # LDM configs: linear_start, _end
-    alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
-    sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
-    if zero_terminal_snr:
-        sigmas = _rescale_to_zero_terminal_snr(sigmas)
-    return SamplingSpace(PREDICTIONS[prediction], DiscreteTable(sigmas.float(), sigmas.log().float()))
+
+def discrete_space(prediction: PredictionName = "eps", *, zero_terminal_snr: bool = False) -> SamplingSpace:
+    """Returns the space of Stable Diffusion 1, 2 and XL."""
+    return make_space(SpaceSpec(prediction, DiscreteLevels(zero_terminal_snr=zero_terminal_snr)))
 
 
 def flow_space(*, shift: float = 3.0, multiplier: float = 1000.0) -> SamplingSpace:
-    """Returns the space of a rectified-flow model with 1000 levels: Stable Diffusion 3 by default.
-
-    multiplier: the time that the network is told at sigma 1 (1000 for SD3, 1 for FLUX schnell and AuraFlow).
-    """
-    times = torch.arange(1, 1001) / 1000 * multiplier
-    return SamplingSpace(PREDICTIONS["flow"], FlowTable(_shifted(times / multiplier, shift), shift, multiplier))
+    """Returns the space of a rectified-flow model: Stable Diffusion 3 by default."""
+    return make_space(SpaceSpec("flow", FlowLevels(shift, multiplier)))
 
 
 def _per_sample(sigma: Tensor, x: Tensor) -> Tensor:
     return sigma.reshape(-1, *[1] * (x.ndim - 1)) if sigma.ndim else sigma
-
-
-def _shifted(time: FloatOrTensor, shift: float) -> FloatOrTensor:
-    return shift * time / (1 + (shift - 1) * time)
-
-
-def _rescale_to_zero_terminal_snr(sigmas: Tensor) -> Tensor:
-    signal = (1 / (sigmas**2 + 1)).sqrt()  # sqrt(alphas_cumprod)
-    first, last = signal[0].clone(), signal[-1].clone()
-    signal = (signal - last) * (first / (first - last))
-    alphas_cumprod = signal**2
-    alphas_cumprod[-1] = 4.8973451890853435e-08  # instead of 0, whose sigma would be infinite; as in ComfyUI 0.8.0
-    return ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5

@@ -20,6 +20,7 @@ from .sampling_space import SamplingSpace
 
 Schedule = Callable[[SamplingSpace, int], Tensor]
 NEARLY_ZERO = 1e-5  # a model's lowest level below this already is the clean end: no 0 is appended
+LINEAR_PART = 0.025  # of sigma_max: what linear_quadratic covers in its even steps
 
 
 def simple(space: SamplingSpace, steps: int) -> Tensor:
@@ -75,6 +76,29 @@ def normal(space: SamplingSpace, steps: int) -> Tensor:
     return _ending_in_zero(space.sigma(_timesteps(space, steps)))
 
 
+def linear_quadratic(space: SamplingSpace, steps: int) -> Tensor:
+    """Half of the steps evenly down to 0.975 of sigma_max, the rest on a parabola from there to 0. For video models.
+
+    As in Genmo's Mochi, 2024, https://github.com/genmoai/mochi.
+    """
+    if steps == 1:
+        return torch.tensor([1.0, 0.0]) * space.sigma_max
+    even, threshold = steps // 2, LINEAR_PART
+    excess = even - threshold * steps
+    square = excess / (even * (steps - even) ** 2)
+    linear = threshold / even - 2 * excess / (steps - even) ** 2
+    noise = [1 - i * threshold / even for i in range(even)]
+    noise += [1 - (square * i**2 + linear * i + square * even**2) for i in range(even, steps)]
+    return torch.tensor([*noise, 0.0]) * space.sigma_max
+
+
+def kl_optimal(space: SamplingSpace, steps: int) -> Tensor:
+    """Even in atan(sigma). Sabour et al. 2024, arXiv:2404.14507. A single step starts from sigma_max."""
+    weight = torch.arange(steps) / max(steps - 1, 1)
+    angle = weight * math.atan(space.sigma_min) + (1 - weight) * math.atan(space.sigma_max)
+    return _ending_in_zero(precise.tan(angle))
+
+
 SCHEDULES: dict[ScheduleName, Schedule] = {
     "simple": simple,
     "sgm_uniform": sgm_uniform,
@@ -83,6 +107,8 @@ SCHEDULES: dict[ScheduleName, Schedule] = {
     "ddim_uniform": ddim_uniform,
     "beta": beta,
     "normal": normal,
+    "linear_quadratic": linear_quadratic,
+    "kl_optimal": kl_optimal,
 }
 
 

@@ -41,7 +41,7 @@ def dpmpp_2m_sde(
 ) -> Steps:
     """Second order, multistep in lambda by the midpoint rule or by Heun's, one query a step.
 
-    Lu et al. 2022, arXiv:2211.01095, SDE-DPM-Solver++(2M); the two rules are those of its appendix B for the ODE.
+    Lu et al. 2022, arXiv:2211.01095, SDE-DPM-Solver++(2M).
     """
     problem = problem.off_unit_level()
     path, x = problem.space.path, problem.x
@@ -70,7 +70,7 @@ def dpmpp_2m_sde(
 def dpmpp_3m_sde(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0) -> Steps:
     """Third order, multistep in lambda, one query a step: `dpmpp_2m_sde` with the estimate's second derivative.
 
-    Lu et al. 2022, arXiv:2211.01095, appendix B, with the noise of SDE-DPM-Solver++.
+    After Lu et al. 2022, arXiv:2211.01095, DPM-Solver++(3M), with the noise of SDE-DPM-Solver++.
     """
     problem = problem.off_unit_level()
     path, x = problem.space.path, problem.x

@@ -22,6 +22,8 @@ from latentgraph.diffusion import precise
         (precise.log, math.log),
         (precise.logit, lambda p: math.log(p / (1 - p))),
         (precise.sigmoid, lambda v: 1 / (1 + math.exp(-v))),
+        (precise.tan, math.tan),
+        (precise.atan, math.atan),
     ],
 )
 def test_the_result_is_the_float32_nearest_to_the_exact_value(
