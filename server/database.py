@@ -287,7 +287,7 @@ def _open(path: Path) -> sqlite3.Connection:
         connection = _connect(path)
         try:
             migrate(connection, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             connection.close()
             raise
@@ -324,7 +324,7 @@ def _checkpoint(path: Path) -> None:
         _log.warning("the log of %s was not copied (%s); it is tried again", path, error)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

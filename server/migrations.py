@@ -44,7 +44,7 @@ _FIRST = (
         outcome TEXT
     )""",
     "CREATE UNIQUE INDEX jobs_by_key ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL",
-    """CREATE INDEX jobs_waiting ON jobs (priority DESC, owner, number, not_before_us, deadline_us)
+    """CREATE INDEX jobs_waiting ON jobs (priority DESC, owner, number, not_before_us, deadline_us, state)
         WHERE state IN ('queued', 'waiting_retry')""",
     "CREATE INDEX jobs_running ON jobs (number) WHERE state = 'running'",
     "CREATE INDEX jobs_with_deadline ON jobs (deadline_us) WHERE deadline_us IS NOT NULL AND ended_us IS NULL",

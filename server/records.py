@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from .clock import SECOND_US, Clock
@@ -143,19 +143,9 @@ class Tokens:
 
     async def put(self, token: StoredToken) -> None:
         """Keeps a token, in place of the one that had its id."""
-        row = (
-            token.id,
-            token.name,
-            token.sha256,
-            " ".join(sorted(token.scopes)),
-            token.created_us,
-            token.revoked_us,
-            token.max_waiting,
-            token.max_upload_bytes,
-            token.requests_per_minute,
-        )
-        statement = f"INSERT OR REPLACE INTO tokens VALUES ({', '.join('?' * len(row))})"
-        await self._database.write(lambda transaction: transaction.execute(statement, row) and None)
+        row = asdict(token) | {"scopes": " ".join(sorted(token.scopes))}
+        statement = f"INSERT OR REPLACE INTO tokens ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+        await self._database.write(lambda transaction: transaction.execute(statement, tuple(row.values())) and None)
 
     async def find(self, sha256: str) -> StoredToken | None:
         """Returns the token with the digest, revoked or not; None if there is none."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from .changes import Changes
 from .clock import LAST_US, Clock, time_us
-from .database import Database, Hook, Transaction
+from .database import Database, Hook, Transaction, sync_folder
 from .errors import StoreClosed, UnknownJob
 from .eventlog import EventLog, Watcher
 from .jobs import Job, JobDraft, JobError, JobEvent, NumberedEvent, Outcome, Page, Preview, QueueLimits, Submitted
@@ -239,8 +239,11 @@ class JobStore:
 
 
 def _take_folder(folder: Path) -> FolderLock:
-    """Makes the data folder, for its owner alone, and locks it."""
+    """Makes the data folder, durably and for its owner alone, and locks it."""
+    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.absolute().parent)
     lock = FolderLock.take(folder)
     try:
         for name in ("attempts", "outputs", "files"):

@@ -1,0 +1,158 @@
+"""Workflows, tokens, uploads and webhooks: each is kept, found, and let go."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from latentgraph.server.database import Database
+from latentgraph.server.errors import QuotaExceeded, UnknownWorkflow
+from latentgraph.server.records import StoredToken, Tokens, Usage
+from latentgraph.server.store import JobStore
+
+from .queue_fakes import OUTCOME, HandClock, claimed, opened, submitted
+
+TOKEN = StoredToken(
+    "ann",
+    "Ann's laptop",
+    "ab" * 32,
+    frozenset({"submit", "read"}),
+    5,
+    max_waiting=3,
+    max_upload_bytes=100,
+    requests_per_minute=60,
+)
+FILE, OTHER = "cd" * 32, "ef" * 32
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[JobStore]:
+    async with opened(tmp_path, clock) as store:
+        yield store
+
+
+async def test_a_workflow_is_kept_under_its_name_until_it_is_deleted(store: JobStore, clock: HandClock) -> None:
+    stored, created = await store.workflows.put("inpaint", "nodes: {}", "application/yaml")
+    assert created
+    assert stored.sha256 == hashlib.sha256(b"nodes: {}").hexdigest()
+    assert await store.workflows.get("inpaint") == stored
+    clock.pass_seconds(1)
+    changed, created = await store.workflows.put("inpaint", "nodes: {a: {}}", "application/yaml")
+    assert not created
+    assert changed.updated_us == clock()
+    assert await store.workflows.get("inpaint") == changed
+    await store.workflows.delete("inpaint")
+    with pytest.raises(UnknownWorkflow, match="there is no stored workflow 'inpaint'"):
+        await store.workflows.get("inpaint")
+    with pytest.raises(UnknownWorkflow):
+        await store.workflows.delete("inpaint")
+
+
+async def test_workflows_are_listed_by_name_in_pages(store: JobStore) -> None:
+    for name in ("c", "a", "b"):
+        await store.workflows.put(name, "{}", "application/json")
+    assert [one.name for one in await store.workflows.list()] == ["a", "b", "c"]
+    assert [one.name for one in await store.workflows.list(after="a", limit=1)] == ["b"]
+
+
+async def test_a_name_that_is_no_text_is_an_unknown_workflow(store: JobStore) -> None:
+    with pytest.raises(UnknownWorkflow):
+        await store.workflows.get("\ud800")
+    with pytest.raises(UnknownWorkflow):
+        await store.workflows.delete("\ud800")
+
+
+async def test_a_token_is_found_by_its_digest_and_stays_when_it_is_revoked(store: JobStore, clock: HandClock) -> None:
+    await store.tokens.put(TOKEN)
+    assert await store.tokens.find(TOKEN.sha256) == TOKEN
+    assert await store.tokens.find("00" * 32) is None
+    assert await store.tokens.revoke("ann")
+    revoked_at = clock()
+    clock.pass_seconds(1)
+    assert await store.tokens.revoke("ann")
+    assert not await store.tokens.revoke("ben")
+    assert await store.tokens.find(TOKEN.sha256) == replace(TOKEN, revoked_us=revoked_at)
+
+
+async def test_tokens_are_listed_the_oldest_first(store: JobStore) -> None:
+    older = StoredToken("zoe", "", "00" * 32, frozenset(), 1)
+    await store.tokens.put(TOKEN)
+    await store.tokens.put(older)
+    assert await store.tokens.list() == (older, TOKEN)
+
+
+async def test_a_token_that_is_made_beside_a_running_store_is_found_by_it(
+    store: JobStore, tmp_path: Path, clock: HandClock
+) -> None:
+    beside = await Database.open(tmp_path / "jobs.sqlite3")
+    await Tokens(beside, clock).put(TOKEN)
+    await beside.close()
+    assert await store.tokens.find(TOKEN.sha256) == TOKEN
+
+
+async def test_an_upload_belongs_to_whoever_sent_it(store: JobStore) -> None:
+    sent = await store.uploads.put("ann", FILE, 60, "image/png")
+    assert await store.uploads.put("ann", FILE, 60, "image/png") == sent
+    assert await store.uploads.get("ann", FILE) == sent
+    assert await store.uploads.get("ben", FILE) is None
+    assert await store.uploads.get(None, FILE) == sent
+    assert await store.uploads.usage("ann") == Usage(1, 60)
+    assert await store.uploads.usage("ben") == Usage(0, 0)
+
+
+async def test_uploads_past_the_quota_are_refused_even_at_once(store: JobStore) -> None:
+    puts = [store.uploads.put("ann", digest * 32, 60, "image/png", max_bytes=100) for digest in ("aa", "bb")]
+    answers = await asyncio.gather(*puts, return_exceptions=True)
+    assert sum(isinstance(answer, QuotaExceeded) for answer in answers) == 1
+    assert await store.uploads.usage("ann") == Usage(1, 60)
+
+
+async def test_the_bytes_of_an_upload_can_go_when_nobody_has_it(store: JobStore) -> None:
+    for owner in ("ann", "ben"):
+        await store.uploads.put(owner, FILE, 60, "image/png")
+    assert not await store.uploads.remove("ann", FILE)
+    assert await store.uploads.remove("ben", FILE)
+    assert await store.uploads.remove("ben", OTHER)
+
+
+async def test_a_call_that_is_owed_is_claimed_once_until_its_lease_ends(store: JobStore, clock: HandClock) -> None:
+    number = await store.webhooks.enqueue("job", "https://example.org/hook", "{}")
+    first = await store.webhooks.claim(30)
+    assert first is not None
+    assert (first.id, first.url, first.body, first.tries) == (number, "https://example.org/hook", "{}", 1)
+    assert await store.webhooks.claim(30) is None
+    clock.pass_seconds(30)
+    second = await store.webhooks.claim(30)
+    assert second == replace(first, tries=2)
+    await store.webhooks.postpone(number, 100)
+    clock.pass_seconds(99)
+    assert await store.webhooks.claim(30) is None
+    clock.pass_seconds(1)
+    assert await store.webhooks.claim(30) == replace(first, tries=3)
+    await store.webhooks.settle(number)
+    clock.pass_seconds(1000)
+    assert await store.webhooks.claim(30) is None
+
+
+async def test_a_job_with_a_webhook_owes_a_call_from_its_end_on(store: JobStore) -> None:
+    job = await submitted(store, webhook="https://example.org/hook")
+    await submitted(store)
+    for _ in range(2):
+        await claimed(store)
+    assert await store.webhooks.claim(30) is None
+    await store.succeed(job.id, 1, OUTCOME)
+    call = await store.webhooks.claim(30)
+    assert call is not None
+    assert (call.job, call.url) == (job.id, "https://example.org/hook")
+    assert call.body == f'{{"job":"{job.id}","state":"succeeded","ended_us":{store.clock()}}}'
+    assert await store.webhooks.claim(30) is None
