@@ -87,8 +87,8 @@ class Parts:
 
 
 PARTS = web.AppKey("latentgraph.parts", Parts)
-CALLER = "latentgraph.caller"
-JOB = "latentgraph.job"
+CALLER = web.RequestKey("latentgraph.caller", Caller)
+JOB = web.RequestKey("latentgraph.job", str)
 """Where a request keeps the id of the job that it is about, for the log."""
 
 
@@ -99,5 +99,4 @@ def parts_of(request: web.Request) -> Parts:
 
 def caller_of(request: web.Request) -> Caller:
     """Returns who asks. `security` has found it out before any handler runs."""
-    caller: Caller = request[CALLER]
-    return caller
+    return request[CALLER]

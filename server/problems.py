@@ -92,7 +92,7 @@ _BY_STATUS: Mapping[int, str] = {
     413: "too-large",
     417: "expectation-failed",
 }
-_BEGUN = "latentgraph.begun"
+_BEGUN = web.RequestKey("latentgraph.begun", bool)
 _RETRY_SECONDS = {"store-unavailable": 5, "draining": 10, "storage-full": 60}
 
 _log = logging.getLogger(__name__)
