@@ -70,9 +70,15 @@ class WorkerProcess:
     """A worker process and the server's end of its channel. `facts` is None until it is ready."""
 
     def __init__(
-        self, slot: WorkerSlot, process: asyncio.subprocess.Process, channel: socket.socket, limits: WorkerLimits
+        self,
+        slot: WorkerSlot,
+        process: asyncio.subprocess.Process,
+        channel: socket.socket,
+        log: socket.socket,
+        limits: WorkerLimits,
     ) -> None:
-        self.slot, self.pid, self._process, self._channel, self._limits = slot, process.pid, process, channel, limits
+        self.slot, self.pid = slot, process.pid
+        self._process, self._channel, self._log, self._limits = process, channel, log, limits
         self.facts: Ready | None = None
         self.beat = Beat()
         self.gone = asyncio.Event()
@@ -88,25 +94,28 @@ class WorkerProcess:
     @classmethod
     async def start(cls, slot: WorkerSlot, command: Sequence[str], limits: WorkerLimits) -> WorkerProcess:
         """Starts a worker. Raises OSError if that can't be done."""
-        ours, theirs = socket.socketpair()
+        (channel, theirs), (log, written) = socket.socketpair(), socket.socketpair()
         try:
-            ours.setblocking(False)
+            channel.setblocking(False)
+            log.setblocking(False)
             process = await asyncio.create_subprocess_exec(
                 *command,
                 "--channel-fd",
                 str(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+                stdout=written.fileno(),
+                stderr=written.fileno(),
                 start_new_session=True,
             )
         except BaseException:
-            ours.close()
+            channel.close()
+            log.close()
             raise
         finally:
             theirs.close()
-        return cls(slot, process, ours, limits)
+            written.close()
+        return cls(slot, process, channel, log, limits)
 
     async def receive(self, timeout_seconds: float) -> list[FromWorker]:
         """Returns what the worker said since the last call, but for beats; nothing if time is up, or `wake` was called.
@@ -187,6 +196,7 @@ class WorkerProcess:
             if isinstance(outcome, Exception):
                 _log.error("worker %s could not be attended to", self.slot.name, exc_info=outcome)
         self._channel.close()
+        self._log.close()
         self._end = f"{self._reason}; it was killed" if self._reason else _exit_words(code)
         self.gone.set()
         self._news.set()
@@ -244,13 +254,13 @@ class WorkerProcess:
 
     async def _read_log(self) -> None:
         """Passes on what the worker writes, line by line, the ends of long ones left out."""
-        stdout, rest = self._process.stdout, b""
-        assert stdout is not None
-        while piece := await stdout.read(_PIECE_BYTES):
-            *lines, rest = (rest + piece).split(b"\n")
-            rest = rest[:LOG_LINE_CHARACTERS]
-            for line in lines:
-                self._note(line)
+        loop, rest = asyncio.get_running_loop(), b""
+        with contextlib.suppress(OSError):
+            while piece := await loop.sock_recv(self._log, _PIECE_BYTES):
+                *lines, rest = (rest + piece).split(b"\n")
+                rest = rest[:LOG_LINE_CHARACTERS]
+                for line in lines:
+                    self._note(line)
         if rest:
             self._note(rest)
 

@@ -157,7 +157,8 @@ def serve_jobs(
     _offer_to_be_killed_first()
     worker = _Worker(channel, runner, abandon)
     ending = Flag()
-    Thread(target=worker.beat, args=(beat_seconds, ending), name="latentgraph-beat", daemon=True).start()
+    worker.beat()
+    Thread(target=worker.beat_until, args=(ending, beat_seconds), name="latentgraph-beat", daemon=True).start()
     try:
         worker.send(runner.warm_up())
         Thread(target=worker.listen, name="latentgraph-channel", daemon=True).start()
@@ -185,12 +186,14 @@ class _Worker:
         except OSError:
             self._abandon()
 
-    def beat(self, seconds: float, ending: Flag) -> None:
-        """Shows that the process lives, until it ends."""
-        while True:
-            self.send(Beat(rss_bytes=_rss_bytes(), memory=self._runner.memory()))
-            if ending.wait(seconds):
-                return
+    def beat(self) -> None:
+        """Shows that the process lives."""
+        self.send(Beat(rss_bytes=_rss_bytes(), memory=self._runner.memory()))
+
+    def beat_until(self, ending: Flag, seconds: float) -> None:
+        """Shows that the process lives, again and again until it ends."""
+        while not ending.wait(seconds):
+            self.beat()
 
     def listen(self) -> None:
         """Takes what the server says until it says `exit`, or can't be heard any more."""

@@ -199,10 +199,10 @@ class ToyJob:
         for _ in range(megabytes):
             self._channel.sendall(b"x" * (1 << 20))
 
-    def hang_up_(self, file: str) -> None:
+    def hang_up_(self) -> None:
         """Closes the channel and lives on."""
         self._channel.shutdown(socket.SHUT_WR)
-        self.ignore_(file)
+        self.stop_()
 
     def leave_(self, file: str) -> None:
         """Starts a process that outlives the job, and notes its number."""
