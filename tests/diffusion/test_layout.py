@@ -1,0 +1,77 @@
+"""The tensors that a spec foretells are those of the networks that are built from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from latentgraph.diffusion.families import TextEncoderSpec, UNetSpec
+from latentgraph.diffusion.layout import modules_of, text_layout, unet_layout
+from latentgraph.diffusion.networks import build_text_encoder, build_unet
+
+SD1 = UNetSpec(
+    in_channels=4,
+    out_channels=4,
+    widths=(320, 640, 1280, 1280),
+    res_blocks=(2, 2, 2, 2),
+    depths_in=((1, 1), (1, 1), (1, 1), (0, 0)),
+    depths_out=((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+    depth_middle=1,
+    heads=(8, 8, 8, 8),
+    context_width=768,
+    linear_projection=False,
+)
+SDXL = UNetSpec(
+    in_channels=4,
+    out_channels=4,
+    widths=(320, 640, 1280),
+    res_blocks=(2, 2, 2),
+    depths_in=((0, 0), (2, 2), (10, 10)),
+    depths_out=((10, 10, 10), (2, 2, 2), (0, 0, 0)),
+    depth_middle=10,
+    heads=(5, 10, 20),
+    context_width=2048,
+    linear_projection=True,
+    vector_width=2816,
+)
+UNETS = {
+    "sd1": SD1,
+    "sd1 for inpainting": replace(SD1, in_channels=9),
+    "sd2": replace(SD1, context_width=1024, linear_projection=True),
+    "sdxl": SDXL,
+    "without a middle block": replace(SDXL, depth_middle=None),
+    "with a lone block in the middle": replace(SDXL, depth_middle=0),
+}
+CLIP_L = TextEncoderSpec(
+    key="clip_l",
+    width=768,
+    layers=12,
+    heads=12,
+    intermediate=3072,
+    vocab=49408,
+    positions=77,
+    activation="quick_gelu",
+    pad_id=49407,
+    default_layer=-1,
+    final_norm_on_hidden=True,
+    pooled="state",
+)
+
+
+@pytest.mark.parametrize("spec", UNETS.values(), ids=UNETS)
+def test_the_tensors_of_a_unet_are_those_of_diffusers(spec: UNetSpec) -> None:
+    built = {name: tuple(tensor.shape) for name, tensor in build_unet(spec).state_dict().items()}
+    assert dict(unet_layout(spec)) == built
+
+
+@pytest.mark.parametrize("projection", [None, 768, 1280])
+def test_the_tensors_of_a_text_encoder_are_those_of_transformers(projection: int | None) -> None:
+    spec = replace(CLIP_L, projection_width=projection)
+    built = build_text_encoder(spec).state_dict()
+    found = {name.removeprefix("text_model."): tuple(tensor.shape) for name, tensor in built.items()}
+    assert dict(text_layout(spec)) == found
+
+
+def test_a_module_is_named_once() -> None:
+    assert modules_of({"a.b.weight": (1,), "a.b.bias": (1,), "c.weight": (1,)}) == ["a.b", "c"]
