@@ -1,14 +1,15 @@
 """Which networks are in memory: kept by least-recent use under a byte budget, loaded when they are first used.
 
-This module knows neither files nor networks: a `WeightSource` loads itself. It keeps three promises: a network in use
-is never let go, equal sources share one copy, and the sum of what is resident stays within the budget.
+This module knows neither files nor networks: a `WeightSource` loads itself, from files or from other networks. It keeps
+four promises: a network in use is never let go, equal sources share one copy, a network whose tensors another one uses
+stays as long as that one does, and the sum of what is resident stays within the budget.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -30,11 +31,18 @@ class WeightSource(Hashable, Protocol):
     def title(self) -> str:
         """What it is, for messages: "UNet of sd15.safetensors"."""
 
-    def size(self, policy: NumericPolicy) -> int:
-        """Returns the bytes that the loaded network takes, without loading it."""
+    @property
+    def ingredients(self) -> tuple[WeightSource, ...]:
+        """The networks that it is made from; none if it is read from files.
 
-    def load(self, policy: NumericPolicy) -> Any:
-        """Reads the weights and returns the network, on the policy's device and in its number formats."""
+        It uses the first one's own tensors where it does not change them, so that one stays in memory as long as it does.
+        """
+
+    def size(self, policy: NumericPolicy) -> int:
+        """Returns the bytes of the tensors that are its own once it is loaded, without loading it."""
+
+    def load(self, policy: NumericPolicy, *ingredients: Any) -> Any:
+        """Returns the network, on the policy's device and in its number formats, made from the loaded ingredients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,8 @@ class Weights:
 
         The network is shared and must not be changed. It is diffusers' UNet2DConditionModel for a model, AutoencoderKL
         for a VAE, and for text encoders a dict from key ("clip_l", ...) to transformers' CLIPTextModel, or
-        CLIPTextModelWithProjection where the file has a projection. Raises MemoryBudgetError.
+        CLIPTextModelWithProjection where the file has a projection. One with adapters is the same, patched. Raises
+        MemoryBudgetError.
         """
         with self.memory.hold(self.source) as network:
             yield network
@@ -110,56 +119,100 @@ class WeightMemory:
             self._evict_until(0)
 
     def _acquire(self, source: WeightSource) -> _Resident:
+        thread = threading.get_ident()
         with self._changed:
-            resident = self._enter(source)
-            if resident.network is not None:
-                return resident
+            needed, missing = self._enter(source, thread)
         try:
-            network = source.load(self.policy)
+            for each in missing:
+                ingredients = [self._residents[one].network for one in each.ingredients]
+                network = each.load(self.policy, *ingredients)
+                with self._changed:
+                    self._residents[each].network = network
         except BaseException:
-            with self._changed:
-                del self._residents[source]
-                self._changed.notify_all()
+            self._leave(needed, thread)
             raise
-        with self._changed:
-            resident.network = network
-            self._changed.notify_all()
-        return resident
+        self._leave(needed[:-1], thread)  # what the source was made from is no longer needed for itself
+        return self._residents[source]
 
-    def _enter(self, source: WeightSource) -> _Resident:
-        """Returns the source's place with this thread among its users; a new, empty place is the caller's to fill."""
+    def _enter(self, source: WeightSource, thread: int) -> tuple[list[WeightSource], list[WeightSource]]:
+        """Makes the thread a user of a source and of what it takes to load it; waits until there is room for all of it.
+
+        Returns all that is needed and what is missing of it, ingredients first. The missing ones have empty places, which
+        are the caller's to fill. A thread never waits while it has places to fill, so no two wait for each other.
+        """
         while True:
-            resident = self._residents.get(source)
-            if resident is None:
-                size = source.size(self.policy)
-                if self._make_room(source, size):
-                    resident = self._residents[source] = _Resident(size)
+            needed = self._needed(source)
+            missing = [each for each in needed if each not in self._residents]
+            if all(self._residents[each].network is not None for each in needed if each in self._residents):
+                sizes = {each: each.size(self.policy) for each in missing}
+                if self._make_room(source, sizes, needed):
                     break
-            elif resident.network is not None:
-                self._residents.move_to_end(source)
-                break
             self._changed.wait()  # until another thread has loaded it, or lets go of what takes its place
-        resident.users.append(threading.get_ident())
-        return resident
+        for each in needed:
+            resident = self._residents.get(each) or _Resident(sizes[each])
+            resident.users.append(thread)
+            self._residents[each] = resident
+            self._residents.move_to_end(each)
+        return needed, missing
 
-    def _make_room(self, source: WeightSource, size: int) -> bool:
-        """Evicts what it must and returns whether the size fits now; raises MemoryBudgetError where waiting is vain."""
-        if size > self.budget_bytes:
-            raise MemoryBudgetError(self._refusal(source, size, "Raise the budget or choose a smaller model."))
-        if self._evict_until(self.budget_bytes - size):
+    def _leave(self, needed: Sequence[WeightSource], thread: int) -> None:
+        """Ends a thread's use of these sources; places that it did not fill are gone."""
+        with self._changed:
+            for each in needed:
+                resident = self._residents[each]
+                resident.users.remove(thread)
+                if resident.network is None:
+                    del self._residents[each]
+            self._changed.notify_all()
+
+    def _needed(self, source: WeightSource) -> list[WeightSource]:
+        """Returns what must be in memory for the source to be loaded, ingredients first and the source last."""
+        order: dict[WeightSource, None] = {}
+        pending = [source]
+        while pending:
+            each = pending.pop()
+            order.pop(each, None)
+            order[each] = None
+            if each not in self._residents:
+                pending.extend(each.ingredients)
+        return list(reversed(order))
+
+    def _make_room(
+        self, source: WeightSource, sizes: Mapping[WeightSource, int], needed: Sequence[WeightSource]
+    ) -> bool:
+        """Evicts what it must and returns whether the sizes fit now; raises MemoryBudgetError where waiting is vain."""
+        size = sum(sizes.values())
+        kept = self._with_bases([each for each in needed if each in self._residents])
+        whole = size + sum(self._residents[each].size for each in kept)
+        if whole > self.budget_bytes:
+            raise MemoryBudgetError(self._refusal(source, whole, "Raise the budget or choose a smaller model."))
+        if self._evict_until(self.budget_bytes - size, kept):
             return True
         if any(threading.get_ident() in resident.users for resident in self._residents.values()):
             cure = "Raise the budget, or use these networks one after the other."
-            raise MemoryBudgetError(self._refusal(source, size, cure))
+            raise MemoryBudgetError(self._refusal(source, whole, cure))
         return False
 
-    def _evict_until(self, allowed: int) -> bool:
+    def _with_bases(self, sources: Iterable[WeightSource]) -> set[WeightSource]:
+        """Returns the sources with all those whose tensors they use."""
+        found: set[WeightSource] = set()
+        pending = list(sources)
+        while pending:
+            each = pending.pop()
+            found.add(each)
+            pending.extend(each.ingredients[:1])
+        return found
+
+    def _evict_until(self, allowed: int, kept: Collection[WeightSource] = ()) -> bool:
         """Lets go of unused networks, longest unused first, until `allowed` bytes stay; returns whether they do."""
-        for source in [source for source, resident in self._residents.items() if not resident.users]:
-            if self._resident_bytes() <= allowed:
-                break
-            del self._residents[source]
-        return self._resident_bytes() <= allowed
+        while self._resident_bytes() > allowed:
+            bases = {each.ingredients[0] for each in self._residents if each.ingredients}
+            unused = (each for each, resident in self._residents.items() if not resident.users)
+            victim = next((each for each in unused if each not in bases and each not in kept), None)
+            if victim is None:
+                return False
+            del self._residents[victim]
+        return True
 
     def _resident_bytes(self) -> int:
         return sum(resident.size for resident in self._residents.values())

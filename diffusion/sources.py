@@ -38,6 +38,11 @@ class UNetSource:
         """What it is, for messages."""
         return f"the UNet of {_names(self.part)}"
 
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
         return self.part.values * policy.unet.itemsize
@@ -68,6 +73,11 @@ class VaeSource:
         """What it is, for messages."""
         return f"the VAE of {_names(self.part)}"
 
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
         return self.part.values * policy.vae.itemsize
@@ -97,6 +107,11 @@ class TextSource:
     def title(self) -> str:
         """What it is, for messages."""
         return f"the text encoder of {_names(*self.parts)}"
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes they take when loaded."""

@@ -21,6 +21,7 @@ class Toy:
     loads: list[str] = field(default_factory=list, compare=False)
     gate: threading.Event | None = field(default=None, compare=False)
     failures: list[Exception] = field(default_factory=list, compare=False)
+    ingredients: tuple[Toy, ...] = ()
 
     @property
     def title(self) -> str:
@@ -29,13 +30,13 @@ class Toy:
     def size(self, policy: NumericPolicy) -> int:
         return self.bytes_
 
-    def load(self, policy: NumericPolicy) -> str:
+    def load(self, policy: NumericPolicy, *ingredients: str) -> str:
         if self.gate is not None:
             assert self.gate.wait(10)
         if self.failures:
             raise self.failures.pop()
         self.loads.append(self.name)
-        return f"network {self.name}"
+        return f"network {self.name}" + "".join(f" on {ingredient}" for ingredient in ingredients)
 
 
 def memory_of(budget_bytes: int) -> WeightMemory:
@@ -177,3 +178,97 @@ def test_control_groups_of_version_one_limit_too(tmp_path: Path) -> None:
 
 def test_no_control_group_means_no_limit(tmp_path: Path) -> None:
     assert cgroup_limit(tmp_path, tmp_path / "missing") is None
+
+
+def test_a_network_made_from_another_is_given_it_and_shares_it() -> None:
+    memory, base = memory_of(200), Toy("a")
+    first, second = Toy("x", 10, ingredients=(base,)), Toy("y", 10, ingredients=(base,))
+    with Weights(memory, first).use() as network:
+        assert network == "network x on network a"
+    use(memory, second, first, base)
+    assert (base.loads, first.loads, second.loads) == (["a"], ["x"], ["y"])
+    assert memory.resident_bytes == 60
+
+
+def test_a_base_stays_as_long_as_what_uses_its_tensors() -> None:
+    memory = memory_of(100)
+    base, other = Toy("a"), Toy("b", 20)
+    derived = Toy("x", 10, ingredients=(base,))
+    use(memory, base, derived, other)
+    use(memory, Toy("c", 35))  # room for it is made by the derived network, which is the older one
+    assert [memory.is_resident(toy) for toy in (base, derived, other)] == [True, False, True]
+    use(memory, Toy("d", 40))
+    assert [memory.is_resident(toy) for toy in (base, derived, other)] == [False, False, True]
+
+
+def test_a_base_is_not_evicted_while_what_uses_its_tensors_is_in_use() -> None:
+    memory, base = memory_of(100), Toy("a")
+    derived = Toy("x", 10, ingredients=(base,))
+    with Weights(memory, derived).use():
+        memory.evict_unused()
+        assert memory.is_resident(base)
+    memory.evict_unused()
+    assert memory.resident_bytes == 0
+
+
+def test_what_a_network_was_merely_made_from_may_go() -> None:
+    memory = memory_of(100)
+    base, other = Toy("a", 30), Toy("b", 30)
+    merged = Toy("m", 30, ingredients=(base, other))
+    with Weights(memory, merged).use() as network:
+        assert network == "network m on network a on network b"
+        memory.evict_unused()
+        assert [memory.is_resident(toy) for toy in (base, other, merged)] == [True, False, True]
+
+
+def test_a_chain_of_networks_is_loaded_from_its_beginning() -> None:
+    memory, base = memory_of(100), Toy("a", 10)
+    middle = Toy("x", 10, ingredients=(base,))
+    with Weights(memory, Toy("y", 10, ingredients=(middle, base))).use() as network:
+        assert network == "network y on network x on network a on network a"
+    assert (base.loads, middle.loads) == (["a"], ["x"])
+
+
+def test_a_network_and_its_base_that_can_never_fit_together_are_refused() -> None:
+    memory, base = memory_of(100), Toy("a", 60)
+    with pytest.raises(MemoryBudgetError, match="toy x takes"):
+        use(memory, Toy("x", 50, ingredients=(base,)))
+    use(memory, base)
+    with pytest.raises(MemoryBudgetError, match="toy x takes"):
+        use(memory, Toy("x", 50, ingredients=(base,)))
+
+
+def test_a_base_that_loaded_stays_when_what_is_made_from_it_fails() -> None:
+    memory, base = memory_of(100), Toy("a")
+    derived = Toy("x", 10, ingredients=(base,), failures=[OSError("gone")])
+    with pytest.raises(OSError, match="gone"):
+        use(memory, derived)
+    assert memory.is_resident(base)
+    assert not memory.is_resident(derived)
+    use(memory, derived)
+    assert (base.loads, derived.loads) == (["a"], ["x"])
+    memory.evict_unused()
+    assert memory.resident_bytes == 0
+
+
+def test_threads_with_different_adapters_stay_within_the_budget() -> None:
+    memory = memory_of(100)
+    seen: list[int] = []
+
+    def work(seed: int) -> None:
+        for i in range(40):
+            base = Toy(f"base {(seed + i) % 2}", 30)
+            derived = Toy(f"derived {(seed * 5 + i) % 3}", 20, ingredients=(base, Toy("other", 20)))
+            with Weights(memory, derived).use() as network:
+                assert network.endswith(f"on network {base.name} on network other")
+                seen.append(memory.resident_bytes)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(seen) == 240
+    assert max(seen) <= 100
+    memory.evict_unused()
+    assert memory.resident_bytes == 0
