@@ -80,7 +80,7 @@ def describe_vae(path: Path | str) -> VaeDescription:
     headers = _vae_headers(path)
     prefix = _vae_prefix(headers)
     if prefix is None:
-        _refuse_strangers(path, headers, (*IMPOSTORS, *PARTS), expected="a VAE")
+        refuse_strangers(path, headers, (*IMPOSTORS, *PARTS), expected="a VAE")
         raise HeaderError(path, "no VAE in it", expected="the key decoder.conv_in.weight", cure="Choose another file.")
     try:
         return VaeDescription(path=path, spec=read_vae(find_shapes(headers, prefix)), part=find_part(headers, prefix))
@@ -107,12 +107,12 @@ class _Located:
 
 def _describe_file(header: Header) -> CheckpointDescription:
     path, keys = header.path, header.tensors.keys()
-    _refuse_strangers(path, [header], IMPOSTORS)
+    refuse_strangers(path, [header], IMPOSTORS)
     prefix = network_prefix(keys)
     if prefix is None:
-        _refuse_strangers(path, [header], PARTS)
+        refuse_strangers(path, [header], PARTS)
         expected = "a denoising network, with keys model.diffusion_model.*"
-        raise HeaderError(path, _key_groups(keys), expected=expected, cure="Choose another file.")
+        raise HeaderError(path, key_groups(keys), expected=expected, cure="Choose another file.")
     network = _Located([header], prefix)
     family, unet = recognise(network.shapes, file_keys=keys)
     vae_prefix = _vae_prefix([header])
@@ -278,18 +278,23 @@ def _vae_prefix(headers: Sequence[Header]) -> str | None:
     return next((prefix for prefix in VAE_PREFIXES if f"{prefix}decoder.conv_in.weight" in keys), None)
 
 
-def _refuse_strangers(
-    path: Path, headers: Sequence[Header], kinds: Sequence[Stranger], *, expected: str = "a checkpoint"
+def refuse_strangers(
+    path: Path,
+    headers: Sequence[Header],
+    kinds: Sequence[Stranger],
+    *,
+    expected: str = "a checkpoint",
+    cure: str = "Name a checkpoint, which holds a denoising network.",
 ) -> None:
-    """Raises HeaderError if the file is of one of these kinds."""
+    """Raises HeaderError if the file is of one of these kinds; `cure` is for those that have none of their own."""
     keys = [key for header in headers for key in header.tensors]
     for kind in kinds:
         if of_kind := kind.keys_of(keys):
             found = f"{kind.title} ({len(of_kind)} {kind.counted}, such as {of_kind[0]})"
-            raise HeaderError(path, found, expected=expected, cure=kind.cure)
+            raise HeaderError(path, found, expected=expected, cure=kind.cure or cure)
 
 
-def _key_groups(keys: Iterable[str], most: int = 6) -> str:
+def key_groups(keys: Iterable[str], most: int = 6) -> str:
     """Returns in words which groups of keys a file has."""
     groups = Counter(".".join(key.split(".")[:2]) for key in keys)
     if not groups:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """A kind of file. It is one if some key contains one of `anywhere`, or begins with one of `prefixes`."""
+    """A kind of file. It is one if some key contains one of `anywhere`, or begins with one of `prefixes`.
+
+    cure: what to do with it, if anything but naming another file.
+    """
 
     title: str
-    cure: str
+    cure: str | None = None
     anywhere: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
     counted: str = "tensors"
@@ -24,16 +27,16 @@ class Stranger:
         return [key for key in keys if key.startswith(self.prefixes) or any(part in key for part in self.anywhere)]
 
 
-_CHECKPOINT = "Name a checkpoint, which holds a denoising network."
+LORA = Stranger(
+    title="a LoRA",
+    cure="It changes a checkpoint and is none itself: load the checkpoint that it was made for, and it with LoadLora.",
+    anywhere=(".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".lora.up.", ".lora.down.", "_lora.up.", "_lora.down.",
+              ".hada_w1", ".lokr_w1", ".lokr_w2", ".oft_blocks"),
+    counted="lora keys",
+)  # fmt: skip
 
 IMPOSTORS = (
-    Stranger(
-        title="a LoRA",
-        cure="It changes a checkpoint and is none itself: name the checkpoint that it was made for.",
-        anywhere=(".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".lora.up.", ".lora.down.", "_lora.up.", "_lora.down.",
-                  ".hada_w1", ".lokr_w1", ".lokr_w2", ".oft_blocks"),
-        counted="lora keys",
-    ),
+    LORA,
     Stranger(
         title="a ControlNet",
         cure="It steers a checkpoint and is none itself: name the checkpoint that it was made for.",
@@ -58,15 +61,14 @@ PARTS = (
         cure="Load it with LoadVAE.",
         prefixes=("decoder.conv_in.", "first_stage_model.decoder.", "vae.decoder."),
     ),
-    Stranger(title="a tiny autoencoder (TAESD)", cure=_CHECKPOINT, prefixes=("taesd_decoder.", "decoder.layers.0.")),
+    Stranger(title="a tiny autoencoder (TAESD)", prefixes=("taesd_decoder.", "decoder.layers.0.")),
     Stranger(
         title="a CLIP vision model",
-        cure="It reads pictures, not prompts. Name a checkpoint.",
+        cure="It reads pictures, not prompts; name another file.",
         prefixes=("vision_model.", "visual.", "vision_encoder."),
     ),
     Stranger(
         title="a text encoder alone",
-        cure=_CHECKPOINT,
         prefixes=("text_model.", "embeddings.token_embedding.", "transformer.resblocks.", "encoder.block.", "token_embedding.",
                   "cond_stage_model.", "conditioner.embedders."),
     ),
@@ -78,7 +80,6 @@ PARTS = (
     ),
     Stranger(
         title="a picture upscaler",
-        cure=_CHECKPOINT,
         anywhere=(".RDB1.conv1.", ".rdb1.conv1.", "residual_group.", "upsampler.0.", "conv_after_body."),
     ),
 )  # fmt: skip

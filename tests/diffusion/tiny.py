@@ -278,6 +278,43 @@ def write_folder(path: Path, *, sd2: bool = False) -> Path:
     return path
 
 
+def kohya_lora(
+    shapes: Mapping[str, tuple[int, ...]], prefix: str, *, rank: int = 2, alpha: float | None = 1.0
+) -> dict[str, Tensor]:
+    """Returns a LoRA of each matrix and convolution among these weights, as kohya's trainer names it."""
+    tensors = {}
+    for key, shape in shapes.items():
+        if key.endswith(".weight") and len(shape) in (2, 4) and "embedding." not in key:
+            name = prefix + key.removesuffix(".weight").replace(".", "_")
+            ones = (1,) * (len(shape) - 2)
+            factors = {
+                f"{name}.lora_down.weight": (rank, *shape[1:]),
+                f"{name}.lora_up.weight": (shape[0], rank, *ones),
+            }
+            tensors |= fill(factors, gain=0.2)
+            tensors |= {} if alpha is None else {f"{name}.alpha": torch.tensor(alpha)}
+    return tensors
+
+
+def attention_of(shapes: Mapping[str, tuple[int, ...]]) -> Shapes:
+    """Returns those of the weights that a LoRA usually changes: the attention's."""
+    return {key: shape for key, shape in shapes.items() if ".attn" in key or "self_attn" in key}
+
+
+def sd1_lora() -> dict[str, Tensor]:
+    """Returns a LoRA for all of a tiny SD1's network and text encoder."""
+    text = {f"text_model.{key}": shape for key, shape in clip_shapes().items()}
+    return kohya_lora(unet_shapes(SD1), "lora_unet_") | kohya_lora(text, "lora_te_")
+
+
+def sdxl_lora() -> dict[str, Tensor]:
+    """Returns a LoRA for a tiny SDXL: its network by LDM's names, and both text encoders by transformers'."""
+    first = {f"text_model.{key}": shape for key, shape in clip_shapes().items()}
+    second = {f"text_model.{key}": shape for key, shape in clip_shapes(layers=3).items()}
+    text = kohya_lora(first, "lora_te1_") | kohya_lora(second, "lora_te2_")
+    return kohya_lora(unet_shapes(SDXL), "lora_unet_") | text
+
+
 def _joined(parts: Mapping[str, Shapes]) -> dict[str, Tensor]:
     return {prefix + key: w for prefix, shapes in parts.items() for key, w in fill(shapes).items()}
 
