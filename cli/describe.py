@@ -13,6 +13,7 @@ from rich.text import Text
 from latentgraph.graph import FileNotUsable, FolderResolver, NodeSpec, Registry
 from latentgraph.graph.ports import InputPort, type_name
 
+from .folders import MODEL_FOLDERS
 from .show import show
 
 
@@ -65,23 +66,29 @@ def show_node(console: Console, spec: NodeSpec) -> None:
 
 def model_rows(resolver: FolderResolver) -> list[dict[str, Any]]:
     """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
+    from latentgraph.diffusion.adapters import read_adapter
     from latentgraph.diffusion.describe import describe, describe_vae
     from latentgraph.diffusion.headers import HeaderError
 
+    def family_of(kind: str, path: Path) -> str | None:
+        if kind == "checkpoint":
+            return describe(path).family
+        if kind == "lora":
+            return " or ".join(read_adapter(path).families) or None
+        describe_vae(path)
+        return None
+
     rows: list[dict[str, Any]] = []
-    for kind in ("checkpoint", "vae"):
-        known = {row["name"] for row in rows}  # a checkpoint will do as a VAE, and is listed once
+    for kind in ("checkpoint", "vae", "lora"):
+        checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
         for name in resolver.names(kind):
-            if name in known:
+            if name in checkpoints:
                 continue
             row: dict[str, Any] = {"name": name, "kind": kind, "path": None, "family": None, "problem": None}
             try:
                 path = resolver.resolve(kind, name, None)
                 row["path"] = str(path)
-                if kind == "checkpoint":
-                    row["family"] = describe(path).family
-                else:
-                    describe_vae(path)
+                row["family"] = family_of(kind, path)
             except (HeaderError, FileNotUsable, OSError) as error:
                 row["problem"] = str(error)
             rows.append(row)
@@ -99,9 +106,9 @@ def show_models(console: Console, rows: list[dict[str, Any]], folder: Path) -> N
     for row in rows:
         if row["problem"]:
             console.print(Text.assemble(("unusable:", "bold red"), " ", row["problem"]), soft_wrap=True)
-    console.print(
-        Text(f"Put your own into {folder / 'checkpoints'} and {folder / 'vae'}, or name them by path."), soft_wrap=True
-    )
+    *others, last = (str(folder / name) for name in MODEL_FOLDERS)
+    words = f"Put your own into {', '.join(others)} or {last}, or name them by path."
+    console.print(Text(words), soft_wrap=True)
 
 
 def _default(port: InputPort) -> str:

@@ -16,10 +16,19 @@ MODELS_VARIABLE = "LATENTGRAPH_MODELS"
 _SUFFIXES = {
     "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # the last two are found, and refused with words that help
     "vae": (".safetensors", ".pt", ".ckpt"),
+    "lora": (".safetensors", ".pt", ".ckpt", ".bin"),
     "image": (".png", ".jpg", ".jpeg", ".webp"),
     "mask": (".png", ".jpg", ".jpeg", ".webp"),
 }
-_MODEL_FOLDERS = {"checkpoint": ("checkpoints",), "vae": ("vae", "checkpoints")}  # a checkpoint holds a VAE, too
+_MODEL_FOLDERS = {
+    "checkpoint": ("checkpoints",),
+    "vae": ("vae", "checkpoints"),  # a checkpoint holds a VAE, too
+    "lora": ("loras",),
+}
+
+
+MODEL_FOLDERS = tuple(dict.fromkeys(name for names in _MODEL_FOLDERS.values() for name in names))
+"""The folders below the models folder, each for a kind of file."""
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -30,7 +39,7 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Returns the folder that holds `checkpoints/` and `vae/`: LATENTGRAPH_MODELS if set, else the platform's usual place."""
+    """Returns the folder that holds `checkpoints/`, `loras/` and so on: LATENTGRAPH_MODELS if set, else the usual place."""
     if chosen := environment.get(MODELS_VARIABLE):
         return Path(chosen)
     return _user_folder(environment, "XDG_DATA_HOME", ".local/share", "Application Support") / "latentgraph" / "models"

@@ -55,7 +55,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 CacheDir = Annotated[Path | None, typer.Option(help="Where results are kept, instead of the user's cache folder.")]
 Models = Annotated[
     Path | None,
-    typer.Option(help="The folder with checkpoints/ and vae/, instead of the one in the user's data folder."),
+    typer.Option(help="The folder with checkpoints/, vae/, loras/, ..., instead of the one in the user's data folder."),
 ]
 
 
@@ -198,7 +198,7 @@ def models(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the checkpoints and VAEs that documents can name, with the family that each belongs to."""
+    """List the checkpoints, VAEs and adapters that documents can name, with the family that each belongs to."""
     from .describe import model_rows, show_models
     from .folders import make_resolver, models_folder
 

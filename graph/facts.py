@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-FactValue = str | int | float
+FactValue = Any
+"""A frozen value that compares: a text, a number, or what describes a network."""
+
 Facts = Mapping[str, FactValue]
 """Facts of one value, such as {"family": "sd1", "channels": 4, "width": 512}."""
 

@@ -34,6 +34,7 @@ Then list it in `default_registry`, and test it as a value: `InvertMask(mask=mas
 
 from latentgraph.graph import Registry
 
+from .adapters import LoadLora, LoadLoraModelOnly
 from .images import (
     CompositeMasked,
     GridImage,
@@ -95,7 +96,7 @@ def default_registry() -> Registry:
     """Returns the nodes that come with latentgraph, in the order of a menu."""
     return Registry(
         (
-            *(LoadCheckpoint, LoadVAE),
+            *(LoadCheckpoint, LoadVAE, LoadLora, LoadLoraModelOnly),
             *(TextEncode, ClipSkip, ConditioningCombine, ConditioningConcat, ConditioningAverage, ConditioningZeroOut),
             *(ConditioningArea, ConditioningAreaFraction, ConditioningMask, ConditioningRange, ConditioningSize),
             *(EmptyLatent, VAEEncode, VAEDecode, VAEEncodeTiled, VAEDecodeTiled),

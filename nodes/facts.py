@@ -2,8 +2,9 @@
 
 By port type, each fact only where it is known:
 
-- Model: family, latent_channels, latent_scale, downscale, text_width, in_channels
-- Clip: family, text_width; Conditioning the same
+- Model: family, latent_channels, latent_scale, downscale, text_width, in_channels, spec (its ModelSpec)
+- Clip: family, text_width, spec (its ClipSpec)
+- Conditioning: family, text_width
 - Vae: family, latent_channels, latent_scale, downscale
 - Latent: family, latent_channels, latent_scale, downscale, width, height (of the picture, in pixels), batch
 - Image, Mask: width, height, batch
@@ -45,12 +46,13 @@ def model_facts(spec: ModelSpec) -> Facts:
         "downscale": spec.latent.downscale,
         "text_width": spec.context_width,
         "in_channels": spec.network.in_channels,
+        "spec": spec,
     }
 
 
 def clip_facts(spec: ClipSpec) -> Facts:
-    """Returns what is known of text encoders, and of what they encode."""
-    return {"family": spec.family, "text_width": spec.context_width}
+    """Returns what is known of text encoders."""
+    return {"family": spec.family, "text_width": spec.context_width, "spec": spec}
 
 
 def vae_facts(spec: VaeSpec, model: ModelSpec | None = None) -> Facts:
@@ -94,6 +96,9 @@ def some(facts: Facts, names: Iterable[str]) -> Facts:
     """Returns the facts of these names."""
     return {name: facts[name] for name in names if name in facts}
 
+
+TEXT = ("family", "text_width")
+"""The facts that a conditioning takes over from the text encoders that made it."""
 
 LATENT_FORMAT = ("family", "latent_channels", "latent_scale", "downscale")
 """The facts that a latent takes over from the model or the autoencoder that made it."""

@@ -10,6 +10,8 @@ from latentgraph.diffusion.sizes import CELL, MAX_SIDE
 from latentgraph.diffusion.types import Clip, Conditioning, Mask, PictureSize
 from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
 
+from .facts import TEXT, some
+
 
 class TextEncode(Node, version=1, lane="device", comfy=ComfyName("CLIPTextEncode")):
     """Encode a prompt for the network.
@@ -30,7 +32,7 @@ class TextEncode(Node, version=1, lane="device", comfy=ComfyName("CLIPTextEncode
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        return {"conditioning": known.facts("clip")}
+        return {"conditioning": some(known.facts("clip"), TEXT)}
 
 
 class ClipSkip(Node, version=1, cached=False, comfy=ComfyName("CLIPSetLastLayer", {"layer": "stop_at_clip_layer"})):

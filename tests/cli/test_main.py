@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -304,14 +305,19 @@ def test_nodes_knows_misspelt_names_and_comfyuis() -> None:
     assert "`latentgraph nodes` lists what there is" in other.stderr
 
 
-def test_models_lists_what_documents_can_name_and_what_is_wrong_with_the_rest(tmp_path: Path, tiny_sd1: Path) -> None:
+def test_models_lists_what_documents_can_name_and_what_is_wrong_with_the_rest(
+    tmp_path: Path, tiny_sd1: Path, tiny: ModuleType
+) -> None:
     folder = tmp_path / "models" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "tiny.safetensors").write_bytes(tiny_sd1.read_bytes())
     (folder / "[old].ckpt").write_bytes(b"PK\x03\x04" + b"\0" * 60)
     (folder / "gone.safetensors").symlink_to(tmp_path / "nowhere")
+    (folder.parent / "loras").mkdir()
+    tiny.write(folder.parent / "loras" / "style.safetensors", tiny.sd1_lora())
     rows = {row["name"]: row for row in called_json("models")}
-    assert list(rows) == ["emoji", "[old].ckpt", "gone.safetensors", "tiny.safetensors"]
+    assert list(rows) == ["emoji", "[old].ckpt", "gone.safetensors", "tiny.safetensors", "style.safetensors"]
+    assert (rows["style.safetensors"]["kind"], rows["style.safetensors"]["family"]) == ("lora", "sd1")
     assert (rows["tiny.safetensors"]["family"], rows["tiny.safetensors"]["problem"]) == ("sd1", None)
     assert "a pickled PyTorch checkpoint" in rows["[old].ckpt"]["problem"]
     assert rows["gone.safetensors"]["problem"]

@@ -21,11 +21,12 @@ def folder(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The broken documents, with the models and pictures that they name. Tests write nothing here."""
     here = tmp_path_factory.mktemp("documents")
     shutil.copytree(BROKEN, here, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.expected"))
-    checkpoints, images = here / "models" / "checkpoints", here / "images"
-    checkpoints.mkdir(parents=True)
-    images.mkdir()
+    checkpoints, loras, images = here / "models" / "checkpoints", here / "models" / "loras", here / "images"
+    for made in (checkpoints, loras, images):
+        made.mkdir(parents=True)
     _write_weights(tiny, checkpoints)
     _write_strangers(checkpoints)
+    _write_loras(tiny, loras)
     _write_pictures(images)
     return here
 
@@ -55,6 +56,30 @@ def _write_weights(tiny: ModuleType, folder: Path) -> None:
     }
     for name, shapes in files.items():
         tiny.write_skeleton(folder / f"{name}.safetensors", shapes)
+
+
+def _write_loras(tiny: ModuleType, folder: Path) -> None:
+    """Writes adapters of which only the header is one."""
+    text_alone = tiny.kohya_lora({f"text_model.{key}": w for key, w in tiny.clip_shapes().items()}, "lora_te_")
+    attention = tiny.kohya_lora(tiny.attention_of(tiny.unet_shapes(tiny.SD1)), "lora_unet_")
+    wider = {key: tuple(2 * n if n > 4 else n for n in w.shape) for key, w in attention.items()}
+    module = "lora_unet_middle_block_1_proj_in"
+    flux = "lora_unet_double_blocks_0_img_attn_qkv"
+    files = {
+        "for_sd1": tiny.sd1_lora(),
+        "for_sd2": tiny.kohya_lora(tiny.unet_shapes(tiny.SD2), "lora_unet_"),
+        "for_sdxl": tiny.sdxl_lora(),
+        "for_text": text_alone,
+        "wider": wider,
+        "for_flux": {f"{flux}.lora_up.weight": (192, 4), f"{flux}.lora_down.weight": (4, 64)},
+        "two_ranks": {f"{module}.lora_up.weight": (64, 4, 1, 1), f"{module}.lora_down.weight": (8, 64, 1, 1)},
+        "half": {f"{module}.lora_up.weight": (64, 4, 1, 1)},
+        "unknown_lora": {"encoder.style.gamma": (4, 4)},
+    }
+    for name, tensors in files.items():
+        shapes = {key: tuple(getattr(w, "shape", w)) for key, w in tensors.items()}
+        tiny.write_skeleton(folder / f"{name}.safetensors", shapes)
+    (folder / "pickled.pt").write_bytes(b"PK\x03\x04" + b"\0" * 60)
 
 
 def _write_strangers(folder: Path) -> None:

@@ -26,10 +26,11 @@ PIN = "LATENTGRAPH_PIN_REPORTS"
 
 def report(document: str) -> str:
     """Returns what is wrong with a document of the working folder, a problem a line, with FOLDER for the working folder."""
-    models = Path("models", "checkpoints")
+    folders = {"checkpoint": "checkpoints", "vae": "checkpoints", "lora": "loras", "embedding": "embeddings"}
     suffixes = (".safetensors", ".ckpt", ".gguf")
     resolver = FolderResolver(
-        folders={"checkpoint": (models,), "vae": (models,)}, suffixes={"checkpoint": suffixes, "vae": suffixes}
+        folders={kind: (Path("models", folder),) for kind, folder in folders.items()},
+        suffixes=dict.fromkeys(folders, suffixes),
     )
     try:
         found = build_graph(load_document(document), default_registry(), resolver=resolver).warnings
@@ -99,7 +100,7 @@ def test_everything_is_found_without_torch_and_before_a_weight_is_read(folder: P
     assert told["reports"] == len(DOCUMENTS)
     assert {"sd1.safetensors", "sdxl.safetensors", "unet_only.safetensors"} <= told["ends"].keys()
     for name, end in told["ends"].items():
-        path = folder / "models" / "checkpoints" / name
+        (path,) = (folder / "models").rglob(name)
         with path.open("rb") as file:
             header = 8 + int.from_bytes(file.read(8), "little")
         assert end <= max(header, 64), name  # the first 64 bytes tell files of other formats
