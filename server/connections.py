@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from .problems import TITLES, Refusal, problem_response
+from .security import HEADERS
 from .settings import Settings
 
 _LINGER_SECONDS = 1.0  # how long the rest of a refused body is read, so that the client sees the answer
@@ -96,6 +97,7 @@ class _Connection(web.RequestHandler):
         else:
             refusal = Refusal("malformed", "This is no HTTP request that can be read.")
         response = problem_response(refusal)
+        response.headers.update(HEADERS)
         response.force_close()
         return response
 

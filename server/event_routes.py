@@ -23,6 +23,7 @@ from .problems import Refusal
 from .routing import Answer, Route, read_query
 from .schemas import EventsQuery
 from .sending import write
+from .streams import LOOK_SECONDS, is_there
 
 _RETRY_MILLISECONDS = 1_000
 _MESSAGE_BYTES = 1_024  # of a client over a websocket, which has nothing to say
@@ -56,17 +57,26 @@ async def _as_server_sent(
     if first is not None:
         await write(request, response, _server_sent(first))
     with contextlib.suppress(SlowReader, StoreClosed):  # the client comes again with the last number it has
-        while True:
-            try:
-                item = await watcher.next(parts_of(request).settings.heartbeat_seconds)
-            except TimeoutError:
-                await write(request, response, b":\n\n")
-                continue
-            if item is None:
-                break
+        while (item := await _next(request, response, watcher)) is not None:
             if previews or isinstance(item, NumberedEvent):
                 await write(request, response, _server_sent(item))
     return response
+
+
+async def _next(request: web.Request, response: web.StreamResponse, watcher: Watcher) -> NumberedEvent | Preview | None:
+    """Returns what comes next, with signs of life until then; None at the end, and once the client is gone."""
+    heartbeat = parts_of(request).settings.heartbeat_seconds
+    quiet = 0.0
+    while is_there(request):
+        look = min(heartbeat, LOOK_SECONDS)
+        try:
+            return await watcher.next(look)
+        except TimeoutError:
+            quiet += look
+        if quiet >= heartbeat:
+            quiet = 0.0
+            await write(request, response, b":\n\n")
+    return None
 
 
 async def _over_websocket(request: web.Request, watcher: Watcher, previews: bool) -> web.WebSocketResponse:

@@ -16,7 +16,7 @@ from .parts import JOB, caller_of, parts_of
 from .routing import JSON, MULTIPART, YAML, Answer, Body, Route, json_response, read_query
 from .schemas import JobOptions, JobRequest, JobsQuery, OutputQuery, WaitQuery
 from .sending import send_file
-from .submitting import read_job_request, refuse_while_draining, submit
+from .submitting import read_job_request, refuse_while_draining, submit, wait_for
 
 
 async def create_job(request: web.Request) -> web.Response:
@@ -45,11 +45,8 @@ async def list_jobs(request: web.Request) -> web.Response:
 
 async def get_job(request: web.Request) -> web.Response:
     """Look at a job, or wait until it has ended."""
-    query, parts = read_query(request, WaitQuery), parts_of(request)
-    job = await own_job(request)
-    if query.wait and not job.ended:
-        with parts.streams.place(caller_of(request).owner):
-            job = await parts.store.wait_ended(job.id, min(query.wait, parts.settings.longest_wait_seconds))
+    query = read_query(request, WaitQuery)
+    job = await wait_for(request, await own_job(request), query.wait)
     return json_response(JobView.of(job))
 
 

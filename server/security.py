@@ -28,13 +28,14 @@ _NOBODY = Caller("", frozenset())
 _CORS_METHODS = "GET, HEAD, POST, PUT, DELETE"
 _CORS_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Range"
 _CORS_EXPOSED = "Content-Disposition, Content-Range, ETag, Idempotency-Replayed, Location, Retry-After"
-_HEADERS = {
+HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "Server": "latentgraph",
     "X-Content-Type-Options": "nosniff",
 }
+"""What every answer carries."""
 
 
 @web.middleware
@@ -72,7 +73,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Adds what every answer carries; what a handler has set stays."""
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     origin = request.headers.get("Origin")
     if origin is None or origin not in request.app[PARTS].settings.origins:

@@ -10,7 +10,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from aiohttp import web
+
 from .problems import Refusal, retry_after
+
+LOOK_SECONDS = 1.0
+"""How often it is looked whether a client that is told nothing is still there."""
+
+
+def is_there(request: web.Request) -> bool:
+    """Returns whether the client of a request has not gone away."""
+    return request.transport is not None and not request.transport.is_closing()
 
 
 class Streams:

@@ -5,6 +5,7 @@ A job is accepted once its document was checked with its parameters and files; w
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -28,12 +29,13 @@ from .bodies import (
 from .clock import SECOND_US
 from .documents import Checked, Loaded, canonical
 from .job_views import JobView
-from .jobs import JobDraft
+from .jobs import Job, JobDraft
 from .parts import JOB, Parts, caller_of, parts_of
 from .problems import Refusal, retry_after
 from .resolving import content_digests
 from .routing import JSON, MULTIPART, YAML, json_response, validated
 from .schemas import JobOptions, JobRequest, Source
+from .streams import LOOK_SECONDS, is_there
 from .tokens import Caller
 from .uploading import owned_of, take_upload
 
@@ -128,10 +130,21 @@ async def submit(request: web.Request, wanted: JobRequest, wait: float) -> web.R
     headers = {"Location": f"/v1/jobs/{job.id}"}
     if not submitted.created:
         headers["Idempotency-Replayed"] = "true"
-    if wait and not job.ended:
-        with parts.streams.place(caller.owner):
-            job = await parts.store.wait_ended(job.id, min(wait, parts.settings.longest_wait_seconds))
+    job = await wait_for(request, job, wait)
     return json_response(JobView.of(job), 200 if job.ended else 202, headers)
+
+
+async def wait_for(request: web.Request, job: Job, seconds: float) -> Job:
+    """Returns a job once it has ended, or as it is when the time is up or the client has gone."""
+    if not seconds or job.ended:
+        return job
+    parts = parts_of(request)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + min(seconds, parts.settings.longest_wait_seconds)
+    with parts.streams.place(caller_of(request).owner):
+        while not job.ended and (left := until - loop.time()) > 0 and is_there(request):
+            job = await parts.store.wait_ended(job.id, min(left, LOOK_SECONDS))
+    return job
 
 
 def refuse_while_draining(parts: Parts) -> None:

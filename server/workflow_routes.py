@@ -38,7 +38,7 @@ async def put_workflow(request: web.Request) -> web.Response:
     It is checked as far as it can be without values for its parameters.
     """
     parts, name = parts_of(request), request.match_info["name"]
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         words = "letters, digits, '.', '_' and '-', beginning with a letter or digit, 100 at most"
         raise Refusal("invalid-request", f"The name {name[:80]!r} can't be one of a workflow; expected {words}.")
     form = form_of(request)
@@ -100,7 +100,7 @@ def _view(stored: StoredWorkflow, loaded: Loaded, checked: Checked | None = None
 
 async def _stored(request: web.Request) -> StoredWorkflow:
     name = request.match_info["name"]
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise UnknownWorkflow(name[:80])
     return await parts_of(request).store.workflows.get(name)
 

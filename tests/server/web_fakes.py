@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 from pydantic import Field
+from yarl import URL
 
 from latentgraph.graph import Context, FileInput, Known, LatentGraphError, Node, OutputFacts, Registry
 from latentgraph.server.app import make_app
@@ -155,7 +156,7 @@ class Site:
         await self.store.tokens.put(stored)
         return self.of(text)
 
-    async def ask(self, method: str, path: str, **options: Any) -> ClientResponse:
+    async def ask(self, method: str, path: str | URL, **options: Any) -> ClientResponse:
         """Returns the answer to a request; the token goes with it."""
         headers = dict(options.pop("headers", {}))
         if self.token is not None:
@@ -204,6 +205,12 @@ class Site:
             )
         assert await self.store.succeed(job.id, job.attempt, Outcome(published, values, seconds=0.5))
         return job.id
+
+    async def run_away(self, id: str) -> None:
+        """Puts a running job back and cancels it."""
+        job = await self.store.get(id)
+        await self.store.put_back(id, job.attempt)
+        await self.store.cancel(id)
 
     async def tell(self, id: str, *events: JobEvent) -> None:
         """Tells events of a running job."""
