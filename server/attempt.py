@@ -61,8 +61,7 @@ class Attempt:
         except (StoreUnavailable, StoreClosed) as error:
             _log.error("%s: is left as running, since %s", self._name, error, extra=self._extra)
         finally:
-            folder = publishing.attempt_folder(self._store.folder, self.job.id, self.job.attempt)
-            await asyncio.to_thread(publishing.discard, folder)
+            await asyncio.to_thread(publishing.discard_attempt, self._store.folder, self.job.id, self.job.attempt)
         return False
 
     def ask_cancel(self) -> None:

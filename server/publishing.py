@@ -45,6 +45,13 @@ def make_attempt_folder(data: Path, job: str, attempt: int) -> Path:
     return folder
 
 
+def discard_attempt(data: Path, job: str, attempt: int) -> None:
+    """Removes what an attempt wrote and what it replaced, as far as that can be done; it may be gone already."""
+    folder = attempt_folder(data, job, attempt)
+    discard(folder)
+    discard(_stale(folder))
+
+
 def discard(folder: Path) -> None:
     """Removes a folder and what is in it, as far as it can be; it may be gone already."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -55,8 +62,9 @@ def publish(
 ) -> Mapping[str, tuple[OutputFile, ...]]:
     """Makes what an attempt wrote the outputs of its job, and returns what each named file is.
 
-    files: names inside the attempt's folder, with `/` between folders, by output. Raises OutputRefused, and OSError where the
-    disk is full or fails: the job has no outputs then, or such as its next attempt replaces.
+    files: names inside the attempt's folder, with `/` between folders, by output. What it replaces is left for
+    `discard_attempt`. Raises OutputRefused, and OSError where the disk is full or fails: the job has no outputs then, or
+    such as its next attempt replaces.
     """
     source, target = attempt_folder(data, job, attempt), outputs_folder(data, job)
     found, folders = _walk(source)
@@ -112,7 +120,7 @@ def _settle(path: Path, name: str) -> OutputFile:
 
 def _put_in_place(source: Path, target: Path, *, keep: bool) -> None:
     """Moves a synced folder to its place, after what a lost attempt may have left there; without files there is no folder."""
-    stale = source.with_name(f"{source.name}.stale")
+    stale = _stale(source)
     try:
         os.rename(target, stale)  # noqa: PTH104 - one system call, which tests make fail
     except FileNotFoundError:
@@ -121,7 +129,10 @@ def _put_in_place(source: Path, target: Path, *, keep: bool) -> None:
     if keep:
         os.rename(source, target)  # noqa: PTH104
     _sync_folder(target.parent)
-    discard(stale)
+
+
+def _stale(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.stale")
 
 
 def _sync_folder(folder: Path) -> None:
