@@ -55,22 +55,26 @@ def estimate(
     sigma: Tensor,
     *,
     max_batch: int | None = None,
+    before_pass: Callable[[tuple[int, ...]], None] | None = None,
 ) -> list[Tensor]:
     """Returns D(x; sigma), (B, C, h, w), for each list of conditions: the mean of its conditions' by weight.
 
     A list of which nothing holds at sigma gives zeros. x: (B, C, h, w) in scaled-latent units, not scaled for the
     network. sigma: 0-d, or (B,) where the levels differ. max_batch: the most latents in one pass through the network;
-    a condition's own batch of B is never split.
+    a condition's own batch of B is never split. before_pass: is told before each pass which list each of the parts of
+    its batch is from, by number.
     """
     means = [_WeightedMean(x) for _ in lists]
     pending = [
-        _Part(mean, condition, holds)
-        for mean, conditions in zip(means, lists, strict=True)
+        _Part(number, means[number], condition, holds)
+        for number, conditions in enumerate(lists)
         for condition in conditions
         if (holds := _holds(condition, sigma)) is not None
     ]
     while pending:
         batch = _next_batch(pending, x, max_batch)
+        if before_pass is not None:
+            before_pass(tuple(part.number for part in batch))
         for part, denoised in zip(batch, _evaluate(network, space, batch, x, sigma), strict=True):
             part.mean.add(denoised, part)
         pending = [part for part in pending if not any(part is done for done in batch)]
@@ -78,8 +82,12 @@ def estimate(
 
 
 class _Part(NamedTuple):
-    """A condition to evaluate, and the mean it goes into. holds: 1, or (B, 1, 1, 1) of 1 and 0 where levels differ."""
+    """A condition to evaluate, and the mean it goes into, that of list `number`.
 
+    holds: 1, or (B, 1, 1, 1) of 1 and 0 where levels differ.
+    """
+
+    number: int
     mean: _WeightedMean
     condition: PreparedCondition
     holds: Tensor | float

@@ -6,7 +6,7 @@ the more. Results as in ComfyUI 0.8.0 (behaviour).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,22 +16,19 @@ from .problem import Problem, Query, Steps
 
 POINTS = 200  # of the sums that stand for the integrals of 1 / scaler
 
-Scaler = Callable[[Tensor], Tensor]
+ErSolver = Literal["ER-SDE", "Reverse-time SDE", "ODE"]
 
 
-def er_scaler(ell: Tensor) -> Tensor:
-    """The scaler that the paper found best (its ER SDE 5)."""
-    return ell * (precise.exp(ell**0.3) + 10.0)
+def er_sde(
+    problem: Problem, *, solver: ErSolver = "ER-SDE", eta: float = 1.0, s_noise: float = 1.0, max_stage: int = 3
+) -> Steps:
+    """Order `max_stage`, 1 to 3, by the estimate's changes over the last steps; one query a step.
 
-
-def reverse_time_scaler(eta: float) -> Scaler:
-    """The reverse-time SDE for eta 1, the ODE for 0 (which adds no noise)."""
-    return lambda ell: ell ** (eta + 1)
-
-
-def er_sde(problem: Problem, *, scaler: Scaler = er_scaler, s_noise: float = 1.0, max_stage: int = 3) -> Steps:
-    """Order `max_stage`, 1 to 3, by the estimate's changes over the last steps; one query a step."""
+    solver: whose scaler. "ER-SDE" is the one that the paper found best (its ER SDE 5); "ODE" adds no noise. eta: the share
+    of noise of the reverse-time SDE; the others have none to choose.
+    """
     problem = problem.off_unit_level()
+    eta, s_noise = (0.0, 0.0) if solver == "ODE" else (eta, s_noise)
     path, x = problem.space.path, problem.x
     ells = precise.exp(path.log_snr(problem.sigmas).neg())
     last: Tensor | None = None  # the last step's estimate, and its rate of change
@@ -43,20 +40,25 @@ def er_sde(problem: Problem, *, scaler: Scaler = er_scaler, s_noise: float = 1.0
             continue
         ell_s, ell_t = ells[step], ells[step + 1]
         alpha_s, alpha_t = s / ell_s, t / ell_t
-        r = scaler(ell_t) / scaler(ell_s)
+        scale_t = _scaler(ell_t, solver, eta)
+        r = scale_t / _scaler(ell_s, solver, eta)
         x = alpha_t / alpha_s * r * x + alpha_t * (1 - r) * denoised
         rate = None
         if max_stage > 1 and last is not None:
             d = ell_t - ell_s
             points = ell_t + torch.arange(POINTS) * (-d / POINTS)
-            inverse = -d / POINTS / scaler(points)
+            inverse = -d / POINTS / _scaler(points, solver, eta)
             rate = (denoised - last) / (ell_s - ells[step - 1])
-            x = x + alpha_t * (d + inverse.sum() * scaler(ell_t)) * rate
+            x = x + alpha_t * (d + inverse.sum() * scale_t) * rate
             if max_stage > 2 and rate_last is not None:
                 bend = (rate - rate_last) / ((ell_s - ells[step - 2]) / 2)
-                x = x + alpha_t * (d**2 / 2 + (inverse * (points - ell_s)).sum() * scaler(ell_t)) * bend
+                x = x + alpha_t * (d**2 / 2 + (inverse * (points - ell_s)).sum() * scale_t) * bend
         if s_noise > 0:
             std = precise.sqrt(ell_t**2 - ell_s**2 * r**2).nan_to_num(nan=0.0)
             x = x + alpha_t * problem.noise.normal() * s_noise * std
         last, rate_last = denoised, rate
     return x
+
+
+def _scaler(ell: Tensor, solver: ErSolver, eta: float) -> Tensor:
+    return ell * (precise.exp(ell**0.3) + 10.0) if solver == "ER-SDE" else ell ** (eta + 1)

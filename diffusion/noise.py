@@ -56,14 +56,15 @@ class NoiseSource:
         return torch.randn(self._like.shape, generator=self._generator).to(self._like)
 
     def brownian(self, s: Tensor, t: Tensor) -> Tensor:
-        """Returns a Brownian path's normalised increment from level s down to t, standard normal, (B, C, h, w).
+        """Returns a Brownian path's normalised increment from level s to t, standard normal, (B, C, h, w).
 
         Draws are consistent: an interval's increment is the sum of its parts', whatever the order in which they are
         asked for, so a finer schedule refines the same path. Levels outside the run's are taken as its ends.
         """
         low, high = (round(level, PATH_DIGITS) for level in self._ends)
-        increment: Tensor = self._path(max(t.item(), low), min(s.item(), high))
-        return (-increment / (t - s).abs().sqrt()).to(self._like)
+        lower, upper = sorted((s.item(), t.item()))
+        increment: Tensor = self._path(max(lower, low), min(upper, high))
+        return ((increment if s < t else -increment) / (t - s).abs().sqrt()).to(self._like)
 
     @cached_property
     def _ends(self) -> tuple[float, float]:

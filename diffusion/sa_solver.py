@@ -7,36 +7,36 @@ of it. Results as in ComfyUI 0.8.0 (behaviour).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
 from . import precise
 from .problem import Problem, Query, Steps
-from .sampling_space import SamplingSpace
 
 
 def sa_solver(
     problem: Problem,
     *,
     eta: float = 1.0,
-    sde_start: float = 0.2,
-    sde_end: float = 0.8,
+    window: tuple[float, float] | None = None,
     s_noise: float = 1.0,
     predictor_order: int = 3,
     corrector_order: int = 4,
     pece: bool = False,
+    simple_order_2: bool = False,
 ) -> Steps:
     """One query a step, or two with `pece`, which asks again at the corrected x.
 
-    eta: the paper's tau, the share of noise, between the fractions sde_start and sde_end of a run. corrector_order: 0 is
-    none. Orders are lower while there is little history, and towards a level of 0.
+    eta: the paper's tau, the share of noise, between the levels of `window`, highest first; None is from the fraction 0.2
+    of a run to 0.8. corrector_order: 0 is none. Orders are lower while there is little history, and towards a level of 0.
+    simple_order_2: the paper's simpler weights where the order is 2.
     """
     problem = problem.off_unit_level()
     sigmas, n = problem.sigmas, len(problem.sigmas) - 1
     lambdas = problem.space.path.log_snr(sigmas).tolist()
-    tau_at = _tau(problem.space, eta, sde_start, sde_end)
+    high, low = window or (problem.space.percent_to_sigma(0.2), problem.space.percent_to_sigma(0.8))
     x = predicted = problem.x
     estimates: list[Tensor] = []  # newest first
     tau, noise = 0.0, None  # of the last predictor
@@ -50,7 +50,9 @@ def sa_solver(
 
         if correct > 0:
             nodes = lambdas[step::-1][:correct]
-            x = _adams(problem, x, estimates, nodes, between=(step - 1, step), lambdas=lambdas, tau=tau)
+            x = _adams(
+                problem, x, estimates, nodes, between=(step - 1, step), lambdas=lambdas, tau=tau, simple=simple_order_2
+            )
             x = x if noise is None else x + noise
             if pece:
                 denoised, _ = yield Query(x, s, step)
@@ -61,20 +63,17 @@ def sa_solver(
         if t == 0:
             predicted = denoised
             continue
-        tau = tau_at(t)
+        tau = eta if low <= t <= high else 0.0
         nodes = lambdas[step::-1][:predict]
-        predicted = _adams(problem, x, estimates, nodes, between=(step, step + 1), lambdas=lambdas, tau=tau)
+        predicted = _adams(
+            problem, x, estimates, nodes, between=(step, step + 1), lambdas=lambdas, tau=tau, simple=simple_order_2
+        )
         noise = None
         if tau > 0 and s_noise > 0:
             h = lambdas[step + 1] - lambdas[step]
             noise = problem.noise.normal() * t * math.sqrt(-math.expm1(-2 * tau**2 * h)) * s_noise
             predicted = predicted + noise
     return predicted
-
-
-def _tau(space: SamplingSpace, eta: float, start: float, end: float) -> Callable[[Tensor], float]:
-    high, low = space.percent_to_sigma(start), space.percent_to_sigma(end)
-    return lambda sigma: eta if low <= sigma.item() <= high else 0.0
 
 
 def _adams(
@@ -86,6 +85,7 @@ def _adams(
     between: tuple[int, int],
     lambdas: Sequence[float],
     tau: float,
+    simple: bool,
 ) -> Tensor:
     """Returns x over the step `between` two levels of the schedule, without noise: exact for estimates' polynomial.
 
@@ -95,7 +95,8 @@ def _adams(
     s, t = problem.sigmas[start], problem.sigmas[end]
     alpha = t * precise.exp(problem.space.path.log_snr(t))
     x = t / s * math.exp(-(tau**2) * h) * x
-    for weight, estimate in zip(_weights(nodes, lambdas[start], lambdas[end], 1 + tau**2), estimates, strict=False):
+    weights = _simple_weights if simple and len(nodes) == 2 else _weights
+    for weight, estimate in zip(weights(nodes, lambdas[start], lambdas[end], 1 + tau**2), estimates, strict=False):
         x = x + alpha * weight * estimate
     return x
 
@@ -110,3 +111,11 @@ def _weights(nodes: Sequence[float], start: float, end: float, rate: float) -> l
         moments.append(-((-h) ** power) * math.exp(-rate * h) - power / rate * moments[-1])
     weights: list[float] = np.linalg.solve(np.vander(nodes, order, increasing=True).T, np.array(moments)).tolist()
     return weights
+
+
+def _simple_weights(nodes: Sequence[float], start: float, end: float, rate: float) -> list[float]:
+    """The same for two nodes, one of them at the start, as though the exponential did not bend the line through them."""
+    h = end - start
+    whole = -math.expm1(-rate * h)
+    rise = rate * h**2 / 2 / (nodes[0] - nodes[1])
+    return [whole + rise, -rise] if nodes[0] == start else [rise, whole - rise]

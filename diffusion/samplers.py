@@ -5,7 +5,7 @@ answers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from .adams_samplers import deis, ipndm, ipndm_v, lms
@@ -22,78 +22,85 @@ from .dpm_solver import dpm_adaptive, dpm_fast
 from .er_sde import er_sde
 from .names import SamplerName, unknown_name
 from .ode_samplers import dpm_2, dpmpp_2m, euler, gradient_estimation, heun, heunpp2
-from .problem import Problem, Steps
+from .problem import Steps
 from .res_multistep import res_multistep
 from .sa_solver import sa_solver
 from .sde_samplers import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from .seeds import exp_heun_2_x0, seeds_2, seeds_3
+from .types import Sampler
 from .uni_pc import uni_pc
 
 
 @dataclass(frozen=True, slots=True)
-class Sampler:
+class Method:
     """A way to solve a `Problem`, and what it wants of its surroundings.
 
-    start: begins a run. Options such as eta are bound beforehand (`functools.partial`).
+    start: begins a run on a `Problem`; options such as eta are keywords.
     discards_penultimate_sigma: KSampler gives it a schedule of one more step, less the last level above 0.
     fresh_inpaint_noise: the unmasked part is noised with `inpaint_noise` instead of the run's initial noise.
     """
 
-    start: Callable[[Problem], Steps]
+    start: Callable[..., Steps]
     discards_penultimate_sigma: bool = False
     fresh_inpaint_noise: bool = False
 
 
-SAMPLERS: dict[SamplerName, Sampler] = {
-    "euler": Sampler(euler),
-    "euler_cfg_pp": Sampler(euler_cfg_pp),
-    "euler_ancestral": Sampler(euler_ancestral),
-    "euler_ancestral_cfg_pp": Sampler(euler_ancestral_cfg_pp),
-    "heun": Sampler(heun),
-    "heunpp2": Sampler(heunpp2),
-    "exp_heun_2_x0": Sampler(exp_heun_2_x0),
-    "exp_heun_2_x0_sde": Sampler(partial(exp_heun_2_x0, eta=1.0)),
-    "dpm_2": Sampler(dpm_2, discards_penultimate_sigma=True),
-    "dpm_2_ancestral": Sampler(dpm_2_ancestral, discards_penultimate_sigma=True),
-    "lms": Sampler(lms),
-    "dpm_fast": Sampler(dpm_fast),
-    "dpm_adaptive": Sampler(dpm_adaptive),
-    "dpmpp_2s_ancestral": Sampler(dpmpp_2s_ancestral),
-    "dpmpp_2s_ancestral_cfg_pp": Sampler(dpmpp_2s_ancestral_cfg_pp),
-    "dpmpp_sde": Sampler(dpmpp_sde),
-    "dpmpp_sde_gpu": Sampler(dpmpp_sde),  # the tree of noise is on the CPU for both, so that a seed is a picture
-    "dpmpp_2m": Sampler(dpmpp_2m),
-    "dpmpp_2m_cfg_pp": Sampler(dpmpp_2m_cfg_pp),
-    "dpmpp_2m_sde": Sampler(dpmpp_2m_sde),
-    "dpmpp_2m_sde_gpu": Sampler(dpmpp_2m_sde),
-    "dpmpp_2m_sde_heun": Sampler(partial(dpmpp_2m_sde, solver="heun")),
-    "dpmpp_2m_sde_heun_gpu": Sampler(partial(dpmpp_2m_sde, solver="heun")),
-    "dpmpp_3m_sde": Sampler(dpmpp_3m_sde),
-    "dpmpp_3m_sde_gpu": Sampler(dpmpp_3m_sde),
-    "ddpm": Sampler(ddpm),
-    "lcm": Sampler(lcm),
-    "ipndm": Sampler(ipndm),
-    "ipndm_v": Sampler(ipndm_v),
-    "deis": Sampler(deis),
-    "res_multistep": Sampler(res_multistep),
-    "res_multistep_cfg_pp": Sampler(res_multistep_cfg_pp),
-    "res_multistep_ancestral": Sampler(partial(res_multistep, eta=1.0)),
-    "res_multistep_ancestral_cfg_pp": Sampler(partial(res_multistep_cfg_pp, eta=1.0)),
-    "gradient_estimation": Sampler(gradient_estimation),
-    "gradient_estimation_cfg_pp": Sampler(gradient_estimation_cfg_pp),
-    "er_sde": Sampler(er_sde),
-    "seeds_2": Sampler(seeds_2),
-    "seeds_3": Sampler(seeds_3),
-    "sa_solver": Sampler(sa_solver),
-    "sa_solver_pece": Sampler(partial(sa_solver, pece=True)),
-    "ddim": Sampler(euler, fresh_inpaint_noise=True),  # Song et al. 2021, eta 0: in x and sigma it is Euler's step
-    "uni_pc": Sampler(uni_pc, discards_penultimate_sigma=True),
-    "uni_pc_bh2": Sampler(partial(uni_pc, variant="bh2"), discards_penultimate_sigma=True),
+SAMPLERS: dict[SamplerName, Method] = {
+    "euler": Method(euler),
+    "euler_cfg_pp": Method(euler_cfg_pp),
+    "euler_ancestral": Method(euler_ancestral),
+    "euler_ancestral_cfg_pp": Method(euler_ancestral_cfg_pp),
+    "heun": Method(heun),
+    "heunpp2": Method(heunpp2),
+    "exp_heun_2_x0": Method(exp_heun_2_x0),
+    "exp_heun_2_x0_sde": Method(partial(exp_heun_2_x0, eta=1.0)),
+    "dpm_2": Method(dpm_2, discards_penultimate_sigma=True),
+    "dpm_2_ancestral": Method(dpm_2_ancestral, discards_penultimate_sigma=True),
+    "lms": Method(lms),
+    "dpm_fast": Method(dpm_fast),
+    "dpm_adaptive": Method(dpm_adaptive),
+    "dpmpp_2s_ancestral": Method(dpmpp_2s_ancestral),
+    "dpmpp_2s_ancestral_cfg_pp": Method(dpmpp_2s_ancestral_cfg_pp),
+    "dpmpp_sde": Method(dpmpp_sde),
+    "dpmpp_sde_gpu": Method(dpmpp_sde),  # the tree of noise is on the CPU for both, so that a seed is a picture
+    "dpmpp_2m": Method(dpmpp_2m),
+    "dpmpp_2m_cfg_pp": Method(dpmpp_2m_cfg_pp),
+    "dpmpp_2m_sde": Method(dpmpp_2m_sde),
+    "dpmpp_2m_sde_gpu": Method(dpmpp_2m_sde),
+    "dpmpp_2m_sde_heun": Method(partial(dpmpp_2m_sde, solver="heun")),
+    "dpmpp_2m_sde_heun_gpu": Method(partial(dpmpp_2m_sde, solver="heun")),
+    "dpmpp_3m_sde": Method(dpmpp_3m_sde),
+    "dpmpp_3m_sde_gpu": Method(dpmpp_3m_sde),
+    "ddpm": Method(ddpm),
+    "lcm": Method(lcm),
+    "ipndm": Method(ipndm),
+    "ipndm_v": Method(ipndm_v),
+    "deis": Method(deis),
+    "res_multistep": Method(res_multistep),
+    "res_multistep_cfg_pp": Method(res_multistep_cfg_pp),
+    "res_multistep_ancestral": Method(partial(res_multistep, eta=1.0)),
+    "res_multistep_ancestral_cfg_pp": Method(partial(res_multistep_cfg_pp, eta=1.0)),
+    "gradient_estimation": Method(gradient_estimation),
+    "gradient_estimation_cfg_pp": Method(gradient_estimation_cfg_pp),
+    "er_sde": Method(er_sde),
+    "seeds_2": Method(seeds_2),
+    "seeds_3": Method(seeds_3),
+    "sa_solver": Method(sa_solver),
+    "sa_solver_pece": Method(partial(sa_solver, pece=True)),
+    "ddim": Method(euler, fresh_inpaint_noise=True),  # Song et al. 2021, eta 0: in x and sigma it is Euler's step
+    "uni_pc": Method(uni_pc, discards_penultimate_sigma=True),
+    "uni_pc_bh2": Method(partial(uni_pc, variant="bh2"), discards_penultimate_sigma=True),
 }
 
 
-def sampler_named(name: SamplerName) -> Sampler:
+def sampler_named(name: SamplerName) -> Method:
     """Returns the sampler of this name. Raises ValueError, with the nearest known name, if there is none."""
     if name not in SAMPLERS:
         raise unknown_name("sampler", name, SAMPLERS)
     return SAMPLERS[name]
+
+
+def method_of(sampler: Sampler) -> Method:
+    """Returns the sampler that was chosen, with its options. Raises ValueError for an unknown name."""
+    method = sampler_named(sampler.name)
+    return replace(method, start=partial(method.start, **dict(sampler.options))) if sampler.options else method

@@ -1,33 +1,34 @@
-"""From a model, conditions and a latent to a denoised latent: one run, as KSampler and KSamplerAdvanced make it.
+"""From a guider and a latent to a denoised latent: one run, as KSampler and SamplerCustom make it.
 
 This module puts the others together: schedule, noise, masking, sampler, denoiser, guidance. Behaviour as in
-ComfyUI 0.8.0. Every random number comes from `seed`; neither torch's random state nor its settings are touched.
+ComfyUI 0.8.0. Every random number comes from a seed; neither torch's random state nor its settings are touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .conditioning import PreparedCondition, prepare_conditions
-from .denoiser import Network, estimate, unet_network
-from .drive import Denoise, FinishedStep, observed, run_sampler
+from .drive import FinishedStep, observed, run_sampler
 from .families import LatentFormat, ModelSpec
-from .guidance import ClassifierFree, Estimates, Guidance
+from .guidance import ClassifierFree, ListName
+from .guided import guided_denoiser
 from .latents import to_model_space, to_vae_space, widen_empty
-from .masking import fit_mask, masked
+from .masking import fit_mask, gradual, masked
 from .names import SamplerName, ScheduleName
 from .noise import NoiseSource, initial_noise, inpaint_noise
 from .previews import preview_picture
-from .problem import Answer, Problem, Query, Steps
-from .samplers import Sampler, sampler_named
-from .sampling_space import SamplingSpace, discrete_space
+from .problem import Problem, Steps
+from .samplers import Method, method_of
+from .sampling_space import SamplingSpace, make_space
 from .schedules import cut_sigmas, ksampler_sigmas
-from .space_spec import PredictionName
-from .types import Conditioning, Latent, Model
+from .space_spec import DiscreteLevels, PredictionName, SpaceSpec
+from .types import Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
 
 _PREDICTIONS: dict[str, PredictionName] = {"eps": "eps", "v": "v_prediction"}
 
@@ -49,12 +50,16 @@ class StepReport:
 OnStep = Callable[[StepReport], None]
 
 
-def sampling_space(spec: ModelSpec) -> SamplingSpace:
-    """Returns the space that a network of this kind denoises in."""
-    return discrete_space(_PREDICTIONS[spec.prediction], zero_terminal_snr=spec.zero_terminal_snr)
+def space_of(spec: ModelSpec) -> SpaceSpec:
+    """Returns the space that networks of this kind were trained in."""
+    return SpaceSpec(_PREDICTIONS[spec.prediction], DiscreteLevels(zero_terminal_snr=spec.zero_terminal_snr))
 
 
-@torch.inference_mode()
+def sampling_space(model: Model) -> SamplingSpace:
+    """Returns the space that a model denoises in: its own, or the one that was chosen for it."""
+    return make_space(model.options.space or space_of(model.spec))
+
+
 def sample(
     model: Model,
     positive: Conditioning,
@@ -74,58 +79,103 @@ def sample(
     max_batch: int | None = None,
     on_step: OnStep | None = None,
 ) -> Latent:
-    """Returns the latent, denoised: float32 on the CPU, in VAE space, with the given mask and batch_index.
+    """Returns the latent, denoised, as KSampler does it: `sample_guided` with classifier-free guidance and a schedule.
 
     denoise: below 1 starts from the latent with so much noise that this fraction of a longer schedule is left.
     start_at_step, end_at_step: run a part of the schedule. add_noise off: the latent already carries the noise of its
     first step. leftover_noise: stop at the noise level of end_at_step instead of going all the way to a clean latent.
-    max_batch: the most latents in one pass through the network; less memory, and other last bits. on_step is called
-    after every step; the run stops at once if it raises. A run without any step returns the latent as it is.
     """
-    space = sampling_space(model.spec)
+    space = sampling_space(model)
     sigmas = ksampler_sigmas(space, sampler=sampler, schedule=scheduler, steps=steps, denoise=denoise)
     sigmas = cut_sigmas(sigmas, start=start_at_step or 0, end=end_at_step, leftover_noise=leftover_noise)
-    if len(sigmas) == 0:
-        return latent
-    policy = model.weights.memory.policy
-    start = _start(model.spec, latent, policy.device)
-    noise = torch.zeros_like(start)
-    if add_noise:
-        noise = initial_noise(start.shape, seed, latent.batch_index).to(start)
-    run = _Run(sampler_named(sampler), space, sigmas, seed, start, noise, _fitted_mask(latent, start))
-    positives, negatives = prepare_conditions(
-        [positive, negative], spec=model.spec, space=space, latent=start, noise_mask=run.mask
+    result = sample_guided(
+        Guider(model, {"positive": positive, "negative": negative}, ClassifierFree(cfg)),
+        latent,
+        noise=Noise(seed, silent=not add_noise),
+        sampler=Sampler(sampler),
+        sigmas=Sigmas(sigmas),
+        max_batch=max_batch,
+        on_step=on_step,
     )
+    return result.latent
+
+
+class Sampled(NamedTuple):
+    """A run's result, and the estimate that its last step was heading for: the same, noise aside."""
+
+    latent: Latent
+    denoised: Latent
+
+
+@torch.inference_mode()
+def sample_guided(
+    guider: Guider,
+    latent: Latent,
+    *,
+    noise: Noise,
+    sampler: Sampler,
+    sigmas: Sigmas,
+    max_batch: int | None = None,
+    on_step: OnStep | None = None,
+) -> Sampled:
+    """Returns the latent, denoised: float32 on the CPU, in VAE space, with the given mask and batch_index.
+
+    max_batch: the most latents in one pass through the network; less memory, and other last bits. on_step is called
+    after every step; the run stops at once if it raises. A run without any level returns the latent as it is.
+    """
+    levels = sigmas.values
+    if len(levels) == 0:
+        return Sampled(latent, latent)
+    model = guider.model
+    spec, space, policy = model.spec, sampling_space(model), model.weights.memory.policy
+    start = _start(spec, latent, policy.device)
+    first = torch.zeros_like(start)
+    if not noise.silent:
+        first = initial_noise(start.shape, noise.seed, latent.batch_index).to(start)
+    method = method_of(sampler)
+    run = _Run(method, space, levels, noise.seed, start, first, _fitted_mask(latent, start), model.options.gradual_mask)
+    prepared = prepare_conditions(
+        list(guider.lists.values()), spec=spec, space=space, latent=start, noise_mask=run.mask
+    )
+    lists: Mapping[ListName, tuple[PreparedCondition, ...]] = dict(zip(guider.lists, prepared, strict=True))
     if policy.precision != "exact":  # there even what adds nothing has its place in a batch
-        positives, negatives = _without_weightless(positives), _without_weightless(negatives)
+        lists = {name: _without_weightless(conditions) for name, conditions in lists.items()}
+    last = _LastEstimate(on_step, spec.latent)
     with model.weights.use() as unet:
-        guided = _guided(unet_network(unet), space, positives, negatives, ClassifierFree(cfg), max_batch)
-        x = run_sampler(run.begin(_reporter(on_step, model.spec.latent)), guided)
-    return replace(latent, samples=to_vae_space(x, model.spec.latent).float().cpu())
+        denoise = guided_denoiser(unet, space, lists, guider.rule, options=model.options, max_batch=max_batch)
+        x = run_sampler(run.begin(last), denoise)
+
+    def finished(result: Tensor) -> Latent:
+        return replace(latent, samples=to_vae_space(result, spec.latent).float().cpu())
+
+    return Sampled(finished(x), finished(x if last.denoised is None else last.denoised))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Run:
     """What a sampler starts from. start: (B, C, h, w), the clean latent, scaled; noise, mask: like start."""
 
-    sampler: Sampler
+    method: Method
     space: SamplingSpace
     sigmas: Tensor
     seed: int
     start: Tensor
     noise: Tensor
     mask: Tensor | None
+    gradual_mask: float | None
 
-    def begin(self, on_step: Callable[[FinishedStep], None] | None) -> Steps:
+    def begin(self, on_step: Callable[[FinishedStep], None]) -> Steps:
         """Starts the sampler, masked and observed as need be; it ends in what a run hands on."""
-        steps = self.sampler.start(Problem(self._noised(), self.sigmas, self.space, self._source()))
-        if on_step is not None:
-            steps = observed(steps, len(self.sigmas) - 1, on_step)
+        steps = self.method.start(Problem(self._noised(), self.sigmas, self.space, self._source()))
+        steps = observed(steps, len(self.sigmas) - 1, on_step)
         if self.mask is not None:
             noise = self.noise
-            if self.sampler.fresh_inpaint_noise:
+            if self.method.fresh_inpaint_noise:
                 noise = inpaint_noise(self.start.shape, self.seed).to(self.start)
-            steps = masked(steps, mask=self.mask, latent=self.start, noise=noise, space=self.space)
+            mask_at = None
+            if self.gradual_mask is not None:
+                mask_at = gradual(self.mask, space=self.space, sigmas=self.sigmas, strictness=self.gradual_mask)
+            steps = masked(steps, mask=self.mask, latent=self.start, noise=noise, space=self.space, mask_at=mask_at)
         x = yield from steps
         return self.space.inverse_noise_scaling(self.sigmas[-1], x)
 
@@ -154,24 +204,15 @@ def _without_weightless(conditions: tuple[PreparedCondition, ...]) -> tuple[Prep
     return tuple(condition for condition in conditions if not condition.is_weightless)
 
 
-def _guided(
-    network: Network,
-    space: SamplingSpace,
-    positives: tuple[PreparedCondition, ...],
-    negatives: tuple[PreparedCondition, ...],
-    guidance: Guidance,
-    max_batch: int | None,
-) -> Denoise:
-    def denoise(query: Query) -> Answer:
-        x, sigma = query.x, query.sigma
-        wanted = [positives, negatives if guidance.needs_negative or query.wants_negative else ()]
-        estimates = Estimates(x, sigma, *estimate(network, space, wanted, x, sigma, max_batch=max_batch))
-        return Answer(guidance(estimates), estimates.negative)
+class _LastEstimate:
+    """Keeps the last step's estimate of a run, and reports each step to who asked for it."""
 
-    return denoise
+    def __init__(self, on_step: OnStep | None, latent_format: LatentFormat) -> None:
+        self.denoised: Tensor | None = None
+        self._on_step = on_step
+        self._latent_format = latent_format
 
-
-def _reporter(on_step: OnStep | None, latent_format: LatentFormat) -> Callable[[FinishedStep], None] | None:
-    if on_step is None:
-        return None
-    return lambda done: on_step(StepReport(done.step + 1, done.total, done.denoised, latent_format))
+    def __call__(self, done: FinishedStep) -> None:
+        self.denoised = done.denoised
+        if self._on_step is not None:
+            self._on_step(StepReport(done.step + 1, done.total, done.denoised, self._latent_format))

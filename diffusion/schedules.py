@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import precise
+from .level_schedules import ending_in_zero, exponential_levels, karras_levels
 from .names import SamplerName, ScheduleName, unknown_name
 from .samplers import sampler_named
 from .sampling_space import SamplingSpace
@@ -26,24 +27,22 @@ LINEAR_PART = 0.025  # of sigma_max: what linear_quadratic covers in its even st
 def simple(space: SamplingSpace, steps: int) -> Tensor:
     """Every (N / steps)-th of the model's N levels, from the top."""
     stride = len(space.sigmas) / steps
-    return _ending_in_zero(space.sigmas[[-(1 + int(i * stride)) for i in range(steps)]])
+    return ending_in_zero(space.sigmas[[-(1 + int(i * stride)) for i in range(steps)]])
 
 
 def sgm_uniform(space: SamplingSpace, steps: int) -> Tensor:
     """Evenly spaced timesteps, without the last, so that the final step is as long as the others."""
-    return _ending_in_zero(space.sigma(_timesteps(space, steps + 1)[:-1]))
+    return ending_in_zero(space.sigma(_timesteps(space, steps + 1)[:-1]))
 
 
 def karras(space: SamplingSpace, steps: int) -> Tensor:
     """Even in sigma^(1/7). Karras et al. 2022, arXiv:2206.00364, eq. 5 with rho = 7."""
-    rho = 7.0
-    high, low = space.sigma_max ** (1 / rho), space.sigma_min ** (1 / rho)
-    return _ending_in_zero((high + torch.linspace(0, 1, steps) * (low - high)) ** rho)
+    return karras_levels(steps, sigma_max=space.sigma_max, sigma_min=space.sigma_min)
 
 
 def exponential(space: SamplingSpace, steps: int) -> Tensor:
     """Even in ln sigma."""
-    return _ending_in_zero(precise.exp(torch.linspace(math.log(space.sigma_max), math.log(space.sigma_min), steps)))
+    return exponential_levels(steps, sigma_max=space.sigma_max, sigma_min=space.sigma_min)
 
 
 def ddim_uniform(space: SamplingSpace, steps: int) -> Tensor:
@@ -54,7 +53,7 @@ def ddim_uniform(space: SamplingSpace, steps: int) -> Tensor:
     clean = space.sigmas[1].item() < NEARLY_ZERO
     stride = max(len(space.sigmas) // (steps + 1 if clean else steps), 1)
     sigmas = space.sigmas[1::stride].flip(0)
-    return sigmas if clean else _ending_in_zero(sigmas)
+    return sigmas if clean else ending_in_zero(sigmas)
 
 
 def beta(space: SamplingSpace, steps: int) -> Tensor:
@@ -62,18 +61,23 @@ def beta(space: SamplingSpace, steps: int) -> Tensor:
 
     Levels that coincide are visited once, so that many steps give fewer than `steps`.
     """
+    return beta_levels(space, steps)
+
+
+def beta_levels(space: SamplingSpace, steps: int, *, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
+    """The same for any Beta(alpha, beta)."""
     from scipy.stats import beta as beta_distribution  # takes a second to import
 
-    quantiles = beta_distribution.ppf(1.0 - np.arange(steps) / steps, 0.6, 0.6)
+    quantiles = beta_distribution.ppf(1.0 - np.arange(steps) / steps, alpha, beta)
     levels = np.rint(quantiles * (len(space.sigmas) - 1)).astype(int)
-    return _ending_in_zero(space.sigmas[list(dict.fromkeys(levels.tolist()))])
+    return ending_in_zero(space.sigmas[list(dict.fromkeys(levels.tolist()))])
 
 
 def normal(space: SamplingSpace, steps: int) -> Tensor:
     """Evenly spaced timesteps from the top level to the lowest."""
     if space.sigma(_timesteps(space, 2)).min() < NEARLY_ZERO:
         return space.sigma(_timesteps(space, steps + 1))
-    return _ending_in_zero(space.sigma(_timesteps(space, steps)))
+    return ending_in_zero(space.sigma(_timesteps(space, steps)))
 
 
 def linear_quadratic(space: SamplingSpace, steps: int) -> Tensor:
@@ -96,7 +100,7 @@ def kl_optimal(space: SamplingSpace, steps: int) -> Tensor:
     """Even in atan(sigma). Sabour et al. 2024, arXiv:2404.14507. A single step starts from sigma_max."""
     weight = torch.arange(steps) / max(steps - 1, 1)
     angle = weight * math.atan(space.sigma_min) + (1 - weight) * math.atan(space.sigma_max)
-    return _ending_in_zero(precise.tan(angle))
+    return ending_in_zero(precise.tan(angle))
 
 
 SCHEDULES: dict[ScheduleName, Schedule] = {
@@ -121,24 +125,37 @@ def schedule_sigmas(space: SamplingSpace, schedule: ScheduleName, steps: int) ->
     return SCHEDULES[schedule](space, steps)
 
 
+def denoise_sigmas(space: SamplingSpace, schedule: ScheduleName, steps: int, *, denoise: float = 1.0) -> Tensor:
+    """Returns the levels of a schedule, or its last `steps` steps; empty if there is nothing to denoise.
+
+    denoise: below 1, the steps are the last ones of a longer schedule of int(steps / denoise), to start from a picture.
+    """
+    return _last_steps(lambda total: schedule_sigmas(space, schedule, total), steps, denoise)
+
+
 def ksampler_sigmas(
     space: SamplingSpace, *, sampler: SamplerName, schedule: ScheduleName, steps: int, denoise: float = 1.0
 ) -> Tensor:
-    """Returns the levels that KSampler visits, float32 (n + 1,); empty if there is nothing to denoise.
+    """Returns the levels that KSampler visits: `denoise_sigmas`, but for some samplers.
 
-    denoise: below 1, the last `steps` steps of a longer schedule of int(steps / denoise), to start from a picture.
-    Samplers that discard the penultimate level get one step more and lose the last level above 0.
+    Those that discard the penultimate level get one step more and lose the last level above 0.
     """
+
+    def without_penultimate(total: int) -> Tensor:
+        sigmas = schedule_sigmas(space, schedule, total + 1)
+        return torch.cat([sigmas[:-2], sigmas[-1:]])
+
+    if sampler_named(sampler).discards_penultimate_sigma:
+        return _last_steps(without_penultimate, steps, denoise)
+    return denoise_sigmas(space, schedule, steps, denoise=denoise)
+
+
+def _last_steps(levels: Callable[[int], Tensor], steps: int, denoise: float) -> Tensor:
     if denoise <= 0.0:
         return torch.empty(0)
-    whole = denoise > 0.9999
-    total = steps if whole else int(steps / denoise)
-    if sampler_named(sampler).discards_penultimate_sigma:
-        sigmas = schedule_sigmas(space, schedule, total + 1)
-        sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
-    else:
-        sigmas = schedule_sigmas(space, schedule, total)
-    return sigmas if whole else sigmas[-(steps + 1) :]
+    if denoise > 0.9999:
+        return levels(steps)
+    return levels(int(steps / denoise))[-(steps + 1) :]
 
 
 def cut_sigmas(sigmas: Tensor, *, start: int = 0, end: int | None = None, leftover_noise: bool = False) -> Tensor:
@@ -158,7 +175,3 @@ def cut_sigmas(sigmas: Tensor, *, start: int = 0, end: int | None = None, leftov
 def _timesteps(space: SamplingSpace, count: int) -> Tensor:
     top, bottom = space.timestep(space.sigmas[-1]).item(), space.timestep(space.sigmas[0]).item()
     return torch.linspace(top, bottom, count)
-
-
-def _ending_in_zero(sigmas: Tensor) -> Tensor:
-    return torch.cat([sigmas, sigmas.new_zeros(1)])

@@ -10,13 +10,18 @@ unless a docstring says otherwise. Units and layouts follow the field's conventi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from .names import SamplerName
+from .sampling_options import SamplingOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .families import ClipSpec, ModelSpec, VaeSpec
+    from .guidance import Guidance, ListName
     from .memory import Weights
 
 
@@ -104,10 +109,14 @@ class Conditioning:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Model:
-    """A denoising network: what it is, and a handle on its weights, which are read when they are first needed."""
+    """A denoising network: what it is, and a handle on its weights, which are read when they are first needed.
+
+    options: what it asks of every run beside them.
+    """
 
     spec: ModelSpec
     weights: Weights
+    options: SamplingOptions = SamplingOptions()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -125,3 +134,35 @@ class Vae:
 
     spec: VaeSpec
     weights: Weights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sigmas:
+    """The noise levels that a run visits. `values`: float32 (n + 1,), usually decreasing to 0; empty for no run at all."""
+
+    values: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The random numbers of a run. `silent`: no initial noise is added; the sampler's own still comes from `seed`."""
+
+    seed: int
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """A sampler by name, with options by theirs: the keyword arguments of its function."""
+
+    name: SamplerName
+    options: tuple[tuple[str, float | str | bool | tuple[float, float]], ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Guider:
+    """A model with what it is told: lists of conditions, in the order in which they are evaluated, and how to join them."""
+
+    model: Model
+    lists: Mapping[ListName, Conditioning]
+    rule: Guidance

@@ -127,8 +127,9 @@ def test_conditions_are_batched_and_joined_as_in_the_reference(name: str) -> Non
     lists = [Conditioning(tuple(positive)), Conditioning(tuple(negative))]
     positives, negatives = prepare_conditions(lists, spec=SPEC, space=SPACE, latent=x)
     network, guidance = StubNetwork(), ClassifierFree(cfg)
-    wanted = [positives, negatives if guidance.needs_negative else ()]
-    result = guidance(Estimates(x, SIGMA, *estimate(network, SPACE, wanted, x, SIGMA)))
+    wanted = [positives, negatives if "negative" in guidance.needs else ()]
+    positive, negative = estimate(network, SPACE, wanted, x, SIGMA)
+    result = guidance(Estimates(x, SIGMA, {"positive": positive, "negative": negative}))
 
     expected = VECTORS[name]
     assert {"positive": len(positives), "negative": len(negatives)} == expected["n_conds"]

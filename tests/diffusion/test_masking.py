@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from latentgraph.diffusion.drive import run_sampler, unguided
-from latentgraph.diffusion.masking import fit_mask, masked
+from latentgraph.diffusion.masking import fit_mask, gradual, masked
 from latentgraph.diffusion.names import SamplerName
 from latentgraph.diffusion.noise import NoiseSource, initial_noise
 from latentgraph.diffusion.problem import Problem, Steps
@@ -84,3 +84,42 @@ def test_masks_are_repeated_or_cut_to_the_batch(masks: int, batch: int) -> None:
     mask = torch.arange(masks).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8).float()
     fitted = fit_mask(mask, LATENT.repeat(batch, 1, 1, 1))
     assert fitted[:, 0, 0, 0].tolist() == [i % masks for i in range(batch)]
+
+
+@by_space
+def test_a_gradual_mask_lets_a_cell_change_once_so_much_of_the_run_is_left(space: SamplingSpace) -> None:
+    mask = torch.linspace(0, 1, 5).reshape(1, 1, 1, 5)
+    sigmas = torch.cat([space.sigmas[[999, 700, 400, 100]], torch.zeros(1)])
+    times = space.timestep(sigmas[:-1])
+    left = (times - space.timestep(space.sigmas[0])) / (times[0] - space.timestep(space.sigmas[0]))
+    mask_at = gradual(mask, space=space, sigmas=sigmas)
+    for sigma, share in zip(sigmas, left, strict=False):
+        assert torch.equal(mask_at(sigma), (mask >= share).float())
+    assert mask_at(sigmas[0]).flatten().tolist() == [0, 0, 0, 0, 1]
+
+
+def test_a_lenient_gradual_mask_stays_part_soft() -> None:
+    space, mask = flow_space(), torch.tensor([0.2, 0.6]).reshape(1, 1, 1, 2)
+    sigmas = torch.tensor([0.9, 0.5, 0.0])
+    strict, lenient = (gradual(mask, space=space, sigmas=sigmas, strictness=s)(sigmas[1]) for s in (1.0, 0.75))
+    torch.testing.assert_close(lenient, 0.75 * strict + 0.25 * mask)
+
+
+def test_a_gradual_mask_takes_the_place_of_the_soft_one_at_each_level() -> None:
+    space, half = discrete_space(), torch.full_like(LATENT, 0.5)
+    at: list[float] = []
+
+    def all_or_nothing(sigma: Tensor) -> Tensor:
+        at.append(sigma.item())
+        return torch.zeros_like(LATENT) if sigma > 0.5 else torch.ones_like(LATENT)
+
+    seen: list[Tensor] = []
+
+    def recording(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(x)
+        return denoise(x, sigma)
+
+    steps = masked(start(space), mask=half, latent=LATENT, noise=NOISE, space=space, mask_at=all_or_nothing)
+    run_sampler(steps, unguided(recording))
+    assert at == pytest.approx([0.9, 0.6, 0.3])
+    torch.testing.assert_close(seen[1], space.noise_scaling(SIGMAS[1], NOISE, LATENT))

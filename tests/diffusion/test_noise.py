@@ -92,6 +92,11 @@ def test_brownian_increments_add_up_whatever_the_order_of_asking() -> None:
     torch.testing.assert_close(parts, source().brownian(s, t) * (s - t).sqrt(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_run_back_to_noise_walks_the_same_path() -> None:
+    down, up = source().brownian(LEVELS[1], LEVELS[2]), source().brownian(LEVELS[2], LEVELS[1])
+    assert torch.equal(down, -up)
+
+
 def test_the_last_seed_works_with_every_kind_of_noise() -> None:
     noise = source(2**64 - 1)
     assert torch.equal(noise.normal(), initial_noise(SHAPE, 0))  # seed + 1 wraps to 0

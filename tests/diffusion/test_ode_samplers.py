@@ -22,7 +22,7 @@ from latentgraph.diffusion.cfg_pp_samplers import (
 )
 from latentgraph.diffusion.dpm_solver import dpm_adaptive, dpm_fast
 from latentgraph.diffusion.drive import run_sampler, unguided
-from latentgraph.diffusion.er_sde import er_sde, reverse_time_scaler
+from latentgraph.diffusion.er_sde import er_sde
 from latentgraph.diffusion.noise import NoiseSource
 from latentgraph.diffusion.ode_samplers import dpm_2, dpmpp_2m, euler, gradient_estimation, heun, heunpp2
 from latentgraph.diffusion.problem import Problem, Steps
@@ -57,7 +57,7 @@ def order(start: Solver, *, even: bool = False) -> float:
     return math.log(error(start, FEW, even=even) / error(start, MANY, even=even)) / math.log(MANY / FEW)
 
 
-ode = partial(er_sde, scaler=reverse_time_scaler(0.0), s_noise=0.0)
+ode = partial(er_sde, solver="ODE")
 
 ORDERS: dict[str, tuple[Solver, float]] = {
     "euler": (euler, 1),
@@ -95,6 +95,10 @@ ORDERS: dict[str, tuple[Solver, float]] = {
     "seeds_3": (partial(seeds_3, eta=0.0), 3),
     "sa_solver": (partial(sa_solver, eta=0.0), 3.5),
     "sa_solver_pece": (partial(sa_solver, eta=0.0, pece=True), 4),
+    "sa_solver of simple order 2": (
+        partial(sa_solver, eta=0.0, predictor_order=2, corrector_order=2, simple_order_2=True),
+        2,
+    ),
     "uni_pc": (uni_pc, 2),  # its first and last steps are of lower order than 3
     "uni_pc_bh2": (partial(uni_pc, variant="bh2"), 2),
 }

@@ -22,7 +22,7 @@ from latentgraph.diffusion.ancestral_samplers import (
 from latentgraph.diffusion.cfg_pp_samplers import euler_ancestral_cfg_pp, res_multistep_cfg_pp
 from latentgraph.diffusion.dpm_solver import dpm_adaptive
 from latentgraph.diffusion.drive import run_sampler, unguided
-from latentgraph.diffusion.er_sde import er_sde, reverse_time_scaler
+from latentgraph.diffusion.er_sde import er_sde
 from latentgraph.diffusion.noise import NoiseSource
 from latentgraph.diffusion.problem import Problem, Steps
 from latentgraph.diffusion.res_multistep import res_multistep
@@ -68,13 +68,13 @@ SOLVERS: dict[str, tuple[Callable[[Problem], Steps], int, float]] = {  # steps, 
     "dpmpp_2m_sde_heun": (partial(dpmpp_2m_sde, solver="heun"), 64, 0.012),
     "dpmpp_3m_sde": (dpmpp_3m_sde, 32, 0.012),
     "er_sde": (er_sde, 32, 0.012),
-    "er_sde of reverse time": (partial(er_sde, scaler=reverse_time_scaler(1.0)), 64, 0.012),
+    "er_sde of reverse time": (partial(er_sde, solver="Reverse-time SDE"), 64, 0.012),
     "seeds_2": (seeds_2, 32, 0.012),
     "seeds_2 of phi_2": (partial(seeds_2, solver="phi_2"), 32, 0.012),
     "seeds_3": (seeds_3, 32, 0.012),
     "exp_heun_2_x0_sde": (partial(exp_heun_2_x0, eta=1.0), 32, 0.012),
     "sa_solver": (sa_solver, 32, 0.012),
-    "sa_solver with noise all the way": (partial(sa_solver, sde_start=0.0, sde_end=1.0), 64, 0.012),
+    "sa_solver with noise all the way": (partial(sa_solver, window=(math.inf, 0.0)), 64, 0.012),
     "sa_solver_pece": (partial(sa_solver, pece=True), 32, 0.012),
 }
 """For diffusion and for flow. The samplers of `DIFFUSION_SOLVERS` take a flow for a diffusion, as ComfyUI's do."""
