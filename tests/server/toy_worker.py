@@ -122,7 +122,9 @@ class ToyJob:
     def step_until_(self, file: str) -> None:
         """Tells steps until a file is there."""
         step = 0
-        while not Path(file).exists() and not self._cancellation.wait(_LOOK_SECONDS):
+        while not Path(file).exists():
+            if self._cancellation.wait(_LOOK_SECONDS):
+                raise Stopped
             step += 1
             self._report.event(EventKind.PROGRESS, "step_until", "Toy", step=step, total=step)
 
