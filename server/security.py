@@ -75,6 +75,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     """Adds what every answer carries; what a handler has set stays."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers["Server"] = HEADERS["Server"]  # aiohttp has told its own by now
     origin = request.headers.get("Origin")
     if origin is None or origin not in request.app[PARTS].settings.origins:
         response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")

@@ -10,8 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -29,7 +28,6 @@ _INCLUDED: dict[Scope, frozenset[Scope]] = {
     "submit": frozenset(("read", "submit")),
     "admin": frozenset(SCOPES),
 }
-_NO_TOKENS_SECONDS = 1.0  # how long "there is no token" is believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,8 @@ def digest(text: str) -> str:
 class TokenBook:
     """Tells who a token's text stands for."""
 
-    def __init__(self, tokens: Tokens, *, now: Callable[[], float] = time.monotonic) -> None:
-        self._tokens, self._now = tokens, now
-        self._none_until = 0.0
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
 
     async def find(self, text: str) -> Caller | None:
         """Returns whom a text stands for; None for a token that is unknown, revoked, or none at all."""
@@ -114,9 +111,4 @@ class TokenBook:
 
     async def is_empty(self) -> bool:
         """Returns whether there is no token, not even a revoked one."""
-        if self._now() < self._none_until:
-            return True
-        if await self._tokens.list():
-            return False
-        self._none_until = self._now() + _NO_TOKENS_SECONDS
-        return True
+        return not await self._tokens.list()
