@@ -194,8 +194,8 @@ def _missing(path: Path) -> str:
 
 
 def named_files(graph: Graph) -> dict[str, Path]:
-    """Returns the files of a graph by "node.input"."""
-    return {f"{id}.{name}": path for id, node in graph.nodes.items() for name, path in node.files.items()}
+    """Returns the files of a graph by "node.input"; one that a text names by "node.text NAME"."""
+    return {f"{id}.{name}": path for id, node in graph.nodes.items() for name, path in node.reads.items()}
 
 
 def versions() -> dict[str, str]:

@@ -38,7 +38,7 @@ from .events import (
 )
 from .explain import Explanation, History, all_key_parts, explain
 from .facts import ABSENT, Facts, Known, OutputFacts
-from .files import FileInput, FileResolver, Fingerprints, FolderResolver
+from .files import FileInput, FileResolver, FilesInText, Fingerprints, FolderResolver
 from .flatten import flat_document
 from .keys import Keys, cache_keys
 from .node import ComfyName, Lane, Node, NodeSpec
@@ -69,6 +69,7 @@ __all__ = [
     "FileInput",
     "FileNotUsable",
     "FileResolver",
+    "FilesInText",
     "Fingerprints",
     "FolderResolver",
     "Graph",

@@ -5,7 +5,7 @@ Order of checks: node types, inputs and links, cycles, then facts along the link
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class _Builder:
         self.flat, self.registry, self.resolver, self.problems = flat, registry, resolver, problems
         self.classes = {node.id: registry.get(node.declaration.type) for node in flat.nodes.values()}
         self.linker = Linker(flat, self.classes, problems)
-        self.files: dict[tuple[str, FileName], Path | FileNotUsable] = {}
+        self.found: dict[tuple[str, FileName], Path | FileNotUsable] = {}
 
     def nodes(self) -> dict[str, GraphNode]:
         """Returns every node whose type is known, with the inputs that are right."""
@@ -84,6 +84,7 @@ class _Builder:
         files: dict[str, Path] = {}
         file_names: dict[str, str] = {}
         links: dict[str, Links] = {}
+        text_files: dict[str, Path] = {}
         for name in flat.inputs:
             if name not in cls.spec.inputs:
                 self.unknown_input(flat, cls, name)
@@ -109,7 +110,11 @@ class _Builder:
                     file_names[name] = str(value)
             elif (literal := self.literal(flat, port, value)) is not MISSING:
                 literals[name] = literal
-        return GraphNode(flat.id, cls, literals, files, links, file_names, place=flat.declaration.place)
+                if port.in_text is not None and isinstance(literal, str):
+                    text_files.update(self.text_files(flat, port, literal))
+        return GraphNode(
+            flat.id, cls, literals, files, links, file_names, place=flat.declaration.place, text_files=text_files
+        )
 
     def literal(self, flat: FlatNode, port: InputPort, value: Any) -> Any:
         """Returns a literal as the node gets it, or MISSING if it is none for the port (noted)."""
@@ -130,19 +135,35 @@ class _Builder:
             message = f"input {port.name!r} is {shown(value)}; expected {port.expected}."
             flat.note(self.problems, "wrong-type", message, port.name)
             return None
-        wanted = value if isinstance(value, FileName) else FileName(str(value), flat.base)
-        key = (port.file.kind, wanted)
-        if key not in self.files:
-            try:
-                self.files[key] = self.resolver.resolve(port.file.kind, wanted.name, wanted.base)
-            except FileNotUsable as error:
-                self.files[key] = error
-        found = self.files[key]
+        found = self.find(port.file.kind, value if isinstance(value, FileName) else FileName(str(value), flat.base))
         if isinstance(found, FileNotUsable):
             near = found.near[0] if found.near else None
             flat.note(self.problems, "file-not-found", f"input {port.name!r}: {found}.", port.name, near)
             return None
         return found
+
+    def text_files(self, flat: FlatNode, port: InputPort, text: str) -> Iterator[tuple[str, Path]]:
+        """Yields the files that a text names, by name; one that is not there is left out with a warning."""
+        for candidates in port.in_text.names(text) if port.in_text else ():
+            for name in candidates:
+                found = self.find(port.in_text.kind, FileName(name, flat.base)) if port.in_text else None
+                if isinstance(found, Path):
+                    yield name, found
+                    break
+            else:
+                near = found.near[0] if isinstance(found, FileNotUsable) and found.near else None
+                message = f"input {port.name!r}: {found}; it is left out."
+                flat.note(self.problems, "file-not-found", message, port.name, near, severity="warning")
+
+    def find(self, kind: str, wanted: FileName) -> Path | FileNotUsable:
+        """Returns the path of a file, or why there is none; each is looked for once."""
+        key = (kind, wanted)
+        if key not in self.found:
+            try:
+                self.found[key] = self.resolver.resolve(kind, wanted.name, wanted.base)
+            except FileNotUsable as error:
+                self.found[key] = error
+        return self.found[key]
 
     def unknown_input(self, flat: FlatNode, cls: type[Node], name: str) -> None:
         """Notes an input that the node does not have; ComfyUI's name for one is understood."""

@@ -18,9 +18,10 @@ class Context:
     """Given to `Node.run`: progress, previews, cancellation, and the resources that the composition root provides.
 
     As it stands it runs a node by itself, as in a test: nothing is shown and nothing cancels. A run gives its nodes a subclass.
+    text_files: the files that the node's texts name, by name; see `FilesInText`.
     """
 
-    __slots__ = ("node", "output_dir", "provenance", "resources")
+    __slots__ = ("node", "output_dir", "provenance", "resources", "text_files")
 
     def __init__(
         self,
@@ -29,7 +30,9 @@ class Context:
         output_dir: Path = Path("output"),
         provenance: Mapping[str, str] | None = None,
         resources: Mapping[type, Any] | None = None,
+        text_files: Mapping[str, Path] | None = None,
     ) -> None:
+        self.text_files: Mapping[str, Path] = text_files or {}
         self.node = node
         self.output_dir = output_dir
         self.provenance: Mapping[str, str] = provenance or {}

@@ -41,7 +41,10 @@ def each_link(links: Links) -> Iterator[Link]:
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """One node: its class, its literals (defaults filled in), its links, and the files it reads, by path and as named."""
+    """One node: its class, its literals (defaults filled in), its links, and the files it reads, by path and as named.
+
+    text_files: those that its texts name, by the name that was found.
+    """
 
     id: str
     cls: type[Node]
@@ -51,6 +54,14 @@ class GraphNode:
     file_names: Mapping[str, str] = field(default_factory=dict)
     facts: OutputFacts = field(default_factory=dict)
     place: Place = Place()
+    text_files: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> Mapping[str, Path]:
+        """Every file that the node reads, by its input, or as "text NAME" if a text names it."""
+        if not self.text_files:
+            return self.files
+        return {**self.files, **{f"text {name}": path for name, path in self.text_files.items()}}
 
     def sources(self) -> Iterator[Link]:
         """Yields every port that the node reads, in the order of its inputs."""

@@ -48,6 +48,7 @@ class NodeDeclaration:
         input: str | None = None,
         near: str | None = None,
         on_key: bool = False,
+        severity: Literal["error", "warning"] = "error",
     ) -> None:
         """Notes a problem of the node, at an input if one is named; copies that a foreach made of it are one in this."""
         mark = (key_mark if on_key else value_mark)(self.tree, input) if input else None
@@ -56,7 +57,7 @@ class NodeDeclaration:
         place = Place(self.place.file, mark or self.place.mark)
         node = _COPY.sub("", id)
         words = f"node {node!r} ({self.type[:80]}): {message}"
-        problems.add(code, words, place, node=node, input=input, near=near)
+        problems.add(code, words, place, node=node, input=input, near=near, severity=severity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def _words(graph: Graph, id: str, part: str, before: Mapping[str, Any], now: Map
     if part not in now:
         return f"{part} is gone"
     if kind == "file":
-        path = graph.nodes[id].files.get(name)
+        path = graph.nodes[id].reads.get(name)
         return f"the content of file {name} changed" + (f" ({path})" if path else "")
     if kind == "link":
         sources = ", ".join(dict.fromkeys(link.node for link in each_link(graph.nodes[id].links[name])))

@@ -26,9 +26,12 @@ ABSENT = "absent"
 
 
 class Known:
-    """What is known of a node's inputs before it runs. `facts`: those of each link of an input, in order."""
+    """What is known of a node's inputs before it runs. `facts`: those of each link of an input, in order.
 
-    __slots__ = ("_facts", "_files", "_report", "_values")
+    text_files: the files that the node's texts name, by name.
+    """
+
+    __slots__ = ("_facts", "_files", "_report", "_values", "text_files")
 
     def __init__(
         self,
@@ -36,7 +39,9 @@ class Known:
         facts: Mapping[str, Sequence[Facts]],
         files: Mapping[str, Path],
         report: Callable[[str, str], None],
+        text_files: Mapping[str, Path] | None = None,
     ) -> None:
+        self.text_files: Mapping[str, Path] = text_files or {}
         self._values, self._facts, self._files, self._report = values, facts, files, report
 
     def value(self, name: str) -> Any:

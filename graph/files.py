@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,6 +37,18 @@ class FileInput:
     kind: str
 
 
+@dataclass(frozen=True, slots=True)
+class FilesInText:
+    """Marks a text input as one that may name files, as `embedding:name` does in a prompt.
+
+    names: gives for each mention in a text the names to look for, of which the first that is there counts. Texts that come by
+    a link name no files, since what a node reads must be known before it runs.
+    """
+
+    kind: str
+    names: Callable[[str], Iterable[tuple[str, ...]]]
+
+
 class FileResolver(Protocol):
     """Turns the names that a document uses into paths."""
 
@@ -52,8 +64,8 @@ class FileResolver(Protocol):
 class FolderResolver:
     """Looks a name up as a bundled name, as a path, and below the folders of its kind, in this order.
 
-    bundled: names that stand for files of the package, by kind. folders: where files of a kind are looked for, with the
-    suffixes that may be left out.
+    A folder that is no model is what a name means only if there is no file of the name anywhere. bundled: names that stand for
+    files of the package, by kind. folders: where files of a kind are looked for, with the suffixes that may be left out.
     """
 
     bundled: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
@@ -68,11 +80,15 @@ class FolderResolver:
         if name in bundled:
             return bundled[name]
         roots = [*([base] if base else []), Path.cwd(), *self.folders.get(kind, ())]
-        for root in dict.fromkeys(roots):
-            for suffix in ("", *self.suffixes.get(kind, ())):
-                candidate = root / Path(name + suffix).expanduser()
-                if _exists(candidate):
-                    return candidate.resolve()
+        suffixes = ("", *self.suffixes.get(kind, ()))
+        named = (root / Path(name + suffix).expanduser() for root in dict.fromkeys(roots) for suffix in suffixes)
+        folder: Path | None = None
+        for candidate in filter(_exists, named):
+            if not candidate.is_dir() or _is_model(candidate):
+                return candidate.resolve()
+            folder = folder or candidate
+        if folder is not None:
+            return folder.resolve()
         raise self._missing(kind, name, roots)
 
     def names(self, kind: str) -> list[str]:
@@ -108,6 +124,11 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # a name too long, or a folder that may not be read
         return False
+
+
+def _is_model(folder: Path) -> bool:
+    """Returns whether a folder is a model of diffusers, or a part of one."""
+    return any((folder / name).is_file() for name in ("model_index.json", "config.json"))
 
 
 def _listing(folder: Path) -> Iterable[Path]:

@@ -28,13 +28,20 @@ def infer_facts(ordered: Mapping[str, GraphNode], flat: Flat, problems: Problems
             at.note(problems, "mismatch", f"input {name!r} {message}.", name)
 
         try:
-            facts = node.cls.infer(Known(node.literals, known, node.files, report))
+            facts = node.cls.infer(Known(node.literals, known, node.files, report, node.text_files))
         except LatentGraphError as error:
-            code, name = ("unusable-file", next(iter(node.files))) if node.files else ("mismatch", None)
+            name = _reading_input(node)
+            code = "mismatch" if name is None else "unusable-file"
             flat.nodes[id].note(problems, code, f"{str(error).rstrip('.')}.", name)
             continue
         inferred[id] = replace(node, facts=facts)
     return inferred
+
+
+def _reading_input(node: GraphNode) -> str | None:
+    """Returns the first input that names a file, itself or in its text."""
+    texts = (name for name, port in node.cls.spec.inputs.items() if port.in_text and node.text_files)
+    return next(iter([*node.files, *texts]), None)
 
 
 def note_absent_outputs(

@@ -35,7 +35,7 @@ def cache_keys(graph: Graph, fingerprints: Fingerprints, environment: str = "") 
     """
     keys = Keys()
     for id, node in graph.nodes.items():
-        for path in node.files.values():
+        for path in node.reads.values():
             if path not in keys.files:
                 keys.files[path] = fingerprints.look(path)
         keys[id] = sha256(json.dumps(_preimage(node, keys, environment), sort_keys=True).encode()).hexdigest()
@@ -49,7 +49,7 @@ def key_parts(node: GraphNode, keys: Keys, environment: str = "") -> dict[str, A
     if spec.lane == "device":
         parts["environment"] = environment
     parts.update({f"input {name}": value for name, value in node.literals.items()})
-    parts.update({f"file {name}": keys.files[path].fingerprint for name, path in node.files.items()})
+    parts.update({f"file {name}": keys.files[path].fingerprint for name, path in node.reads.items()})
     parts.update({f"link {name}": _linked(links, keys) for name, links in node.links.items()})
     return parts
 
@@ -62,7 +62,7 @@ def _preimage(node: GraphNode, keys: Keys, environment: str) -> list[Any]:
         spec.version,
         environment if spec.lane == "device" else "",
         sorted(node.literals.items()),
-        sorted((name, keys.files[path].fingerprint) for name, path in node.files.items()) if node.files else (),
+        sorted((name, keys.files[path].fingerprint) for name, path in node.reads.items()) if node.reads else (),
         sorted((name, _linked(links, keys)) for name, links in node.links.items()),
     ]
 

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core.core_schema import CoreSchema, is_instance_schema
 
 from .errors import NodeDefinitionError
-from .files import FileInput
+from .files import FileInput, FilesInText
 from .problems import shown
 
 SCALARS: tuple[type, ...] = (str, int, float, bool)
@@ -47,6 +47,7 @@ class InputPort:
     default: Any = REQUIRED
     description: str = ""
     file: FileInput | None = None
+    in_text: FilesInText | None = None
 
     @property
     def required(self) -> bool:
@@ -202,13 +203,16 @@ def read_input(owner: str, name: str, field: FieldInfo) -> InputPort:
         return InputPort(
             name, Path, literal=True, optional=optional, default=default, description=description, file=marks[0]
         )
-    constraints = [mark for mark in field.metadata if not isinstance(mark, FileInput)]
+    in_text = next((mark for mark in field.metadata if isinstance(mark, FilesInText)), None)
+    constraints = [mark for mark in field.metadata if not isinstance(mark, FileInput | FilesInText)]
     if _is_literal(annotation):
         kind: typing.Any = typing.Annotated[(annotation, *constraints)] if constraints else annotation
         kind = typing.Optional[kind] if optional else kind  # noqa: UP045 - made from a value
         if annotation is float and type(default) is int:
             default = float(default)  # as a document's literal becomes one, so that both have one key
-        return InputPort(name, kind, literal=True, optional=optional, default=default, description=description)
+        return InputPort(
+            name, kind, literal=True, optional=optional, default=default, description=description, in_text=in_text
+        )
     shape: Literal["one", "list", "map"] = "one"
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (list, tuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .document import NodeDeclaration
 from .evaluate import Budget, Missing, Ref, Scope
@@ -29,9 +29,12 @@ class FlatNode:
         input: str | None = None,
         near: str | None = None,
         on_key: bool = False,
+        severity: Literal["error", "warning"] = "error",
     ) -> None:
         """Notes a problem of the node; see NodeDeclaration.note."""
-        self.declaration.note(problems, code, message, id=self.id, input=input, near=near, on_key=on_key)
+        self.declaration.note(
+            problems, code, message, id=self.id, input=input, near=near, on_key=on_key, severity=severity
+        )
 
 
 @dataclass(slots=True)

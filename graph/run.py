@@ -180,7 +180,13 @@ class RunContext(Context):
 
     def __init__(self, task: Task, resources: Mapping[type, Any]) -> None:
         run = task.run
-        super().__init__(node=task.id, output_dir=run.output_dir, provenance=run.provenance, resources=resources)
+        super().__init__(
+            node=task.id,
+            output_dir=run.output_dir,
+            provenance=run.provenance,
+            resources=resources,
+            text_files=task.node.text_files,
+        )
         self._task = task
         self._begun = time.perf_counter()
 

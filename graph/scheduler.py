@@ -255,7 +255,7 @@ class Scheduler:
             values[name] = _accepted(task, name, self._value(task, links, inputs))
         instance = node.cls.model_construct(**values)
         ports = instance.ports(instance.run(RunContext(task, self._resources)))
-        for path in node.files.values():
+        for path in node.reads.values():
             if self._fingerprints.look(path) != task.run.plan.keys.files.get(path):
                 raise FileNotUsable(f"the file {str(path)!r} changed while the run used it; run again")
         return ports

@@ -27,6 +27,20 @@ def test_names_are_looked_up_as_bundled_then_beside_the_document_then_below_the_
     assert resolver.names("model") == ["emoji", "a.bin", "sub/b.bin"]
 
 
+def test_a_folder_counts_where_no_file_has_the_name_or_it_is_a_model(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    for folder in ("plain", "whole", "alone"):
+        (tmp_path / folder).mkdir()
+    models.mkdir()
+    for name in ("plain.bin", "whole.bin"):
+        (models / name).write_bytes(b"x")
+    (tmp_path / "whole" / "model_index.json").write_text("{}")
+    resolver = FolderResolver(folders={"model": [models]}, suffixes={"model": [".bin"]})
+    assert resolver.resolve("model", "plain", tmp_path) == (models / "plain.bin").resolve()
+    assert resolver.resolve("model", "whole", tmp_path) == (tmp_path / "whole").resolve()
+    assert resolver.resolve("model", "alone", tmp_path) == (tmp_path / "alone").resolve()
+
+
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * 5000, "none"])
 def test_what_is_no_file_is_refused_with_a_reason(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileNotUsable):
