@@ -68,6 +68,7 @@ def model_rows(resolver: FolderResolver) -> list[dict[str, Any]]:
     """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
     from latentgraph.diffusion.adapters import read_adapter
     from latentgraph.diffusion.describe import describe, describe_vae
+    from latentgraph.diffusion.embeddings import read_embedding
     from latentgraph.diffusion.headers import HeaderError
 
     def family_of(kind: str, path: Path) -> str | None:
@@ -75,11 +76,11 @@ def model_rows(resolver: FolderResolver) -> list[dict[str, Any]]:
             return describe(path).family
         if kind == "lora":
             return " or ".join(read_adapter(path).families) or None
-        describe_vae(path)
+        (describe_vae if kind == "vae" else read_embedding)(path)
         return None
 
     rows: list[dict[str, Any]] = []
-    for kind in ("checkpoint", "vae", "lora"):
+    for kind in ("checkpoint", "vae", "lora", "embedding"):
         checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
         for name in resolver.names(kind):
             if name in checkpoints:

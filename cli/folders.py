@@ -17,6 +17,7 @@ _SUFFIXES = {
     "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # the last two are found, and refused with words that help
     "vae": (".safetensors", ".pt", ".ckpt"),
     "lora": (".safetensors", ".pt", ".ckpt", ".bin"),
+    "embedding": (".safetensors", ".pt", ".bin"),
     "image": (".png", ".jpg", ".jpeg", ".webp"),
     "mask": (".png", ".jpg", ".jpeg", ".webp"),
 }
@@ -24,6 +25,7 @@ _MODEL_FOLDERS = {
     "checkpoint": ("checkpoints",),
     "vae": ("vae", "checkpoints"),  # a checkpoint holds a VAE, too
     "lora": ("loras",),
+    "embedding": ("embeddings",),
 }
 
 

@@ -198,7 +198,7 @@ def models(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the checkpoints, VAEs and adapters that documents can name, with the family that each belongs to."""
+    """List the checkpoints, VAEs, LoRAs and embeddings that documents can name, with the family that each belongs to."""
     from .describe import model_rows, show_models
     from .folders import make_resolver, models_folder
 

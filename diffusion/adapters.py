@@ -7,7 +7,7 @@ are named is data in `adapter_keys`; what becomes of a weight is `deltas`' affai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -30,7 +30,7 @@ from .headers import Header, HeaderError, read_header
 from .keymaps import rename, unet_modules
 from .layout import modules_of, text_layout, unet_layout
 from .recognise import network_prefix
-from .strangers import IMPOSTORS, LORA, PARTS
+from .strangers import IMPOSTORS, LORA, PARTS, without_cures
 
 NetworkSpec = UNetSpec | ClipSpec
 UNET = "unet"
@@ -203,7 +203,7 @@ def _changes(module: str, keys: Mapping[str, str]) -> Iterator[Change]:
 def _refuse(header: Header) -> NoReturn:
     """Raises HeaderError for a file without a change, which says what it is instead."""
     path, keys = header.path, list(header.tensors)
-    others = [replace(kind, cure=None) for kind in IMPOSTORS if kind is not LORA]
+    others = without_cures(kind for kind in IMPOSTORS if kind is not LORA)
     refuse_strangers(path, [header], others, expected=_EXPECTED, cure=_CURE)
     if network_prefix(keys) is not None:
         found = f"a checkpoint ({len(keys)} tensors, such as {keys[0]})"

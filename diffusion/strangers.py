@@ -1,4 +1,4 @@
-"""Files that people take for checkpoints: how to tell them, and what to do with them instead. Data, no code.
+"""Files that people take for checkpoints: how to tell them, and what to do with them instead.
 
 A stranger is told by its keys alone. Those that contain a checkpoint's keys come first, so that a LoRA for a UNet is
 never taken for the UNet.
@@ -6,7 +6,8 @@ never taken for the UNet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,11 @@ class Stranger:
     def keys_of(self, keys: list[str]) -> list[str]:
         """Returns the keys that show that a file is of this kind."""
         return [key for key in keys if key.startswith(self.prefixes) or any(part in key for part in self.anywhere)]
+
+
+def without_cures(kinds: Iterable[Stranger]) -> tuple[Stranger, ...]:
+    """Returns the kinds without what is to be done with them where a checkpoint is asked for."""
+    return tuple(replace(kind, cure=None) for kind in kinds)
 
 
 LORA = Stranger(
@@ -55,6 +61,13 @@ IMPOSTORS = (
 )  # fmt: skip
 """Files that may hold a checkpoint's keys among their own."""
 
+EMBEDDING = Stranger(
+    title="a textual inversion embedding",
+    cure="Name it in a prompt, as embedding:name.",
+    anywhere=("string_to_param", "emb_params"),
+    prefixes=("clip_l", "clip_g"),
+)
+
 PARTS = (
     Stranger(
         title="a VAE alone",
@@ -72,12 +85,7 @@ PARTS = (
         prefixes=("text_model.", "embeddings.token_embedding.", "transformer.resblocks.", "encoder.block.", "token_embedding.",
                   "cond_stage_model.", "conditioner.embedders."),
     ),
-    Stranger(
-        title="a textual inversion embedding",
-        cure="Name it in a prompt, as embedding:name.",
-        anywhere=("string_to_param", "emb_params"),
-        prefixes=("clip_l", "clip_g"),
-    ),
+    EMBEDDING,
     Stranger(
         title="a picture upscaler",
         anywhere=(".RDB1.conv1.", ".rdb1.conv1.", "residual_group.", "upsampler.0.", "conv_after_body."),

@@ -65,6 +65,14 @@ def tokenize(prompt: str, *, pad_id: int, find_vectors: VectorLookup | None = No
     return TokenizedPrompt(pack(groups, pad_id=pad_id), tuple(missing))
 
 
+def embedding_names(prompt: str) -> list[tuple[str, ...]]:
+    """Returns, for each `embedding:name` of the prompt, the names to look for: as written, then without commas around it."""
+    texts = (text for item, _ in parse_weights(prompt) for text in _BEFORE_EMBEDDING.split(item))
+    named = (text.removeprefix(_EMBEDDING) for text in texts if text.startswith(_EMBEDDING))
+    written = (re.match(r"\S*", text).group() for text in named)  # type: ignore[union-attr]  # it always matches
+    return list(dict.fromkeys(tuple(dict.fromkeys((name, name.strip(",")))) for name in written))
+
+
 def pack(groups: Iterable[Sequence[Token]], *, pad_id: int) -> tuple[Chunk, ...]:
     """Lays groups of tokens into chunks: begin token, up to 75 tokens, end token, padding. No group: an empty chunk."""
     chunks: list[Chunk] = []

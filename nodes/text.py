@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 from pydantic import Field
 
+from latentgraph.diffusion.embeddings import read_embedding
 from latentgraph.diffusion.sizes import CELL, MAX_SIDE
+from latentgraph.diffusion.tokens import embedding_names
 from latentgraph.diffusion.types import Clip, Conditioning, Mask, PictureSize
-from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
+from latentgraph.graph import ComfyName, Context, Facts, FilesInText, Known, Node, OutputFacts
 
-from .facts import TEXT, some
+from .facts import TEXT, read_header, some
 
 
 class TextEncode(Node, version=1, lane="device", comfy=ComfyName("CLIPTextEncode")):
     """Encode a prompt for the network.
 
-    `(words:1.2)` weighs words up or down, `(words)` by 1.1. A prompt may be longer than the 75 tokens of one chunk.
+    `(words:1.2)` weighs words up or down, `(words)` by 1.1. `embedding:name` stands for the vectors of a textual inversion. A
+    prompt may be longer than the 75 tokens of one chunk.
     """
 
     clip: Clip = Field(description="The text encoders of the model's checkpoint.")
-    text: str = Field(description="What to paint, or for a negative prompt what to avoid.")
+    text: Annotated[str, FilesInText("embedding", embedding_names)] = Field(
+        description="What to paint, or for a negative prompt what to avoid."
+    )
 
     def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.embeddings import vector_finder
         from latentgraph.diffusion.text import encode_prompt
 
-        encoded = encode_prompt(self.clip, self.text)
+        encoded = encode_prompt(self.clip, self.text, find_vectors=vector_finder(ctx.text_files))
         if encoded.missing:
             ctx.warn(f"no embedding was found for {', '.join(encoded.missing)}; it was left out of the prompt")
         return encoded.conditioning
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
+        clip = known.fact("clip", "spec")
+        for name, path in known.text_files.items():
+            embedding = read_header(read_embedding, path)
+            if clip is not None and (wrong := embedding.misfit(clip)) is not None:
+                known.problem("text", f"names the embedding {name!r}, which {wrong}")
         return {"conditioning": some(known.facts("clip"), TEXT)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.tokens import BOS, CHUNK_LENGTH, EOS, Token, TokenizedPrompt, pack, tokenize
+from latentgraph.diffusion.tokens import BOS, CHUNK_LENGTH, EOS, Token, TokenizedPrompt, embedding_names, pack, tokenize
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tokens.json").read_text(encoding="utf-8"))
 CASES = [
@@ -76,3 +76,22 @@ def test_odd_prompts_give_chunks_of_the_right_length(prompt: str) -> None:
 
 def values(chunk: tuple[Token, ...]) -> list[object]:
     return [token.value if isinstance(token.value, int) else "emb" for token in chunk]
+
+
+NAMED = {
+    "a embedding:tv b": [("tv",)],
+    "embedding:tv, c": [("tv,", "tv")],
+    "(embedding:tv:1.2) d\nembedding:sub/other": [("tv",), ("sub/other",)],
+    "xembedding:tv embedding:tv embedding:tv": [("tv",)],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize(("prompt", "names"), NAMED.items())
+def test_the_embeddings_that_a_prompt_names_are_those_that_are_looked_up(
+    prompt: str, names: list[tuple[str, ...]]
+) -> None:
+    looked_up: list[str] = []
+    tokenize(prompt, pad_id=0, find_vectors=looked_up.append)
+    assert embedding_names(prompt) == names
+    assert list(dict.fromkeys(looked_up)) == [name for candidates in names for name in candidates]

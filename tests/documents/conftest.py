@@ -21,12 +21,14 @@ def folder(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The broken documents, with the models and pictures that they name. Tests write nothing here."""
     here = tmp_path_factory.mktemp("documents")
     shutil.copytree(BROKEN, here, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.expected"))
-    checkpoints, loras, images = here / "models" / "checkpoints", here / "models" / "loras", here / "images"
-    for made in (checkpoints, loras, images):
+    folders = ("models/checkpoints", "models/loras", "models/embeddings", "images")
+    checkpoints, loras, embeddings, images = (here / folder for folder in folders)
+    for made in (checkpoints, loras, embeddings, images):
         made.mkdir(parents=True)
     _write_weights(tiny, checkpoints)
     _write_strangers(checkpoints)
     _write_loras(tiny, loras)
+    _write_embeddings(tiny, embeddings)
     _write_pictures(images)
     return here
 
@@ -80,6 +82,17 @@ def _write_loras(tiny: ModuleType, folder: Path) -> None:
         shapes = {key: tuple(getattr(w, "shape", w)) for key, w in tensors.items()}
         tiny.write_skeleton(folder / f"{name}.safetensors", shapes)
     (folder / "pickled.pt").write_bytes(b"PK\x03\x04" + b"\0" * 60)
+
+
+def _write_embeddings(tiny: ModuleType, folder: Path) -> None:
+    files = {
+        "cat": {"emb_params": (2, 64)},
+        "wide_cat": {"emb_params": (2, 768)},
+        "half_cat": {"clip_l": (2, 64), "clip_g": (2, 1280)},
+        "no_cat": {"conv.weight": (4, 4, 3, 3)},
+    }
+    for name, shapes in files.items():
+        tiny.write_skeleton(folder / f"{name}.safetensors", shapes)
 
 
 def _write_strangers(folder: Path) -> None:

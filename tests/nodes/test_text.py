@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from latentgraph.diffusion.types import Area, Condition, Conditioning, Mask, PictureSize
 from latentgraph.graph import Context
@@ -43,6 +45,15 @@ def test_an_embedding_that_is_not_there_is_a_warning(sd1: Any, watched: Any) -> 
     TextEncode(clip=sd1.clip, text="a cat, embedding:nowhere").run(ctx)
     assert len(ctx.warnings) == 1
     assert "nowhere" in ctx.warnings[0]
+
+
+def test_an_embedding_stands_for_its_vectors(sd1: Any, tmp_path: Path) -> None:
+    with sd1.clip.weights.use() as encoders:
+        word = encoders["clip_l"].get_input_embeddings().weight[2368].detach().clone()  # "cat"
+    save_file({"emb_params": word}, tmp_path / "tv.safetensors")
+    ctx = Context(text_files={"tv": tmp_path / "tv.safetensors"})
+    embedded = only(TextEncode(clip=sd1.clip, text="a embedding:tv").run(ctx)).embedding
+    assert torch.equal(embedded, only(TextEncode(clip=sd1.clip, text="a cat").run(CTX)).embedding)
 
 
 def test_clip_skip_reads_another_layer(sd1: Any, context: Context) -> None:
