@@ -70,6 +70,11 @@ def set_area_fraction(
     return _each(conditioning, lambda entry: replace(entry, area=area, strength=strength, mask_bounds=False))
 
 
+def set_strength(conditioning: Conditioning, strength: float) -> Conditioning:
+    """Returns the conditions with another weight against those that hold with them."""
+    return _each(conditioning, lambda entry: replace(entry, strength=strength))
+
+
 def set_mask(conditioning: Conditioning, mask: Mask, *, strength: float = 1.0, bounds: bool = False) -> Conditioning:
     """Returns the conditions weighted by a mask; `bounds` shows the network only the mask's bounding box."""
     return _each(

@@ -6,15 +6,15 @@ Sources: Radford et al. 2021, arXiv:2103.00020 (CLIP); weights and layers as in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .families import TextEncoderSpec
-from .tokens import CHUNK_LENGTH, EOS, Chunk, VectorLookup, pack, tokenize
+from .families import EncoderKey, TextEncoderSpec
+from .tokens import CHUNK_LENGTH, EOS, Chunk, TokenizedPrompt, VectorLookup, pack, tokenize
 from .types import Clip, Condition, Conditioning
 
 
@@ -33,28 +33,52 @@ class EncodedText(NamedTuple):
     pooled: Tensor | None
 
 
-def encode_prompt(
-    clip: Clip, prompt: str, *, find_vectors: Callable[[str, TextEncoderSpec], Tensor | None] | None = None
-) -> EncodedPrompt:
+FindVectors = Callable[[str, TextEncoderSpec], Tensor | None]
+"""Gives the vectors (K, D) of an `embedding:name` for an encoder, or None."""
+
+
+def encode_prompt(clip: Clip, prompt: str, *, find_vectors: FindVectors | None = None) -> EncodedPrompt:
     """Returns the prompt as one condition, float32 on the CPU: encoders side by side on features.
 
-    Where encoders disagree on the number of tokens, the shorter one limits the length. `find_vectors` gives the
-    vectors (K, D) of an `embedding:name` for an encoder, or None.
+    Where encoders disagree on the number of tokens, the shorter one limits the length.
     """
-    encoded: list[EncodedText] = []
-    missing: dict[str, None] = {}
+    tokens = [_tokenize(prompt, spec, find_vectors) for spec in clip.spec.encoders]
+    return _encode(clip, [each.chunks for each in tokens], [name for each in tokens for name in each.missing])
+
+
+def encode_prompts(
+    clip: Clip, prompts: Mapping[EncoderKey, str], *, find_vectors: FindVectors | None = None
+) -> EncodedPrompt:
+    """Returns a prompt of its own for each encoder as one condition, as `encode_prompt` does.
+
+    The shorter prompts are filled up with empty chunks. As in ComfyUI 0.8.0 (behaviour).
+    """
+    tokens = [_tokenize(prompts[spec.key], spec, find_vectors) for spec in clip.spec.encoders]
+    length = max(len(each.chunks) for each in tokens)
+    chunks = [
+        each.chunks + pack([], pad_id=spec.pad_id) * (length - len(each.chunks))
+        for each, spec in zip(tokens, clip.spec.encoders, strict=True)
+    ]
+    return _encode(clip, chunks, [name for each in tokens for name in each.missing])
+
+
+def _tokenize(prompt: str, spec: TextEncoderSpec, find_vectors: FindVectors | None) -> TokenizedPrompt:
+    return tokenize(prompt, pad_id=spec.pad_id, find_vectors=_lookup_for(spec, find_vectors))
+
+
+def _encode(clip: Clip, chunks: Sequence[Sequence[Chunk]], missing: Sequence[str]) -> EncodedPrompt:
     with clip.weights.use() as models:
-        for spec in clip.spec.encoders:
-            tokens = tokenize(prompt, pad_id=spec.pad_id, find_vectors=_lookup_for(spec, find_vectors))
-            missing.update(dict.fromkeys(tokens.missing))
-            encoded.append(encode_chunks(models[spec.key], tokens.chunks, spec, layer=clip.layer))
+        encoded = [
+            encode_chunks(models[spec.key], each, spec, layer=clip.layer)
+            for spec, each in zip(clip.spec.encoders, chunks, strict=True)
+        ]
     length = min(text.states.shape[1] for text in encoded)
     pooled = [text.pooled for text in encoded if text.pooled is not None]
     condition = Condition(
         embedding=torch.cat([text.states[:, :length] for text in encoded], dim=-1),
         pooled=torch.cat(pooled, dim=-1) if pooled else None,
     )
-    return EncodedPrompt(Conditioning((condition,)), tuple(missing))
+    return EncodedPrompt(Conditioning((condition,)), tuple(dict.fromkeys(missing)))
 
 
 @torch.no_grad()
@@ -125,9 +149,7 @@ def _embed(table: nn.Embedding, rows: Sequence[Chunk]) -> Tensor:
     return embedded
 
 
-def _lookup_for(
-    spec: TextEncoderSpec, find_vectors: Callable[[str, TextEncoderSpec], Tensor | None] | None
-) -> VectorLookup | None:
+def _lookup_for(spec: TextEncoderSpec, find_vectors: FindVectors | None) -> VectorLookup | None:
     """The lookup of one encoder, blind to vectors of another width than its own."""
     if find_vectors is None:
         return None

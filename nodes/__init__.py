@@ -85,8 +85,10 @@ from .text import (
     ConditioningMask,
     ConditioningRange,
     ConditioningSize,
+    ConditioningStrength,
     ConditioningZeroOut,
     TextEncode,
+    TextEncodeSDXL,
 )
 
 __all__ = ["default_registry"]
@@ -97,7 +99,8 @@ def default_registry() -> Registry:
     return Registry(
         (
             *(LoadCheckpoint, LoadVAE, LoadLora, LoadLoraModelOnly),
-            *(TextEncode, ClipSkip, ConditioningCombine, ConditioningConcat, ConditioningAverage, ConditioningZeroOut),
+            *(TextEncode, TextEncodeSDXL, ClipSkip),
+            *(ConditioningCombine, ConditioningConcat, ConditioningAverage, ConditioningZeroOut, ConditioningStrength),
             *(ConditioningArea, ConditioningAreaFraction, ConditioningMask, ConditioningRange, ConditioningSize),
             *(EmptyLatent, VAEEncode, VAEDecode, VAEEncodeTiled, VAEDecodeTiled),
             *(KSampler, LatentUpscale, LatentUpscaleBy, SetLatentMask, InpaintConditioning),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
 
 from latentgraph.diffusion.embeddings import read_embedding
+from latentgraph.diffusion.families import EncoderKey
 from latentgraph.diffusion.sizes import CELL, MAX_SIDE
 from latentgraph.diffusion.tokens import embedding_names
 from latentgraph.diffusion.types import Clip, Conditioning, Mask, PictureSize
 from latentgraph.graph import ComfyName, Context, Facts, FilesInText, Known, Node, OutputFacts
 
 from .facts import TEXT, read_header, some
+
+Prompt = Annotated[str, FilesInText("embedding", embedding_names)]
 
 
 class TextEncode(Node, version=1, lane="device", comfy=ComfyName("CLIPTextEncode")):
@@ -24,26 +28,57 @@ class TextEncode(Node, version=1, lane="device", comfy=ComfyName("CLIPTextEncode
     """
 
     clip: Clip = Field(description="The text encoders of the model's checkpoint.")
-    text: Annotated[str, FilesInText("embedding", embedding_names)] = Field(
-        description="What to paint, or for a negative prompt what to avoid."
-    )
+    text: Prompt = Field(description="What to paint, or for a negative prompt what to avoid.")
 
     def run(self, ctx: Context) -> Conditioning:
         from latentgraph.diffusion.embeddings import vector_finder
         from latentgraph.diffusion.text import encode_prompt
 
         encoded = encode_prompt(self.clip, self.text, find_vectors=vector_finder(ctx.text_files))
-        if encoded.missing:
-            ctx.warn(f"no embedding was found for {', '.join(encoded.missing)}; it was left out of the prompt")
+        _warn_of_missing(ctx, encoded.missing)
         return encoded.conditioning
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
+        _check_embeddings(known, "text")
+        return {"conditioning": some(known.facts("clip"), TEXT)}
+
+
+class TextEncodeSDXL(
+    Node,
+    version=1,
+    lane="device",
+    comfy=ComfyName("CLIPTextEncodeSDXL", {"crop_x": "crop_w", "crop_y": "crop_h"}),
+):
+    """Encode a prompt for an SDXL network, with words of its own for each of its text encoders, and with picture sizes."""
+
+    clip: Clip = Field(description="The text encoders of an SDXL checkpoint.")
+    text_g: Prompt = Field(description="What to paint, for the larger encoder (CLIP-G), which also sums it up.")
+    text_l: Prompt = Field(description="What to paint, for the smaller encoder (CLIP-L).")
+    width: int = Field(1024, ge=0, le=MAX_SIDE, description="Width of the picture that is claimed, in pixels.")
+    height: int = Field(1024, ge=0, le=MAX_SIDE, description="Height of the picture that is claimed, in pixels.")
+    crop_x: int = Field(0, ge=0, le=MAX_SIDE, description="Pixels claimed to be cropped on the left.")
+    crop_y: int = Field(0, ge=0, le=MAX_SIDE, description="Pixels claimed to be cropped at the top.")
+    target_width: int = Field(1024, ge=0, le=MAX_SIDE, description="Width that the picture is made for, in pixels.")
+    target_height: int = Field(1024, ge=0, le=MAX_SIDE, description="Height that the picture is made for, in pixels.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import set_picture_size
+        from latentgraph.diffusion.embeddings import vector_finder
+        from latentgraph.diffusion.text import encode_prompts
+
+        prompts: dict[EncoderKey, str] = {"clip_l": self.text_l, "clip_g": self.text_g}
+        encoded = encode_prompts(self.clip, prompts, find_vectors=vector_finder(ctx.text_files))
+        _warn_of_missing(ctx, encoded.missing)
+        return set_picture_size(encoded.conditioning, _size_of(self))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
         clip = known.fact("clip", "spec")
-        for name, path in known.text_files.items():
-            embedding = read_header(read_embedding, path)
-            if clip is not None and (wrong := embedding.misfit(clip)) is not None:
-                known.problem("text", f"names the embedding {name!r}, which {wrong}")
+        if clip is not None and {encoder.key for encoder in clip.encoders} != {"clip_l", "clip_g"}:
+            keys = " and ".join(encoder.key for encoder in clip.encoders)
+            known.problem("clip", f"has {keys}, of the {clip.family} family, not clip_l and clip_g; use TextEncode")
+        _check_embeddings(known, "text_g")
         return {"conditioning": some(known.facts("clip"), TEXT)}
 
 
@@ -182,6 +217,22 @@ class ConditioningAreaFraction(Node, version=1, comfy=ComfyName("ConditioningSet
         return _same(known)
 
 
+class ConditioningStrength(Node, version=1, comfy=ComfyName("ConditioningSetAreaStrength")):
+    """Weigh a conditioning against the others that hold with it; alone, it is the same at any strength."""
+
+    conditioning: Conditioning = Field(description="The conditioning to weigh.")
+    strength: float = Field(1.0, ge=0, le=10, description="Weight against the other conditions that hold there.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.conditions import set_strength
+
+        return set_strength(self.conditioning, self.strength)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _same(known)
+
+
 class ConditioningMask(Node, version=1, comfy=ComfyName("ConditioningSetMask", {"bounds": "set_cond_area"})):
     """Limit a conditioning to the part of the picture that a mask marks."""
 
@@ -234,19 +285,36 @@ class ConditioningSize(Node, version=1):
     def run(self, ctx: Context) -> Conditioning:
         from latentgraph.diffusion.conditions import set_picture_size
 
-        size = PictureSize(
-            height=self.height,
-            width=self.width,
-            crop_y=self.crop_y,
-            crop_x=self.crop_x,
-            target_height=self.target_height,
-            target_width=self.target_width,
-        )
-        return set_picture_size(self.conditioning, size)
+        return set_picture_size(self.conditioning, _size_of(self))
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         return _same(known)
+
+
+def _size_of(node: ConditioningSize | TextEncodeSDXL) -> PictureSize:
+    return PictureSize(
+        height=node.height,
+        width=node.width,
+        crop_y=node.crop_y,
+        crop_x=node.crop_x,
+        target_height=node.target_height,
+        target_width=node.target_width,
+    )
+
+
+def _warn_of_missing(ctx: Context, missing: Sequence[str]) -> None:
+    if missing:
+        ctx.warn(f"no embedding was found for {', '.join(missing)}; it was left out of the prompt")
+
+
+def _check_embeddings(known: Known, text: str) -> None:
+    """Reports each embedding that the node's texts name and that is not one for its text encoders, at the input `text`."""
+    clip = known.fact("clip", "spec")
+    for name, path in known.text_files.items():
+        embedding = read_header(read_embedding, path)
+        if clip is not None and (wrong := embedding.misfit(clip)) is not None:
+            known.problem(text, f"names the embedding {name!r}, which {wrong}")
 
 
 def _same(known: Known) -> OutputFacts:

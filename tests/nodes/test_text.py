@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from latentgraph.diffusion.types import Area, Condition, Conditioning, Mask, PictureSize
 from latentgraph.graph import Context
+from latentgraph.nodes.loading import LoadCheckpoint
 from latentgraph.nodes.text import (
     ClipSkip,
     ConditioningArea,
@@ -21,8 +22,10 @@ from latentgraph.nodes.text import (
     ConditioningMask,
     ConditioningRange,
     ConditioningSize,
+    ConditioningStrength,
     ConditioningZeroOut,
     TextEncode,
+    TextEncodeSDXL,
 )
 
 CAT = Conditioning((Condition(torch.full((1, 4, 3), 2.0), pooled=torch.full((1, 3), 2.0)),))
@@ -54,6 +57,34 @@ def test_an_embedding_stands_for_its_vectors(sd1: Any, tmp_path: Path) -> None:
     ctx = Context(text_files={"tv": tmp_path / "tv.safetensors"})
     embedded = only(TextEncode(clip=sd1.clip, text="a embedding:tv").run(ctx)).embedding
     assert torch.equal(embedded, only(TextEncode(clip=sd1.clip, text="a cat").run(CTX)).embedding)
+
+
+@pytest.fixture(scope="module")
+def sdxl(tiny_sdxl: Path, context: Context) -> Any:
+    return LoadCheckpoint(file=tiny_sdxl).run(context)
+
+
+def test_each_of_sdxls_encoders_can_have_words_of_its_own(sdxl: Any, context: Context) -> None:
+    entry = only(TextEncodeSDXL(clip=sdxl.clip, text_g="a cat", text_l="a dog", width=512, crop_y=8).run(context))
+    cat, dog = (only(TextEncode(clip=sdxl.clip, text=text).run(context)) for text in ("a cat", "a dog"))
+    assert torch.equal(entry.embedding[..., :64], dog.embedding[..., :64])
+    assert torch.equal(entry.embedding[..., 64:], cat.embedding[..., 64:])
+    assert entry.pooled is not None
+    assert cat.pooled is not None
+    assert torch.equal(entry.pooled, cat.pooled)
+    assert entry.size == PictureSize(height=1024, width=512, crop_y=8, target_height=1024, target_width=1024)
+
+
+def test_the_shorter_of_two_prompts_is_filled_up_with_empty_chunks(sdxl: Any, context: Context) -> None:
+    entry = only(TextEncodeSDXL(clip=sdxl.clip, text_g="cat " * 80, text_l="a dog").run(context))
+    dog, empty = (only(TextEncode(clip=sdxl.clip, text=text).run(context)) for text in ("a dog", ""))
+    assert entry.embedding.shape == (1, 154, 128)
+    torch.testing.assert_close(entry.embedding[:, :77, :64], dog.embedding[..., :64])
+    torch.testing.assert_close(entry.embedding[:, 77:, :64], empty.embedding[..., :64])
+
+
+def test_a_conditioning_can_be_weighed() -> None:
+    assert only(ConditioningStrength(conditioning=CAT, strength=3.0).run(CTX)).strength == 3.0
 
 
 def test_clip_skip_reads_another_layer(sd1: Any, context: Context) -> None:
