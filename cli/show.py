@@ -57,7 +57,10 @@ def show_message(console: Console, kind: str, message: str) -> None:
 
 
 class RunBars:
-    """Progress bars of one run: one for the nodes, and one for each node that reports steps. Use it around the run."""
+    """Progress bars of one run: one for the nodes, and one for each node that reports steps. Use it around the run.
+
+    A run that starts anew, as one on a server may, begins its bars anew.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -87,7 +90,7 @@ class RunBars:
     def on_event(self, event: Event) -> None:
         """Brings the bars up to date with an event of the run."""
         if isinstance(event, RunStarted):
-            self._progress.update(self._run, total=event.nodes)
+            self._begin(event.nodes)
         elif isinstance(event, NodeStarted):
             self._running[event.node] = None
             self._name_running()
@@ -104,9 +107,21 @@ class RunBars:
             if event.node in self._steps:
                 self._progress.remove_task(self._steps.pop(event.node))
         elif isinstance(event, NodeWarned):
-            show_message(self._console, "warning", f"node {event.node!r}: {event.message}")
+            where = f"node {event.node!r}: " if event.node else ""
+            show_message(self._console, "warning", where + event.message)
         elif isinstance(event, NodeSaved):
             self._console.print(Text.assemble(("saved", "green"), " ", str(event.path)), soft_wrap=True)
+
+    def wait(self, words: str) -> None:
+        """Shows what is waited for, until a node begins."""
+        self._progress.update(self._run, description=words)
+
+    def _begin(self, nodes: int) -> None:
+        for bar in self._steps.values():
+            self._progress.remove_task(bar)
+        self._steps.clear()
+        self._running.clear()
+        self._progress.reset(self._run, total=nodes or None, description="nodes")  # None: how many is not known
 
     def _name_running(self) -> None:
         names = ", ".join(self._running)

@@ -1,0 +1,205 @@
+"""The command `latentgraph submit`: runs a workflow on a server as `run` does here, with the same bars and exit codes.
+
+Exit codes: 0 done, 1 the job failed, 2 the command or the document is wrong or the server refuses it, 3 the server can't be
+reached or fails, 130 interrupted or cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentgraph.graph import LatentGraphError
+
+from .exits import EXIT_BROKEN, EXIT_FAILED, EXIT_INTERRUPTED, TRACEBACK_VARIABLE, ending, print_json
+from .show import RunBars, make_console, show_message, show_summary
+
+if TYPE_CHECKING:
+    from latentgraph.server.client import Client
+    from latentgraph.server.job_views import JobView
+
+TOKEN_VARIABLE, SERVER_VARIABLE = "LATENTGRAPH_TOKEN", "LATENTGRAPH_SERVER"
+_CANCEL_SECONDS = 5.0  # how long somebody who interrupted is kept waiting
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(help="A workflow (YAML or JSON), or a picture that latentgraph saved.")],
+    server: Annotated[
+        str, typer.Option(envvar=SERVER_VARIABLE, metavar="URL", help="The server's address.")
+    ] = "http://127.0.0.1:8188",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help=f"A file with the token; without it, {TOKEN_VARIABLE} holds it if one is needed."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A value for a parameter; may be repeated.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for pictures.")] = Path("output"),
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher runs first.")] = 0,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and leave it to the server.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> None:
+    """Run a workflow on a server, fetch the files that it made and print them. Pictures that it names are sent along."""
+    from latentgraph.server.client import Client
+
+    with ending(as_json), _server_faults(as_json):
+        document, params = _read(file, settings)
+        _check_output(output)
+        with Client(server, _token(token_file)) as client:
+            job = _submit(client, document, params, priority)
+            if no_wait:
+                _show_submitted(job, client.url, as_json)
+                return
+            job = _follow(client, job, _token(token_file), as_json)
+            _show_ended(job, client.download(job, output), as_json)
+
+
+def _read(file: Path, settings: list[str] | None) -> tuple[Any, dict[str, Any]]:
+    """Returns what the client is to send, and the values of `--set`."""
+    from .settings import read_settings
+    from .sources import read_source
+
+    source = read_source(file)
+    given = read_settings(source.document.params, settings) if settings else {}
+    return (source.document if source.made_as else file), given
+
+
+def _check_output(folder: Path) -> None:
+    from .folders import check_writable
+
+    check_writable(folder, "output folder", "name another one with --output")
+
+
+def _token(file: Path | None) -> str | None:
+    """Returns the token to show. Raises LatentGraphError for a file that holds none."""
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        words = file.read_text("utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise LatentGraphError(f"the token file {str(file)!r} can't be read: {reason}") from None
+    if len(words) != 1:
+        raise LatentGraphError(f"the token file {str(file)!r} holds {len(words)} words; expected the token alone")
+    return words[0]
+
+
+def _submit(client: Client, document: Any, params: Mapping[str, Any], priority: int) -> JobView:
+    try:
+        return client.submit(document, params, priority=priority)
+    except KeyboardInterrupt:
+        words = f"{client.url} may have taken the job; it had not said so before the interruption"
+        show_message(make_console(stderr=True), "warning", words)
+        raise
+
+
+def _follow(client: Client, job: JobView, token: str | None, as_json: bool) -> JobView:
+    """Shows a job until it has ended and returns it. An interruption asks the server to cancel it."""
+    from latentgraph.server.job_views import EventView
+
+    from .remote import WAITS, as_event, why_again
+
+    console = make_console(stderr=True)
+    try:
+        with RunBars(console) as bars:
+            for told in client.events(job.id):
+                if not isinstance(told, EventView):
+                    continue
+                if reason := why_again(told):
+                    show_message(console, "warning", reason)
+                if told.kind in WAITS:
+                    bars.wait(f"job {WAITS[told.kind]}")
+                if (event := as_event(job.id, told)) is not None:
+                    bars.on_event(event)
+        return client.job(job.id)
+    except KeyboardInterrupt:
+        cancelled = _cancel(client.url, token, job.id)
+        if as_json:
+            print_json({"error": "interrupted", "job": job.id, "cancelled": cancelled})
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _cancel(url: str, token: str | None, id: str) -> bool:
+    """Asks a server to cancel a job, says what came of it, and returns whether it will be."""
+    from latentgraph.server.client import Client
+    from latentgraph.server.transport import Patience
+
+    console = make_console(stderr=True)
+    try:
+        with Client(url, token, patience=Patience(total=_CANCEL_SECONDS, first=_CANCEL_SECONDS)) as client:
+            client.cancel(id)
+    except LatentGraphError as error:
+        show_message(console, "warning", f"interrupted; job {id} goes on, since it could not be cancelled: {error}")
+        return False
+    console.print(f"[yellow]interrupted[/]; the server was asked to cancel job {id}", soft_wrap=True)
+    return True
+
+
+def _show_submitted(job: JobView, url: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"job": job.id, "status": job.state.value, "url": f"{url}{job.href}"})
+    else:
+        typer.echo(job.id)
+
+
+def _show_ended(job: JobView, files: Mapping[str, tuple[Path, ...]], as_json: bool) -> None:
+    """Shows what came of a job, and ends the command with its exit code unless it went well."""
+    from .remote import as_result
+
+    console = make_console(stderr=True)
+    if job.nodes:
+        show_summary(console, as_result(job))
+    if as_json:
+        print_json(_as_json(job, files))
+    for path in dict.fromkeys(path for paths in files.values() for path in paths) if not as_json else ():
+        typer.echo(str(path.absolute()))
+    if job.state.value == "cancelled":
+        console.print(f"[yellow]cancelled[/]: job {job.id}", soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if job.error is not None:
+        if job.error.detail and os.environ.get(TRACEBACK_VARIABLE):
+            typer.echo(job.error.detail, err=True)
+        show_message(console, "error", f"job {job.id}: {job.error.message}")
+    if job.state.value != "succeeded":
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _as_json(job: JobView, files: Mapping[str, tuple[Path, ...]]) -> dict[str, Any]:
+    """Returns what came of a job, in the form that `run --json` has; error: why it failed, if it did."""
+    outputs: dict[str, Any] = {
+        name: {"files": [str(path.absolute()) for path in paths]} for name, paths in files.items()
+    }
+    for name, value in job.values.items():
+        outputs.setdefault(name, {"files": []})["value"] = value
+    error = job.error
+    return {
+        "job": job.id,
+        "status": job.state.value,
+        "seconds": job.seconds,
+        "outputs": outputs,
+        "nodes": {
+            id: {"status": node.status, "tier": node.tier or None, "seconds": round(node.seconds, 6)}
+            for id, node in job.nodes.items()
+        },
+        "failures": {error.node: error.message} if error is not None and error.node else {},
+        "error": error.message if error is not None else None,
+    }
+
+
+@contextmanager
+def _server_faults(as_json: bool) -> Iterator[None]:
+    """Tells what fails at the server, rather than in the command or the document, with an exit code of its own."""
+    from latentgraph.server.client_errors import Busy, DamagedDownload, NotUnderstood, ServerFailed, Unreachable
+
+    try:
+        yield
+    except (Busy, DamagedDownload, NotUnderstood, ServerFailed, Unreachable) as error:
+        show_message(make_console(stderr=True), "error", str(error))
+        if as_json:
+            print_json({"error": str(error)})
+        raise typer.Exit(EXIT_BROKEN) from None
