@@ -6,17 +6,14 @@ the more. Results as in ComfyUI 0.8.0 (behaviour).
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from . import precise
+from .names import ErSolver
 from .problem import Problem, Query, Steps
 
 POINTS = 200  # of the sums that stand for the integrals of 1 / scaler
-
-ErSolver = Literal["ER-SDE", "Reverse-time SDE", "ODE"]
 
 
 def er_sde(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import re
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Spacing = Literal["linear", "cosine", "sine"]
+from .names import LevelSpacing
 
 FIRST_OF_FLIPPED = 1e-4  # instead of a 0 in front, at which nothing could start
 
@@ -53,7 +53,7 @@ def set_first(sigmas: Tensor, sigma: float) -> Tensor:
 
 
 def extend(
-    sigmas: Tensor, steps: int, *, start_at_sigma: float, end_at_sigma: float, spacing: Spacing = "linear"
+    sigmas: Tensor, steps: int, *, start_at_sigma: float, end_at_sigma: float, spacing: LevelSpacing = "linear"
 ) -> Tensor:
     """Returns the levels with each step that begins between the two levels divided into `steps`.
 

@@ -7,16 +7,14 @@ ComfyUI 0.8.0 (behaviour). Knows no sampler; what needs a model knows it as a `S
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import precise
+from .names import AlignedModel
 from .sampling_space import SamplingSpace
-
-AlignedModel = Literal["SD1", "SDXL", "SVD"]
 
 ALIGNED: dict[AlignedModel, tuple[float, ...]] = {
     "SD1": (

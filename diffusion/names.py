@@ -69,6 +69,12 @@ ScheduleName = Literal[
     "kl_optimal",
 ]
 
+AlignedModel = Literal["SD1", "SDXL", "SVD"]  # level_schedules.py: whose measured levels
+LevelSpacing = Literal["linear", "cosine", "sine"]  # level_edits.py
+SdeRule = Literal["midpoint", "heun"]  # sde_samplers.py
+ErSolver = Literal["ER-SDE", "Reverse-time SDE", "ODE"]  # er_sde.py
+SeedsSolver = Literal["phi_1", "phi_2"]  # seeds.py
+
 ResizeMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos", "bislerp"]  # resize.py
 CropName = Literal["disabled", "center"]  # what resize.py does with a picture of another aspect
 MaskOperation = Literal["multiply", "add", "subtract", "and", "or", "xor"]  # masks.py

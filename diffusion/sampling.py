@@ -151,6 +151,23 @@ def sample_guided(
     return Sampled(finished(x), finished(x if last.denoised is None else last.denoised))
 
 
+@torch.inference_mode()
+def add_noise(model: Model, latent: Latent, *, noise: Noise, sigmas: Sigmas) -> Latent:
+    """Returns the latent with as much noise as lies between the first level and the last, in VAE space.
+
+    A single level is taken for what it is; with no level at all the latent stays as it is.
+    """
+    levels = sigmas.values
+    if len(levels) == 0:
+        return latent
+    spec, space = model.spec, sampling_space(model)
+    start = _start(spec, latent, torch.device("cpu"))
+    amount = (levels[0] - levels[-1]).abs() if len(levels) > 1 else levels[0]
+    first = torch.zeros_like(start) if noise.silent else initial_noise(start.shape, noise.seed, latent.batch_index)
+    x = to_vae_space(space.noise_scaling(amount, first, start), spec.latent)
+    return replace(latent, samples=x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class _Run:
     """What a sampler starts from. start: (B, C, h, w), the clean latent, scaled; noise, mask: like start."""

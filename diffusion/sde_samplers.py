@@ -6,12 +6,11 @@ each draw. lambda is `Path.log_snr`. Formulas and the order of operations as in 
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
 from . import precise
 from .ancestral_samplers import ancestral_levels
+from .names import SdeRule
 from .problem import Problem, Query, Steps
 
 
@@ -36,9 +35,7 @@ def dpmpp_sde(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0, r: fl
     return x
 
 
-def dpmpp_2m_sde(
-    problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0, solver: Literal["midpoint", "heun"] = "midpoint"
-) -> Steps:
+def dpmpp_2m_sde(problem: Problem, *, eta: float = 1.0, s_noise: float = 1.0, solver: SdeRule = "midpoint") -> Steps:
     """Second order, multistep in lambda by the midpoint rule or by Heun's, one query a step.
 
     Lu et al. 2022, arXiv:2211.01095, SDE-DPM-Solver++(2M).

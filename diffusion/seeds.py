@@ -6,11 +6,10 @@ Results as in ComfyUI 0.8.0 (behaviour).
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
 from . import precise
+from .names import SeedsSolver
 from .problem import Problem, Query, Steps
 
 
@@ -20,7 +19,7 @@ def seeds_2(
     eta: float = 1.0,
     s_noise: float = 1.0,
     r: float = 0.5,
-    solver: Literal["phi_1", "phi_2"] = "phi_1",
+    solver: SeedsSolver = "phi_1",
 ) -> Steps:
     """Second order, two queries a step, one for a step to 0; the second is the fraction `r` of the step on.
 

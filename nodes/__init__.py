@@ -35,6 +35,17 @@ Then list it in `default_registry`, and test it as a value: `InvertMask(mask=mas
 from latentgraph.graph import Registry
 
 from .adapters import LoadLora, LoadLoraModelOnly
+from .custom_sampling import (
+    AddNoise,
+    BasicGuider,
+    CFGGuider,
+    DisableNoise,
+    DualCFGGuider,
+    PerpNegGuider,
+    RandomNoise,
+    SamplerCustom,
+    SamplerCustomAdvanced,
+)
 from .images import (
     CompositeMasked,
     GridImage,
@@ -74,7 +85,52 @@ from .masks import (
     SolidMask,
     ThresholdMask,
 )
+from .model_options import (
+    DifferentialDiffusion,
+    FreeU,
+    FreeUAdaptive,
+    ModelSamplingAuraFlow,
+    ModelSamplingContinuousEDM,
+    ModelSamplingContinuousV,
+    ModelSamplingDiscrete,
+    ModelSamplingFlux,
+    ModelSamplingSD3,
+    RescaleCFG,
+    SelfAttentionGuidance,
+)
+from .samplers import (
+    KSamplerSelect,
+    SamplerDPMAdaptive,
+    SamplerDPMPP2MSDE,
+    SamplerDPMPP2SAncestral,
+    SamplerDPMPP3MSDE,
+    SamplerDPMPPSDE,
+    SamplerERSDE,
+    SamplerEulerAncestral,
+    SamplerEulerAncestralCFGPP,
+    SamplerLMS,
+    SamplerSASolver,
+    SamplerSEEDS2,
+)
 from .sampling import KSampler
+from .schedules import (
+    AlignYourStepsScheduler,
+    BasicScheduler,
+    BetaSamplingScheduler,
+    ExponentialScheduler,
+    ExtendIntermediateSigmas,
+    FlipSigmas,
+    KarrasScheduler,
+    LaplaceScheduler,
+    ManualSigmas,
+    PolyexponentialScheduler,
+    SamplingPercentToSigma,
+    SDTurboScheduler,
+    SetFirstSigma,
+    SplitSigmas,
+    SplitSigmasDenoise,
+    VPScheduler,
+)
 from .text import (
     ClipSkip,
     ConditioningArea,
@@ -104,6 +160,18 @@ def default_registry() -> Registry:
             *(ConditioningArea, ConditioningAreaFraction, ConditioningMask, ConditioningRange, ConditioningSize),
             *(EmptyLatent, VAEEncode, VAEDecode, VAEEncodeTiled, VAEDecodeTiled),
             *(KSampler, LatentUpscale, LatentUpscaleBy, SetLatentMask, InpaintConditioning),
+            *(SamplerCustom, SamplerCustomAdvanced, RandomNoise, DisableNoise, AddNoise),
+            *(BasicGuider, CFGGuider, DualCFGGuider, PerpNegGuider),
+            *(KSamplerSelect, SamplerEulerAncestral, SamplerEulerAncestralCFGPP, SamplerDPMPP2SAncestral),
+            *(SamplerDPMPPSDE, SamplerDPMPP2MSDE, SamplerDPMPP3MSDE, SamplerLMS),
+            *(SamplerDPMAdaptive, SamplerERSDE, SamplerSEEDS2, SamplerSASolver),
+            *(BasicScheduler, BetaSamplingScheduler, SDTurboScheduler, AlignYourStepsScheduler, KarrasScheduler),
+            *(ExponentialScheduler, PolyexponentialScheduler, LaplaceScheduler, VPScheduler, ManualSigmas),
+            *(SplitSigmas, SplitSigmasDenoise, FlipSigmas, SetFirstSigma, ExtendIntermediateSigmas),
+            *(SamplingPercentToSigma,),
+            *(ModelSamplingDiscrete, ModelSamplingContinuousEDM, ModelSamplingContinuousV, ModelSamplingSD3),
+            *(ModelSamplingAuraFlow, ModelSamplingFlux, RescaleCFG, FreeU),
+            *(FreeUAdaptive, SelfAttentionGuidance, DifferentialDiffusion),
             *(LatentFromBatch, RepeatLatent, CompositeLatent, PasteLatent),
             *(LoadImage, SaveImage, ScaleImage, ScaleImageBy, ScaleImageToMegapixels),
             *(PadForOutpaint, CompositeMasked, GridImage),

@@ -4,6 +4,7 @@ By port type, each fact only where it is known:
 
 - Model: family, latent_channels, latent_scale, downscale, text_width, in_channels, spec (its ModelSpec)
 - Clip: family, text_width, spec (its ClipSpec)
+- Guider: those of its model
 - Conditioning: family, text_width
 - Vae: family, latent_channels, latent_scale, downscale
 - Latent: family, latent_channels, latent_scale, downscale, width, height (of the picture, in pixels), batch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from latentgraph.diffusion.names import SamplerName, ScheduleName
@@ -11,7 +13,11 @@ from latentgraph.graph.params import MAX_SEED
 
 from .facts import LATENT_FORMAT, check_latent, check_text, some
 
+if TYPE_CHECKING:
+    from latentgraph.diffusion.sampling import OnStep, StepReport
+
 MAX_STEPS = 10000
+MAX_CFG = 100
 
 
 class KSampler(
@@ -35,7 +41,9 @@ class KSampler(
     latent: Latent = Field(description="What to start from: an empty latent, or an encoded picture.")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Which noise: the same seed gives the same picture.")
     steps: int = Field(20, ge=1, le=MAX_STEPS, description="How many noise levels to go through; more are slower.")
-    cfg: float = Field(8.0, ge=0, le=100, description="How strictly to follow the prompts; 1 ignores the negative one.")
+    cfg: float = Field(
+        8.0, ge=0, le=MAX_CFG, description="How strictly to follow the prompts; 1 ignores the negative one."
+    )
     sampler: SamplerName = Field("euler", description="How to step from one noise level to the next.")
     scheduler: ScheduleName = Field("normal", description="How the noise levels are spaced.")
     denoise: float = Field(1.0, ge=0, le=1, description="How much to change: 1 paints anew, 0 changes nothing.")
@@ -45,10 +53,7 @@ class KSampler(
     leftover_noise: bool = Field(False, description="Leave the noise of the step it ends at, for another sampler.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.sampling import StepReport, sample
-
-        def on_step(report: StepReport) -> None:
-            ctx.progress(report.step, report.total, report.preview)
+        from latentgraph.diffusion.sampling import sample
 
         return sample(
             self.model,
@@ -65,7 +70,7 @@ class KSampler(
             end_at_step=self.end_at_step,
             add_noise=self.add_noise,
             leftover_noise=self.leftover_noise,
-            on_step=on_step,
+            on_step=step_teller(ctx),
         )
 
     @classmethod
@@ -73,3 +78,12 @@ class KSampler(
         check_text(known, "positive", "negative")
         check_latent(known, "latent", "model")
         return {"latent": {**known.facts("latent"), **some(known.facts("model"), LATENT_FORMAT)}}
+
+
+def step_teller(ctx: Context) -> OnStep:
+    """Returns what a run calls after each step: it tells the context, which may stop the run."""
+
+    def on_step(report: StepReport) -> None:
+        ctx.progress(report.step, report.total, report.preview)
+
+    return on_step

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.types import Area, Condition, Conditioning, Image, Latent, Mask
+from latentgraph.diffusion.types import (
+    Area,
+    Condition,
+    Conditioning,
+    Image,
+    Latent,
+    Mask,
+    Noise,
+    Sampler,
+    Sigmas,
+)
 from latentgraph.graph import Buffer, Packed
 from latentgraph.nodes.codec import TensorCodec
 
@@ -17,6 +27,9 @@ VALUES = [
     Mask(PICTURE[..., 0]),
     Latent(PICTURE, noise_mask=PICTURE[..., :1], batch_index=(2, 0)),
     Conditioning((Condition(PICTURE, area=Area(1, 2, 0, 0)), Condition(PICTURE * 2, pooled=PICTURE, strength=0.5))),
+    Sigmas(torch.tensor([14.6, 1.0, 0.0])),
+    Noise(2**64 - 1, silent=True),
+    Sampler("sa_solver", (("eta", 0.5), ("window", (5.0, 0.5)), ("pece", True))),
     PICTURE.to(torch.bfloat16),
     torch.tensor(3.5),
     torch.empty(0, 4),

@@ -1,0 +1,186 @@
+"""Nodes that take a model and give it on with something to ask of every run: other noise levels, or other guidance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field
+
+from latentgraph.diffusion.sampling_options import FreeU as FreeUSetting
+from latentgraph.diffusion.sampling_options import SelfAttentionGuidance as SelfAttentionSetting
+from latentgraph.diffusion.sizes import CELL, MAX_SIDE
+from latentgraph.diffusion.space_spec import (
+    ContinuousLevels,
+    DiscreteLevels,
+    FlowLevels,
+    FluxLevels,
+    SpaceSpec,
+    flux_shift,
+)
+from latentgraph.diffusion.types import Model
+from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
+
+MODEL = "The denoising network."
+SHIFT = "How far the levels are shifted towards noise; larger pictures want more."
+LCM_STRIDE = 20  # 50 of 1000 levels, which latent consistency models were distilled for
+EDM_DATA = 0.5  # std of the data that networks of the "edm" kind were trained for, Karras et al. 2022, arXiv:2206.00364
+
+
+class _SameModel:
+    """What is known of the model that goes in is true of the one that comes out."""
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {"model": known.facts("model")}
+
+
+class ModelSamplingDiscrete(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingDiscrete")):
+    """Say what a network of the Stable Diffusion kind predicts, where its file does not tell."""
+
+    model: Model = Field(description=MODEL)
+    sampling: Literal["eps", "v_prediction", "lcm", "x0", "img_to_img"] = Field(
+        "eps", description="What it predicts; lcm for a network with a latent consistency LoRA."
+    )
+    zsnr: bool = Field(False, description="Whether its noise levels end in pure noise (zero terminal SNR).")
+
+    def run(self, ctx: Context) -> Model:
+        stride = LCM_STRIDE if self.sampling == "lcm" else 1
+        return _in_space(self.model, SpaceSpec(self.sampling, DiscreteLevels(self.zsnr, stride)))
+
+
+class ModelSamplingContinuousEDM(
+    _SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousEDM")
+):
+    """Say what a network predicts that was trained at every noise level between two ends."""
+
+    model: Model = Field(description=MODEL)
+    sampling: Literal["v_prediction", "edm", "eps"] = Field("v_prediction", description="What it predicts.")
+    sigma_max: float = Field(120.0, ge=0.001, le=1000, description="The highest noise level.")
+    sigma_min: float = Field(0.002, ge=0.001, le=1000, description="The lowest noise level.")
+
+    def run(self, ctx: Context) -> Model:
+        data = EDM_DATA if self.sampling == "edm" else 1.0
+        return _in_space(self.model, SpaceSpec(self.sampling, ContinuousLevels(self.sigma_min, self.sigma_max), data))
+
+
+class ModelSamplingContinuousV(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousV")):
+    """The same for a network that is told a noise level as an angle."""
+
+    model: Model = Field(description=MODEL)
+    sampling: Literal["v_prediction"] = Field("v_prediction", description="What it predicts.")
+    sigma_max: float = Field(500.0, ge=0.001, le=1000, description="The highest noise level.")
+    sigma_min: float = Field(0.03, ge=0.001, le=1000, description="The lowest noise level.")
+
+    def run(self, ctx: Context) -> Model:
+        levels = ContinuousLevels(self.sigma_min, self.sigma_max, time="arctan")
+        return _in_space(self.model, SpaceSpec(self.sampling, levels))
+
+
+class ModelSamplingSD3(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingSD3")):
+    """Shift the noise levels of a rectified-flow model of the Stable Diffusion 3 kind."""
+
+    model: Model = Field(description=MODEL)
+    shift: float = Field(3.0, ge=0, le=100, description=SHIFT)
+
+    def run(self, ctx: Context) -> Model:
+        return _in_space(self.model, SpaceSpec("flow", FlowLevels(self.shift)))
+
+
+class ModelSamplingAuraFlow(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingAuraFlow")):
+    """Shift the noise levels of a rectified-flow model that is told them from 0 to 1, like AuraFlow or FLUX schnell."""
+
+    model: Model = Field(description=MODEL)
+    shift: float = Field(1.73, ge=0, le=100, description=SHIFT)
+
+    def run(self, ctx: Context) -> Model:
+        return _in_space(self.model, SpaceSpec("flow", FlowLevels(self.shift, multiplier=1.0)))
+
+
+class ModelSamplingFlux(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingFlux")):
+    """Shift the noise levels of FLUX as its makers do, by the size of the picture."""
+
+    model: Model = Field(description=MODEL)
+    max_shift: float = Field(1.15, ge=0, le=100, description="The shift for a picture of 1024x1024 pixels.")
+    base_shift: float = Field(0.5, ge=0, le=100, description="The shift for a picture of 256x256 pixels.")
+    width: int = Field(1024, ge=16, le=MAX_SIDE, multiple_of=CELL, description="Width of the picture in pixels.")
+    height: int = Field(1024, ge=16, le=MAX_SIDE, multiple_of=CELL, description="Height of the picture in pixels.")
+
+    def run(self, ctx: Context) -> Model:
+        shift = flux_shift(width=self.width, height=self.height, base_shift=self.base_shift, max_shift=self.max_shift)
+        return _in_space(self.model, SpaceSpec("flow", FluxLevels(shift)))
+
+
+class RescaleCFG(_SameModel, Node, version=1, cached=False, comfy=ComfyName("RescaleCFG")):
+    """Keep strong guidance from over-exposing pictures, of v networks above all."""
+
+    model: Model = Field(description=MODEL)
+    multiplier: float = Field(
+        0.7, ge=0, le=1, description="How far to keep the contrast that there is without guidance."
+    )
+
+    def run(self, ctx: Context) -> Model:
+        return _with(self.model, rescale=self.multiplier)
+
+
+class FreeU(_SameModel, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
+    """Strengthen a UNet's main path against its shortcuts: cleaner pictures for nothing. For SD2: 1.1, 1.2, 0.9, 0.2."""
+
+    model: Model = Field(description=MODEL)
+    b1: float = Field(1.1, ge=0, le=10, description="Strength of the main path in the innermost blocks.")
+    b2: float = Field(1.2, ge=0, le=10, description="Strength of the main path in the blocks further out.")
+    s1: float = Field(
+        0.9, ge=0, le=10, description="What is left of the shortcut's broad forms in the innermost blocks."
+    )
+    s2: float = Field(0.2, ge=0, le=10, description="What is left of them in the blocks further out.")
+
+    def run(self, ctx: Context) -> Model:
+        return _with_free_u(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2))
+
+
+class FreeUAdaptive(_SameModel, Node, version=1, cached=False, comfy=ComfyName("FreeU_V2")):
+    """FreeU in its makers' later version: it strengthens the main path where that is strong already."""
+
+    model: Model = Field(description=MODEL)
+    b1: float = Field(1.3, ge=0, le=10, description="Strength of the main path in the innermost blocks.")
+    b2: float = Field(1.4, ge=0, le=10, description="Strength of the main path in the blocks further out.")
+    s1: float = Field(
+        0.9, ge=0, le=10, description="What is left of the shortcut's broad forms in the innermost blocks."
+    )
+    s2: float = Field(0.2, ge=0, le=10, description="What is left of them in the blocks further out.")
+
+    def run(self, ctx: Context) -> Model:
+        return _with_free_u(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2, adaptive=True))
+
+
+class SelfAttentionGuidance(_SameModel, Node, version=1, cached=False, comfy=ComfyName("SelfAttentionGuidance")):
+    """Steer away from a picture in which whatever the network looks at is blurred; it costs a pass more a step."""
+
+    model: Model = Field(description=MODEL)
+    scale: float = Field(0.5, ge=-2, le=5, description="How far to steer away.")
+    blur_sigma: float = Field(2.0, ge=0, le=10, description="How much to blur, in latent cells.")
+
+    def run(self, ctx: Context) -> Model:
+        return _with(self.model, self_attention=SelfAttentionSetting(self.scale, self.blur_sigma))
+
+
+class DifferentialDiffusion(_SameModel, Node, version=1, cached=False, comfy=ComfyName("DifferentialDiffusion")):
+    """Let a soft mask say how early each part of a picture begins to change, instead of how strongly it is blended."""
+
+    model: Model = Field(description=MODEL)
+    strength: float = Field(1.0, ge=0, le=1, description="How strictly; less blends softly as well.")
+
+    def run(self, ctx: Context) -> Model:
+        return _with(self.model, gradual_mask=self.strength)
+
+
+def _with(model: Model, **changes: Any) -> Model:
+    return replace(model, options=replace(model.options, **changes))
+
+
+def _in_space(model: Model, space: SpaceSpec) -> Model:
+    return _with(model, space=space)
+
+
+def _with_free_u(model: Model, setting: FreeUSetting) -> Model:
+    return _with(model, free_u=(*model.options.free_u, setting))

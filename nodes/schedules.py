@@ -1,0 +1,276 @@
+"""Nodes that choose the noise levels of a run, and nodes that cut and change lists of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import Field
+
+from latentgraph.diffusion.names import AlignedModel, LevelSpacing, ScheduleName
+from latentgraph.diffusion.types import Model, Sigmas
+from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
+
+from .sampling import MAX_STEPS
+
+STEPS = "How many noise levels to go through; more are slower."
+DENOISE = "How much to change: 1 paints anew; less takes the last steps of a schedule."
+MAX_SIGMA = 5000
+SIGMA_MAX, SIGMA_MIN = 14.614642, 0.0291675  # of Stable Diffusion 1, 2 and XL
+
+
+class SplitSigmasResult(NamedTuple):
+    """The levels of the first part of a run, and those of the rest."""
+
+    high: Sigmas
+    low: Sigmas
+
+
+class _BetweenEnds:
+    """The lowest level may not be above the highest."""
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        low, high = known.value("sigma_min"), known.value("sigma_max")
+        if low is not None and high is not None and low > high:
+            known.problem("sigma_min", f"is {low}, above sigma_max, {high}; noise levels decrease")
+        return {}
+
+
+class BasicScheduler(Node, version=1, comfy=ComfyName("BasicScheduler")):
+    """Space a model's noise levels as KSampler does."""
+
+    model: Model = Field(description="The network that will denoise.")
+    scheduler: ScheduleName = Field("normal", description="How the noise levels are spaced.")
+    steps: int = Field(20, ge=1, le=MAX_STEPS, description=STEPS)
+    denoise: float = Field(1.0, ge=0, le=1, description=DENOISE)
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.sampling import sampling_space
+        from latentgraph.diffusion.schedules import denoise_sigmas
+
+        return Sigmas(denoise_sigmas(sampling_space(self.model), self.scheduler, self.steps, denoise=self.denoise))
+
+
+class BetaSamplingScheduler(Node, version=1, comfy=ComfyName("BetaSamplingScheduler")):
+    """Space a model's noise levels by a Beta distribution: small parameters are dense at both ends."""
+
+    model: Model = Field(description="The network that will denoise.")
+    steps: int = Field(20, ge=1, le=MAX_STEPS, description=STEPS)
+    alpha: float = Field(
+        0.6, ge=0.01, le=50, description="The distribution's first parameter: smaller is denser below."
+    )
+    beta: float = Field(
+        0.6, ge=0.01, le=50, description="The distribution's second parameter: smaller is denser above."
+    )
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.sampling import sampling_space
+        from latentgraph.diffusion.schedules import beta_levels
+
+        return Sigmas(beta_levels(sampling_space(self.model), self.steps, alpha=self.alpha, beta=self.beta))
+
+
+class SDTurboScheduler(Node, version=1, comfy=ComfyName("SDTurboScheduler")):
+    """The noise levels of a turbo model, which was distilled for one step or a few."""
+
+    model: Model = Field(description="The network that will denoise.")
+    steps: int = Field(1, ge=1, le=10, description=STEPS)
+    denoise: float = Field(1.0, ge=0, le=1, description=DENOISE)
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_schedules import turbo_levels
+        from latentgraph.diffusion.sampling import sampling_space
+
+        return Sigmas(turbo_levels(sampling_space(self.model), self.steps, denoise=self.denoise))
+
+
+class AlignYourStepsScheduler(Node, version=1, comfy=ComfyName("AlignYourStepsScheduler", {"model": "model_type"})):
+    """Noise levels that were found best for a model in few steps, about ten."""
+
+    model: AlignedModel = Field("SD1", description="Which model they were found for; SD1's also suit SD2.")
+    steps: int = Field(10, ge=1, le=MAX_STEPS, description=STEPS)
+    denoise: float = Field(1.0, ge=0, le=1, description=DENOISE)
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_schedules import aligned_levels
+
+        return Sigmas(aligned_levels(self.model, self.steps, denoise=self.denoise))
+
+
+class KarrasScheduler(_BetweenEnds, Node, version=1, comfy=ComfyName("KarrasScheduler")):
+    """Noise levels between two ends, dense at the low one."""
+
+    steps: int = Field(20, ge=1, le=MAX_STEPS, description=STEPS)
+    sigma_max: float = Field(SIGMA_MAX, ge=0, le=MAX_SIGMA, description="The level to start from.")
+    sigma_min: float = Field(SIGMA_MIN, ge=0, le=MAX_SIGMA, description="The last level above 0.")
+    rho: float = Field(7.0, ge=0.01, le=100, description="How dense the low end is.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_schedules import karras_levels
+
+        levels = karras_levels(self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min, rho=self.rho)
+        return Sigmas(levels)
+
+
+class ExponentialScheduler(_BetweenEnds, Node, version=1, comfy=ComfyName("ExponentialScheduler")):
+    """Noise levels between two ends, each the same fraction of the one before."""
+
+    steps: int = Field(20, ge=1, le=MAX_STEPS, description=STEPS)
+    sigma_max: float = Field(SIGMA_MAX, ge=0.000001, le=MAX_SIGMA, description="The level to start from.")
+    sigma_min: float = Field(SIGMA_MIN, ge=0.000001, le=MAX_SIGMA, description="The last level above 0.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_schedules import exponential_levels
+
+        return Sigmas(exponential_levels(self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min))
+
+
+class PolyexponentialScheduler(_BetweenEnds, Node, version=1, comfy=ComfyName("PolyexponentialScheduler")):
+    """Noise levels between two ends, as exponential ones but denser at the low end the larger rho is."""
+
+    steps: int = Field(20, ge=1, le=MAX_STEPS, description=STEPS)
+    sigma_max: float = Field(SIGMA_MAX, ge=0.000001, le=MAX_SIGMA, description="The level to start from.")
+    sigma_min: float = Field(SIGMA_MIN, ge=0.000001, le=MAX_SIGMA, description="The last level above 0.")
+    rho: float = Field(1.0, ge=0.01, le=100, description="How dense the low end is; 1 is exponential.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_schedules import polyexponential_levels
+
+        levels = polyexponential_levels(self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min, rho=self.rho)
+        return Sigmas(levels)
+
+
+class LaplaceScheduler(_BetweenEnds, Node, version=1, comfy=ComfyName("LaplaceScheduler")):
+    """Noise levels around one that matters most, thinning out to both sides. It does not end in 0."""
+
+    steps: int = Field(20, ge=1, le=MAX_STEPS, description="How many noise levels there are.")
+    sigma_max: float = Field(SIGMA_MAX, ge=0, le=MAX_SIGMA, description="The highest level.")
+    sigma_min: float = Field(SIGMA_MIN, ge=0, le=MAX_SIGMA, description="The lowest level.")
+    mu: float = Field(0.0, ge=-10, le=10, description="The logarithm of the level that matters most.")
+    beta: float = Field(0.5, ge=0, le=10, description="How far the levels spread around it.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_schedules import laplace_levels
+
+        levels = laplace_levels(
+            self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min, mu=self.mu, beta=self.beta
+        )
+        return Sigmas(levels)
+
+
+class VPScheduler(Node, version=1, comfy=ComfyName("VPScheduler")):
+    """Noise levels at even times of the variance-preserving SDE."""
+
+    steps: int = Field(20, ge=1, le=MAX_STEPS, description=STEPS)
+    beta_d: float = Field(19.9, ge=0, le=MAX_SIGMA, description="How much faster noise grows at the end than at first.")
+    beta_min: float = Field(0.1, ge=0, le=MAX_SIGMA, description="How fast noise grows at first.")
+    eps_s: float = Field(0.001, ge=0, le=1, description="The time of the last level above 0.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_schedules import vp_levels
+
+        return Sigmas(vp_levels(self.steps, beta_d=self.beta_d, beta_min=self.beta_min, eps_s=self.eps_s))
+
+
+class ManualSigmas(Node, version=1, comfy=ComfyName("ManualSigmas")):
+    """Noise levels that you write down yourself."""
+
+    sigmas: str = Field("1, 0.5, 0", description="The levels, decreasing, with anything between them.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_edits import parse_levels
+
+        return Sigmas(parse_levels(self.sigmas))
+
+
+class SplitSigmas(Node, version=1, comfy=ComfyName("SplitSigmas")):
+    """Divide noise levels at a step, for two runs that follow each other."""
+
+    sigmas: Sigmas = Field(description="The levels.")
+    step: int = Field(0, ge=0, le=MAX_STEPS, description="How many steps the first part has.")
+
+    def run(self, ctx: Context) -> SplitSigmasResult:
+        from latentgraph.diffusion.level_edits import split
+
+        parts = split(self.sigmas.values, self.step)
+        return SplitSigmasResult(Sigmas(parts.high), Sigmas(parts.low))
+
+
+class SplitSigmasDenoise(Node, version=1, comfy=ComfyName("SplitSigmasDenoise")):
+    """Divide noise levels so that the second part has a share of the steps."""
+
+    sigmas: Sigmas = Field(description="The levels.")
+    denoise: float = Field(1.0, ge=0, le=1, description="The share of the steps that the second part has.")
+
+    def run(self, ctx: Context) -> SplitSigmasResult:
+        from latentgraph.diffusion.level_edits import split_by_denoise
+
+        parts = split_by_denoise(self.sigmas.values, self.denoise)
+        return SplitSigmasResult(Sigmas(parts.high), Sigmas(parts.low))
+
+
+class FlipSigmas(Node, version=1, comfy=ComfyName("FlipSigmas")):
+    """Turn noise levels around, to go from a picture to the noise that it could have come from."""
+
+    sigmas: Sigmas = Field(description="The levels.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_edits import flip
+
+        return Sigmas(flip(self.sigmas.values))
+
+
+class SetFirstSigma(Node, version=1, comfy=ComfyName("SetFirstSigma")):
+    """Start from another noise level."""
+
+    sigmas: Sigmas = Field(description="The levels.")
+    sigma: float = Field(136.0, ge=0, le=20000, description="The level to start from.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_edits import set_first
+
+        return Sigmas(set_first(self.sigmas.values, self.sigma))
+
+
+class ExtendIntermediateSigmas(Node, version=1, comfy=ComfyName("ExtendIntermediateSigmas")):
+    """Divide each step that begins between two noise levels into shorter ones."""
+
+    sigmas: Sigmas = Field(description="The levels.")
+    steps: int = Field(2, ge=1, le=100, description="How many steps become of each.")
+    start_at_sigma: float = Field(-1.0, ge=-1, le=20000, description="The upper level; below 0 there is none.")
+    end_at_sigma: float = Field(12.0, ge=0, le=20000, description="The lower level.")
+    spacing: LevelSpacing = Field("linear", description="How the new levels lie between the old ones.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.level_edits import extend
+
+        levels = extend(
+            self.sigmas.values,
+            self.steps,
+            start_at_sigma=self.start_at_sigma,
+            end_at_sigma=self.end_at_sigma,
+            spacing=self.spacing,
+        )
+        return Sigmas(levels)
+
+
+class SamplingPercentToSigma(
+    Node,
+    version=1,
+    comfy=ComfyName("SamplingPercentToSigma", {"fraction": "sampling_percent", "actual": "return_actual_sigma"}),
+):
+    """The noise level that a model has reached after a fraction of a run."""
+
+    model: Model = Field(description="The network that will denoise.")
+    fraction: float = Field(0.0, ge=0, le=1, description="The fraction: 0 is the noisiest end.")
+    actual: bool = Field(
+        False, description="At both ends, give the model's own levels instead of ones beyond all that it has."
+    )
+
+    def run(self, ctx: Context) -> float:
+        from latentgraph.diffusion.sampling import sampling_space
+
+        space = sampling_space(self.model)
+        if self.actual and self.fraction in (0.0, 1.0):
+            return space.sigma_max if self.fraction == 0.0 else space.sigma_min
+        return space.percent_to_sigma(self.fraction)
