@@ -18,8 +18,6 @@ from .problems import TITLES, Refusal, problem_response
 from .security import HEADERS
 from .settings import Settings
 
-_LINGER_SECONDS = 1.0  # how long the rest of a refused body is read, so that the client sees the answer
-
 
 class BoundedRunner(web.AppRunner):
     """An AppRunner whose connections are bounded by the settings."""
@@ -43,7 +41,7 @@ class BoundedServer(web.Server):
             access_log=None,
             auto_decompress=False,  # no body is unpacked, so none can be a bomb
             keepalive_timeout=settings.idle_seconds,
-            lingering_time=_LINGER_SECONDS,
+            lingering_time=settings.linger_seconds,
             max_line_size=4 * settings.url_bytes,
             max_field_size=settings.header_bytes,
         )
@@ -87,8 +85,8 @@ class _Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Returns the answer to a request that can't be read, or that failed outside of the app."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer broke off")
+        if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
+            raise ConnectionError("the client has gone, or the answer broke off")
         if status >= 500:
             self.log_exception("a request failed outside of the app", exc_info=exc)
             refusal = Refusal("internal", "The server failed to answer; its log says more.")

@@ -40,6 +40,7 @@ LATER = frozenset(("missing-param", "file-not-found"))
 
 
 _REMEMBERED, _REMEMBERED_BYTES = 128, 64 * KIB
+_MAX_DIGITS = 4000  # of a whole number, as the slow parser has it
 
 
 class _Unusual(ValueError):
@@ -240,11 +241,17 @@ def _finite(text: str) -> float:
     return value
 
 
+def _whole(text: str) -> int:
+    if len(text) >= _MAX_DIGITS:
+        raise _Unusual
+    return int(text)
+
+
 def _refused(text: str) -> Any:
     raise _Unusual(text)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refused)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_whole, parse_float=_finite, parse_constant=_refused)
 
 
 def _is_deeper(tree: Any, limit: int) -> bool:

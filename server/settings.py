@@ -70,6 +70,8 @@ class Settings:
     connections_per_address: int = 400
     idle_seconds: float = 60.0
     """How long a connection may take for the head of a request, or do nothing."""
+    linger_seconds: float = 1.0
+    """How long the rest of a refused body is read, so that its sender sees the answer."""
     streams: int = 400
     """Event streams at once; they are connections, too."""
     streams_per_owner: int = 100

@@ -33,7 +33,8 @@ def without_metadata(data: bytes, media_type: str) -> bytes:
 
 
 def orientation(exif: bytes) -> int:
-    """Returns which side is up (1 to 8, 1 if untold) from the bytes of EXIF, which begin with a TIFF header."""
+    """Returns which side is up (1 to 8, 1 if untold) from the bytes of EXIF, whatever they hold."""
+    exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 10:
         return 1
@@ -101,7 +102,7 @@ def _jpeg(data: bytes) -> Iterator[bytes]:
         body = data[at + 4 : end]
         if _jpeg_kept(marker, body):
             yield data[at:end]
-        elif marker == 0xE1 and body[:6] == b"Exif\0\0" and not told and (upright := orientation(body[6:])) != 1:
+        elif marker == 0xE1 and body[:6] == b"Exif\0\0" and not told and (upright := orientation(body)) != 1:
             segment, told = b"Exif\0\0" + _exif(upright), True
             yield b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
         at = end
@@ -140,7 +141,7 @@ def _webp(data: bytes) -> Iterator[bytes]:
         if at + 8 + length > len(data):
             raise IndexError
         if kind == b"EXIF":
-            upright = orientation(data[at + 8 : at + 8 + length].removeprefix(b"Exif\0\0"))
+            upright = orientation(data[at + 8 : at + 8 + length])
         elif kind in _WEBP_KEPT:
             kept.append(data[at:behind])
         at = behind
