@@ -1,0 +1,150 @@
+// A form made from the parameters of a workflow. It checks what a browser can check, and shows at each field what is wrong.
+
+import { h } from "./dom.js";
+import { plainField } from "./fields.js";
+import { writeJson } from "./json.js";
+import { pictureField } from "./pictures.js";
+import { paramBehind } from "./workflow.js";
+import { labelOf } from "./words.js";
+
+const PICTURES = new Set(["image_file", "mask_file"]);
+
+/** Returns whether a parameter takes a value of another node, which no form can give. */
+export function isLinkOnly(spec) {
+  return /^[A-Z]/.test(spec.type);
+}
+
+export class ParamForm {
+  /** specs: the parameters by name. names: the files that the server offers, by kind. */
+  constructor(specs, names = {}) {
+    this.specs = Object.fromEntries(Object.entries(specs).filter(([, spec]) => !isLinkOnly(spec)));
+    this.fields = new Map(Object.entries(this.specs).map(([name, spec]) => [name, fieldOf(name, spec, names)]));
+    this.element = h("div", { class: "fields" }, ...[...this.fields.values()].map((field) => field.element));
+    this.baseline = this.defaults;
+    this.fill(this.baseline);
+    for (const kind of ["input", "change"]) this.element.addEventListener(kind, (event) => this._touched(event));
+  }
+
+  /** The values that hold where nothing is given. */
+  get defaults() {
+    return Object.fromEntries(Object.entries(this.specs).filter(([, spec]) => !spec.required).map(([name, spec]) => [name, spec.default]));
+  }
+
+  /** Puts values into the fields and takes them as what changes are measured by. */
+  reset(values) {
+    this.baseline = { ...this.defaults, ...values };
+    this.fill(this.baseline);
+    this.mark();
+  }
+
+  fill(values) {
+    for (const [name, field] of this.fields) {
+      field.write(name in values ? values[name] : null);
+      this._say(name, "");
+    }
+  }
+
+  /** Returns what is in the fields as it stands, right or wrong, to put it back later. */
+  get draft() {
+    return Object.fromEntries([...this.fields].map(([name, field]) => [name, field.read().value]).filter(([, value]) => value !== undefined));
+  }
+
+  /** Returns the values, or null after showing what is wrong with them. */
+  read() {
+    const values = {};
+    const wrong = [];
+    for (const [name, field] of this.fields) {
+      const { value, problem } = field.read();
+      if (value !== undefined) values[name] = value;
+      const words = problem ?? (value === undefined && this.specs[name].required ? `This is needed. Enter ${this.specs[name].expected}.` : "");
+      this._say(name, words);
+      if (words) wrong.push(name);
+    }
+    if (!wrong.length) return values;
+    this.fields.get(wrong[0]).focus();
+    this.summary = `Look at ${wrong.map(labelOf).join(", ")}.`;
+    return null;
+  }
+
+  /** Lets fields prepare for a run: seeds that are new each time. */
+  beforeRun() {
+    for (const field of this.fields.values()) field.beforeRun?.();
+    this.mark();
+  }
+
+  /** Shows the problems that the server found at the fields that they are about; returns the others. */
+  show(problems, tree = null) {
+    const others = [];
+    let first = null;
+    for (const problem of problems.filter((one) => one.severity !== "warning")) {
+      const name = this._about(problem, tree);
+      if (name === null) {
+        others.push(problem);
+        continue;
+      }
+      first ??= name;
+      this._say(name, sentence(problem));
+    }
+    if (first !== null) this.fields.get(first).focus();
+    return others;
+  }
+
+  /** Marks the fields that differ from the baseline; returns their names. */
+  mark() {
+    const changed = [];
+    for (const [name, field] of this.fields) {
+      const { value } = field.read();
+      const differs = writeJson(value ?? null) !== writeJson(this.baseline[name] ?? null);
+      field.element.classList.toggle("changed", differs);
+      if (differs) changed.push(name);
+    }
+    this.onChange?.(changed);
+    return changed;
+  }
+
+  focus(name = null) {
+    (this.fields.get(name) ?? [...this.fields.values()][0])?.focus();
+  }
+
+  _touched(event) {
+    const name = event.target.closest("[data-param]")?.dataset.param;
+    if (name && event.type === "change") {
+      const { problem } = this.fields.get(name).read();
+      this._say(name, problem ?? "");
+    }
+    this.mark();
+  }
+
+  _say(name, words) {
+    const { element, control } = this.fields.get(name);
+    const place = element.querySelector(".wrong");
+    place.textContent = words;
+    place.hidden = !words;
+    if (words) control.setAttribute("aria-invalid", "true");
+    else control.removeAttribute("aria-invalid");
+  }
+
+  /** Returns the parameter that a problem is about: named, linked to, or known by its value; null if none is. */
+  _about({ message, node, input }, tree) {
+    const named = /parameter '([^']+)'/.exec(message)?.[1];
+    if (named && this.fields.has(named)) return named;
+    const behind = tree && node && input ? paramBehind(tree, node, input) : null;
+    if (behind && this.fields.has(behind)) return behind;
+    for (const [name, field] of this.fields) {
+      const { value } = field.read();
+      if (this.specs[name].type.endsWith("_file") && value && message.includes(`'${value}'`)) return name;
+    }
+    return input && this.fields.has(input) ? input : null;
+  }
+}
+
+/** Returns a problem of the server as a sentence for people. */
+export function sentence({ message, near, line }) {
+  const text = message.charAt(0).toUpperCase() + message.slice(1);
+  return [line && !/^Parameter/.test(text) ? `Line ${line}: ${text}` : text, near ? `Did you mean ${near}?` : ""].filter(Boolean).join(" ");
+}
+
+function fieldOf(name, spec, names) {
+  if (PICTURES.has(spec.type)) return pictureField(name, spec);
+  return plainField(name, spec, names[spec.type.replace(/_file$/, "")]);
+}
