@@ -154,6 +154,23 @@ async def test_a_missed_event_is_read_from_the_log(store: JobStore) -> None:
         assert await numbers_to_end(watcher) == [3, 4, 5, 6]
 
 
+async def test_what_is_committed_while_a_watcher_reads_the_log_is_not_missed(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher is told of the last event while it holds a page that does not have it yet."""
+    id = await running(store)
+    read_page = store._log.read_page
+
+    async def read_slowly(id: str, after: int, limit: int) -> tuple[list[NumberedEvent], int, bool]:
+        page = await read_page(id, after, limit)
+        await store.succeed(id, 1, OUTCOME)
+        return page
+
+    async with store.watch(id) as watcher:
+        monkeypatch.setattr(store._log, "read_page", read_slowly)
+        assert await asyncio.wait_for(numbers_to_end(watcher), 30) == [1, 2, 3]
+
+
 async def test_watchers_that_come_and_go_miss_nothing(store: JobStore) -> None:
     id = await running(store)
     following = [asyncio.ensure_future(follow(store, id, turns)) for turns in (1, 2, 3, 7, 50)]
