@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from latentgraph.graph import (
     DiskCache,
     Explanation,
     Fingerprints,
+    FolderResolver,
     Graph,
     History,
     LatentGraphError,
@@ -28,7 +29,6 @@ from latentgraph.graph import (
     PlainCodec,
     Plan,
     Registry,
-    RunResult,
     Scheduler,
     TieredCache,
     all_key_parts,
@@ -37,16 +37,20 @@ from latentgraph.graph import (
     explain,
     make_plan,
 )
+from latentgraph.graph.dag import each_link
+from latentgraph.graph.problems import names
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.codec import TensorCodec
 
+from .execution import Execution, Outcome
 from .folders import cache_folder, check_writable, make_resolver, models_folder
-from .outputs import as_pillow, save_output, saved_files
+from .outputs import as_pillow
 from .provenance import KEYWORD, describe_making
 from .sources import Source, read_source
 
 if TYPE_CHECKING:
     from latentgraph.diffusion.memory import WeightMemory
+    from latentgraph.server.resolving import ServerResolver
 
 Precision = Literal["auto", "exact"]
 GIB = 1 << 30
@@ -64,20 +68,13 @@ class Workflow:
     graph: Graph
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run gave: its result, and the files by output name for those outputs that were saved."""
-
-    result: RunResult
-    files: Mapping[str, tuple[Path, ...]]
-
-
 class Engine:
     """Runs workflows. Keep one for many runs: what it loaded and computed is used again.
 
     precision: "auto" is fast, "exact" is float32 with a fixed order of operations. device: "auto", "cpu", "cuda" or
     "cuda:N". cache_dir: where results are kept on disk (the user's cache folder if None). cache: False keeps nothing
-    between runs. models: the folder with `checkpoints/` and `vae/`. memory_bytes: the budget for loaded weights.
+    between runs. models: the folder with `checkpoints/` and `vae/`. memory_bytes: the budget for loaded weights. resolver:
+    what the names of files stand for (names below `models`, and paths, if None).
     """
 
     def __init__(
@@ -91,11 +88,12 @@ class Engine:
         models: Path | str | None = None,
         memory_bytes: int | None = None,
         registry: Registry | None = None,
+        resolver: FolderResolver | ServerResolver | None = None,
     ) -> None:
         self.precision, self.device = precision, device
         self.registry = registry or default_registry()
         self.models = Path(models) if models else models_folder()
-        self.resolver = make_resolver(self.models)
+        self.resolver = resolver or make_resolver(self.models)
         self._memory_bytes = memory_bytes
         folder = Path(cache_dir) if cache_dir else cache_folder()
         self._cache_was_named = cache and cache_dir is not None
@@ -103,8 +101,8 @@ class Engine:
         self.fingerprints = Fingerprints(folder / "fingerprints" if cache else None)
         self._history = History(folder / "history" if cache else None)
         self.disk_cache = DiskCache(folder / "results", self._codec, cache_bytes)
-        tiers = (MemoryCache(self._codec, _memory_cache_bytes()), self.disk_cache)
-        self.cache: Cache = TieredCache(tiers) if cache else NoCache()
+        self._memory_cache = MemoryCache(self._codec, _memory_cache_bytes())
+        self.cache: Cache = TieredCache((self._memory_cache, self.disk_cache)) if cache else NoCache()
 
     def __enter__(self) -> Engine:
         return self
@@ -147,10 +145,15 @@ class Engine:
             source.made_as.check_files(graph, self.fingerprints)
         return Workflow(source, graph)
 
-    def plan(self, workflow: Workflow) -> Plan:
-        """Returns what a run would do now."""
-        keys = cache_keys(workflow.graph, self.fingerprints, self.environment)
-        return make_plan(workflow.graph, keys, self.cache.tier)
+    def plan(self, workflow: Workflow, outputs: Collection[str] = ()) -> Plan:
+        """Returns what a run would do now; with `outputs`, one that is for these alone."""
+        graph = workflow.graph
+        if unknown := sorted(set(outputs) - set(graph.outputs)):
+            known = names(graph.outputs)
+            raise LatentGraphError(f"there is no output {unknown[0]!r} in {graph.name!r}; known: {known}")
+        targets = {link.node for name in outputs for link in each_link(graph.outputs[name])}
+        keys = cache_keys(graph, self.fingerprints, self.environment)
+        return make_plan(graph, keys, self.cache.tier, sorted(targets) if outputs else None)
 
     def explain(self, workflow: Workflow) -> tuple[Explanation, ...]:
         """Returns for each node whether it would be reused or run, and what changed since the last run of the document."""
@@ -166,14 +169,26 @@ class Engine:
         on_event: OnEvent | None = None,
         save_outputs: bool = True,
     ) -> Outcome:
-        """Runs a checked workflow to its end and returns what came of it, failures included.
+        """Runs a checked workflow to its end and returns what came of it, failures included; see `start`."""
+        return self.start(workflow, output_dir=output_dir, on_event=on_event, save_outputs=save_outputs).wait()
+
+    def start(
+        self,
+        workflow: Workflow,
+        *,
+        output_dir: Path = Path("output"),
+        on_event: OnEvent | None = None,
+        save_outputs: bool = True,
+        outputs: Collection[str] = (),
+    ) -> Execution:
+        """Starts to run a checked workflow.
 
         save_outputs: whether an output picture that no node of the document saves is saved here, under the output's name.
-        Interrupted (KeyboardInterrupt), the run is cancelled within a step and the interrupt is raised on.
+        outputs: the names of those that are wanted; without any, all are, and what nodes save.
         """
         check_writable(output_dir, "output folder", "name another one with --output (output_dir)")
         self._prepare_cache()
-        plan = self.plan(workflow)
+        plan = self.plan(workflow, outputs)
         parts = all_key_parts(plan, self.environment)
         self._history.remember(workflow.graph, parts)
         making = describe_making(
@@ -185,12 +200,31 @@ class Engine:
             output_dir=output_dir,
         )
         provenance = {KEYWORD: making.as_text()}
-        result = self._scheduler.run(plan, on_event=on_event, output_dir=output_dir, provenance=provenance)
-        files = saved_files(workflow.graph, result)
-        for name, value in result.outputs.items() if save_outputs else ():
-            if name not in files:
-                files[name] = save_output(name, value, output_dir, provenance)
-        return Outcome(result, files)
+        run = self._scheduler.start(plan, on_event=on_event, output_dir=output_dir, provenance=provenance)
+        return Execution(self._scheduler, run, output_dir if save_outputs else None)
+
+    def warm_up(self) -> None:
+        """Imports what computing takes, torch and the networks among it, and makes the device ready. No weight is loaded."""
+        import torch
+
+        from latentgraph.diffusion import autoencoder, networks, pictures, sampling, saving, text  # noqa: F401
+
+        torch.zeros(1, device=self.memory.policy.device)
+        _ = self._scheduler
+
+    def free_memory(self) -> None:
+        """Lets go of all results and weights that are held in memory and not in use."""
+        import torch
+
+        self._memory_cache.clear()
+        self.memory.evict_unused()
+        torch.cuda.empty_cache()
+
+    @property
+    def memory_use(self) -> Mapping[str, int]:
+        """The bytes that are held, by what they are. Nothing is loaded to find out."""
+        weights = self.memory.resident_bytes if "memory" in self.__dict__ else 0
+        return {"weights": weights, "results": self._memory_cache.used_bytes}
 
     def _prepare_cache(self) -> None:
         """Finds out before a run whether results can be kept: a folder that was named must do, the user's own may not."""
@@ -204,7 +238,7 @@ class Engine:
             if self._cache_was_named:
                 raise
             _log.warning("%s; nothing is kept on disk", error)
-            self.cache = MemoryCache(self._codec, _memory_cache_bytes())
+            self.cache = self._memory_cache
 
     @cached_property
     def environment(self) -> str:
