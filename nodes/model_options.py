@@ -81,7 +81,7 @@ class ModelSamplingSD3(_SameModel, Node, version=1, cached=False, comfy=ComfyNam
     """Shift the noise levels of a rectified-flow model of the Stable Diffusion 3 kind."""
 
     model: Model = Field(description=MODEL)
-    shift: float = Field(3.0, ge=0, le=100, description=SHIFT)
+    shift: float = Field(3.0, ge=0.01, le=100, description=SHIFT)
 
     def run(self, ctx: Context) -> Model:
         return _in_space(self.model, SpaceSpec("flow", FlowLevels(self.shift)))
@@ -91,7 +91,7 @@ class ModelSamplingAuraFlow(_SameModel, Node, version=1, cached=False, comfy=Com
     """Shift the noise levels of a rectified-flow model that is told them from 0 to 1, like AuraFlow or FLUX schnell."""
 
     model: Model = Field(description=MODEL)
-    shift: float = Field(1.73, ge=0, le=100, description=SHIFT)
+    shift: float = Field(1.73, ge=0.01, le=100, description=SHIFT)
 
     def run(self, ctx: Context) -> Model:
         return _in_space(self.model, SpaceSpec("flow", FlowLevels(self.shift, multiplier=1.0)))

@@ -193,3 +193,13 @@ def test_a_sampler_on_a_gpu_makes_the_picture_of_the_one_on_the_cpu() -> None:
         if name.endswith("_gpu"):
             twin: Any = name.removesuffix("_gpu")
             assert repr(sampler.start) == repr(SAMPLERS[twin].start)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "dpm_adaptive"])  # it has to look at its error
+def test_latents_may_lie_on_another_device_than_levels(name: SamplerName) -> None:
+    """The meta device stands for a GPU: it too refuses to mix, but for levels that are single numbers."""
+    space, sigmas = flow_space(), torch.tensor([1.0, 0.8, 0.5, 0.3, 0.1, 0.0])
+    x = torch.empty(1, 4, 8, 8, device="meta")
+    steps = SAMPLERS[name].start(Problem(x, sigmas, space, NoiseSource(x, sigmas, 1)))
+    result = run_sampler(steps, unguided(denoise_flow))
+    assert (result.device.type, result.shape) == ("meta", x.shape)
