@@ -67,8 +67,8 @@ def load_key(folder: Path) -> bytes:
 
 def secret_of(key: bytes, url: str) -> bytes:
     """Returns the secret of a webhook."""
-    address = str(URL(url).with_query(None).with_fragment(None))
-    return hmac.digest(key, b"latentgraph webhook " + address.encode(), "sha256")
+    at = URL(url)
+    return hmac.digest(key, f"latentgraph webhook {at.origin()}{at.raw_path}".encode(), "sha256")
 
 
 def secret_text(secret: bytes) -> str:

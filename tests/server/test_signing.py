@@ -70,7 +70,8 @@ def test_nor_is_one_with_another_body_or_secret_or_time_or_without_headers() -> 
 
 def test_each_webhook_has_a_secret_of_its_own_whatever_its_query() -> None:
     one = secret_of(SECRET, "https://example.com/done?job=1")
-    assert one == secret_of(SECRET, "https://example.com/done")
+    assert one == secret_of(SECRET, "https://EXAMPLE.com:443/done")
+    assert secret_of(SECRET, "https://example.com") == secret_of(SECRET, "https://example.com/?x")
     assert (
         len({one, secret_of(SECRET, "https://example.com/other"), secret_of(SECRET[::-1], "https://example.com/done")})
         == 3
