@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +15,9 @@ from latentgraph.graph.ports import InputPort, type_name
 
 from .folders import MODEL_FOLDERS
 from .show import show
+
+if TYPE_CHECKING:
+    from latentgraph.server.resolving import ServerResolver
 
 
 def node_json(spec: NodeSpec) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def show_node(console: Console, spec: NodeSpec) -> None:
             console.print(f"{output.name}: {type_name(output.type)}")
 
 
-def model_rows(resolver: FolderResolver) -> list[dict[str, Any]]:
+def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]]:
     """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
     from latentgraph.diffusion.adapters import read_adapter
     from latentgraph.diffusion.describe import describe, describe_vae

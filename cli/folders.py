@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentgraph.graph import FolderResolver, LatentGraphError
 
+if TYPE_CHECKING:
+    from latentgraph.server.resolving import ServerResolver
+
 CACHE_VARIABLE = "LATENTGRAPH_CACHE"
 MODELS_VARIABLE = "LATENTGRAPH_MODELS"
+DATA_VARIABLE = "LATENTGRAPH_DATA"
 
 _SUFFIXES = {
     "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # the last two are found, and refused with words that help
@@ -47,14 +52,32 @@ def models_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return _user_folder(environment, "XDG_DATA_HOME", ".local/share", "Application Support") / "latentgraph" / "models"
 
 
+def data_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Returns the folder of the server's jobs and uploads: LATENTGRAPH_DATA if set, else the platform's usual place."""
+    if chosen := environment.get(DATA_VARIABLE):
+        return Path(chosen)
+    return _user_folder(environment, "XDG_DATA_HOME", ".local/share", "Application Support") / "latentgraph" / "server"
+
+
 def make_resolver(models: Path) -> FolderResolver:
     """Returns the resolver of the command: bundled names, paths, and what lies in the folders below `models`."""
+    return FolderResolver(bundled=_bundled(), folders=_model_roots(models), suffixes=_SUFFIXES)
+
+
+def make_server_resolver(models: Path, uploads: Path) -> ServerResolver:
+    """Returns the resolver of a server and its workers: bundled names, uploads, and plain names below `models`."""
+    from latentgraph.server.resolving import ServerResolver
+
+    return ServerResolver(uploads, bundled=_bundled(), folders=_model_roots(models), suffixes=_SUFFIXES)
+
+
+def _bundled() -> Mapping[str, Mapping[str, Path]]:
     emoji = Path(str(files("latentgraph.models") / "emoji.safetensors"))
-    return FolderResolver(
-        bundled={"checkpoint": {"emoji": emoji}, "vae": {"emoji": emoji}},
-        folders={kind: tuple(models / folder for folder in names) for kind, names in _MODEL_FOLDERS.items()},
-        suffixes=_SUFFIXES,
-    )
+    return {"checkpoint": {"emoji": emoji}, "vae": {"emoji": emoji}}
+
+
+def _model_roots(models: Path) -> Mapping[str, Sequence[Path]]:
+    return {kind: tuple(models / folder for folder in names) for kind, names in _MODEL_FOLDERS.items()}
 
 
 def check_writable(folder: Path, what: str, cure: str) -> None:

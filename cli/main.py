@@ -19,9 +19,13 @@ from latentgraph.graph import DiskCache, DiskUse, LatentGraphError
 
 from .exits import ending, print_json
 from .show import make_console, show_message, show_problems
+from .submit import submit
+from .token import DataDir, token_app
+from .webhook import webhook_secret
 
 if TYPE_CHECKING:
-    from .engine import Engine, Outcome, Workflow
+    from .engine import Engine, Workflow
+    from .execution import Outcome
     from .sources import Source
 
 app = typer.Typer(
@@ -32,6 +36,7 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(no_args_is_help=True, help="Look at and empty the cache of results.")
 app.add_typer(cache_app, name="cache")
+app.add_typer(token_app, name="token")
 
 
 class PrecisionName(StrEnum):
@@ -90,6 +95,10 @@ def run(
             outcome = _execute(engine, _load(engine, source, settings, warn=True), output)
             _show_outcome(outcome, as_json)
             outcome.result.raise_failure()
+
+
+app.command()(submit)
+app.command()(webhook_secret)
 
 
 @app.command()
@@ -218,6 +227,48 @@ def schema() -> None:
     from latentgraph.nodes import default_registry
 
     print_json(json_schema(default_registry()))
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. Only loopback works without a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8188,
+    data: DataDir = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="A worker's device, as for run; repeat it for more workers.")
+    ] = None,
+    precision: Annotated[PrecisionName, typer.Option(help="As for run.")] = PrecisionName.auto,
+    cache_dir: CacheDir = None,
+    models: Models = None,
+    name: Annotated[
+        list[str] | None, typer.Option(help="A host name that the server is reached by; may be repeated.")
+    ] = None,
+    allow_webhook: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NETWORK", help="A private network that webhooks may call, as 10.1.0.0/16."),
+    ] = None,
+) -> None:
+    """Take workflows over HTTP and run them; http://127.0.0.1:8188 shows a page for people."""
+    import asyncio
+
+    from .folders import cache_folder, data_folder, models_folder
+    from .serve import ServeOptions, serve
+
+    with ending():
+        options = ServeOptions(
+            host=host,
+            port=port,
+            data=data or data_folder(),
+            devices=tuple(device or ("auto",)),
+            models=models or models_folder(),
+            precision=precision.value,
+            cache_dir=cache_dir or cache_folder(),
+            hosts=frozenset(name or ()),
+            webhook_networks=tuple(allow_webhook or ()),
+        )
+        asyncio.run(serve(options, lambda address: typer.echo(f"latentgraph serves {address}")))
 
 
 @cache_app.command("info")

@@ -1,0 +1,205 @@
+"""Serving: puts the server together from the store, the workers, the node types and this machine's folders, and runs it.
+
+The process that serves imports no torch: what computes is in the workers, which are started as programs of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from latentgraph.graph import LatentGraphError
+from latentgraph.nodes import default_registry
+from latentgraph.server.addresses import AddressRules
+from latentgraph.server.app import make_app
+from latentgraph.server.connections import BoundedRunner
+from latentgraph.server.intake import Intake
+from latentgraph.server.page_routes import add_page
+from latentgraph.server.process import WorkerSlot
+from latentgraph.server.resolving import ServerResolver
+from latentgraph.server.retention import RetentionPolicy, sweep
+from latentgraph.server.settings import Settings
+from latentgraph.server.signing import load_key
+from latentgraph.server.store import JobStore
+from latentgraph.server.supervisor import Supervisor
+from latentgraph.server.tokens import TokenBook
+from latentgraph.server.webhooks import WebhookSender, WebhookSettings
+
+from .describe import model_rows
+from .folders import make_server_resolver
+
+_SWEEP_SECONDS = 300.0
+_BACKLOG = 1024
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `latentgraph serve` was asked for. hosts: names that the server is reached by. devices: one worker for each.
+
+    webhook_networks: private networks that webhooks may call."""
+
+    host: str
+    port: int
+    data: Path
+    devices: Sequence[str]
+    models: Path
+    precision: str
+    cache_dir: Path
+    hosts: frozenset[str]
+    webhook_networks: Sequence[str]
+
+    @property
+    def loopback(self) -> bool:
+        """Whether nobody but this machine reaches the address."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or an interrupt, then drains. `ready` is told the address once submits are taken.
+
+    Raises LatentGraphError if the address can't be bound, the data folder is in use, or a public address needs no token.
+    """
+    store = await JobStore.open(options.data)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        await _check_exposure(store, options)
+        slots = [WorkerSlot(f"worker-{i}", device) for i, device in enumerate(options.devices)]
+        supervisor = Supervisor(store, slots, _starter(options))
+        rules = AddressRules.allowing(options.webhook_networks)
+        sender = WebhookSender(store.webhooks, store.clock, load_key(options.data), WebhookSettings(rules=rules))
+        intake, resolver = Intake(), make_server_resolver(options.models, options.data / "files")
+        settings = Settings(open_on_loopback=options.loopback, hosts=options.hosts)
+        app = make_app(
+            store,
+            supervisor,
+            settings,
+            default_registry(),
+            resolver,
+            models=_model_lister(resolver),
+            check_webhook=sender.check,
+            intake=intake,
+        )
+        add_page(app)
+        address = await stack.enter_async_context(_site(BoundedRunner(app, settings), options))
+        await stack.enter_async_context(_swept(store))
+        stack.push_async_callback(sender.stop)
+        await sender.start()
+        stack.push_async_callback(supervisor.drain)
+        await supervisor.start()
+        stop = _stop_signal()
+        ready(address)
+        await stop.wait()
+        intake.stop()
+
+
+async def _check_exposure(store: JobStore, options: ServeOptions) -> None:
+    """Raises LatentGraphError for an address that others reach as long as anybody who reaches it may do everything."""
+    if not options.loopback and await TokenBook(store.tokens).is_empty():
+        raise LatentGraphError(
+            f"{options.host} is reached by other machines, and no token is needed yet to use this server; make one first: "
+            f"latentgraph token create --scope submit --data {options.data}"
+        )
+
+
+def _starter(options: ServeOptions) -> Callable[[WorkerSlot], Sequence[str]]:
+    """Returns what gives the command line of a slot's worker."""
+
+    def command(slot: WorkerSlot) -> Sequence[str]:
+        program = [sys.executable, "-m", "latentgraph.cli.worker", "--device", slot.device]
+        program += ["--precision", options.precision, "--models", str(options.models)]
+        return [*program, "--cache-dir", str(options.cache_dir), "--uploads", str(options.data / "files")]
+
+    return command
+
+
+def _model_lister(resolver: ServerResolver) -> Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]:
+    """Returns what lists the models, as they are told to others: without a path of this machine."""
+
+    def told(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        path, problem = row["path"] or "", row["problem"]
+        problem = problem.replace(path, row["name"]) if path and problem else problem
+        return {"name": row["name"], "kind": row["kind"], "family": row["family"], "problem": problem}
+
+    async def models() -> Sequence[Mapping[str, Any]]:
+        return [told(row) for row in await asyncio.to_thread(model_rows, resolver)]
+
+    return models
+
+
+@contextlib.asynccontextmanager
+async def _site(runner: BoundedRunner, options: ServeOptions) -> AsyncIterator[str]:
+    """Listens for as long as the context lasts; gives the address."""
+    await runner.setup()
+    try:
+        listener = _listen(options.host, options.port)
+        await web.SockSite(runner, listener).start()
+        host, port = listener.getsockname()[:2]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens on an address. Raises LatentGraphError if that can't be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise LatentGraphError(
+            f"{host}, port {port}, can't be listened on ({error.strerror or error}); choose others with --host and --port"
+        ) from error
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def _swept(store: JobStore) -> AsyncIterator[None]:
+    """Removes old jobs now and then for as long as the context lasts."""
+    task = asyncio.create_task(_keep_swept(store))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _keep_swept(store: JobStore) -> None:
+    while True:
+        try:
+            await sweep(store, RetentionPolicy())
+        except LatentGraphError as error:
+            _log.warning("old jobs can't be removed now (%s)", error)
+        await asyncio.sleep(_SWEEP_SECONDS)
+
+
+def _stop_signal() -> asyncio.Event:
+    """Returns what SIGTERM and an interrupt set; a second one ends the process at once."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
