@@ -63,12 +63,12 @@ class ServeOptions:
     webhook_networks: Sequence[str]
 
     @property
-    def loopback(self) -> bool:
-        """Whether nobody but this machine reaches the address."""
+    def exposed(self) -> bool:
+        """Whether others than this machine may reach the server: by its address, or by a name, which a proxy passes on."""
         try:
-            return ipaddress.ip_address(self.host).is_loopback
+            return bool(self.hosts) or not ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            return self.host == "localhost"
+            return bool(self.hosts) or self.host != "localhost"
 
 
 async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
@@ -85,7 +85,7 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         rules = AddressRules.allowing(options.webhook_networks)
         sender = WebhookSender(store.webhooks, store.clock, load_key(options.data), WebhookSettings(rules=rules))
         intake, resolver = Intake(), make_server_resolver(options.models, options.data / "files")
-        settings = Settings(open_on_loopback=options.loopback, hosts=options.hosts)
+        settings = Settings(open_on_loopback=not options.exposed, hosts=options.hosts)
         app = make_app(
             store,
             supervisor,
@@ -110,10 +110,11 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
 
 
 async def _check_exposure(store: JobStore, options: ServeOptions) -> None:
-    """Raises LatentGraphError for an address that others reach as long as anybody who reaches it may do everything."""
-    if not options.loopback and await TokenBook(store.tokens).is_empty():
+    """Raises LatentGraphError for a server that others reach as long as anybody who reaches it may do everything."""
+    if options.exposed and await TokenBook(store.tokens).is_empty():
+        place = ", ".join(sorted(options.hosts)) or options.host
         raise LatentGraphError(
-            f"{options.host} is reached by other machines, and no token is needed yet to use this server; make one first: "
+            f"other machines reach {place}, and may do everything as long as there is no token; make one first: "
             f"latentgraph token create --scope submit --data {options.data}"
         )
 
@@ -158,16 +159,18 @@ async def _site(runner: BoundedRunner, options: ServeOptions) -> AsyncIterator[s
 
 def _listen(host: str, port: int) -> socket.socket:
     """Returns a socket that listens on an address. Raises LatentGraphError if that can't be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        raise LatentGraphError(
-            f"{host}, port {port}, can't be listened on ({error.strerror or error}); choose others with --host and --port"
-        ) from error
+    with contextlib.ExitStack() as undo:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            listener = undo.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            raise LatentGraphError(
+                f"{host}, port {port}, can't be listened on ({error.strerror or error}); choose others with --host and --port"
+            ) from error
+        undo.pop_all()
     return listener
 
 
