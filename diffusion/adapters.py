@@ -174,6 +174,16 @@ def refusal(adapter: Adapter, fitted: Fit, *, what: str, family: str) -> str | N
     return f"is {adapter.title}, but {what} is of the {family} family: {reason}; use an adapter for a network {cure}"
 
 
+def unlike(first: NetworkSpec, second: NetworkSpec) -> str | None:
+    """Returns in words why two networks can't be mixed, or None if they can."""
+    one, other = target_shapes(first), target_shapes(second)
+    for target in (*one, *other):
+        found = [in_words(shapes[target]) if target in shapes else "none" for shapes in (one, other)]
+        if one.get(target) != other.get(target) and target.tensor != "conv_in.weight":
+            return f"{target.tensor} is {found[0]} in the one and {found[1]} in the other"
+    return None
+
+
 def _parted(key: str) -> tuple[str, str] | None:
     """Returns the module and the role that a key names, or None for a key of no known ending."""
     dot = len(key)

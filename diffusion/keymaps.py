@@ -87,6 +87,45 @@ def text_origins(spec: TextEncoderSpec, wanted: Iterable[str], present: Collecti
     return _checked(origins, present)
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A tensor of a single file: the network's tensors that it holds, stacked, or transposed; kernel: as a 1x1 convolution."""
+
+    key: str
+    names: tuple[str, ...]
+    transposed: bool = False
+    kernel: bool = False
+
+
+def unet_destinations(spec: UNetSpec, names: Iterable[str]) -> list[Destination]:
+    """Returns where the tensors of diffusers' UNet go in an LDM file."""
+    modules = dict(unet_modules(spec))
+    return [Destination(rename(name, modules), (name,)) for name in names]
+
+
+def vae_destinations(spec: VaeSpec, names: Iterable[str]) -> list[Destination]:
+    """Returns where the tensors of diffusers' AutoencoderKL go in an LDM file, whose attention is of 1x1 convolutions."""
+    modules = dict(_vae_modules(spec))
+    kernels = {".".join((module, "weight")) for module in modules if ".attentions.0.to_" in module}
+    return [Destination(rename(name, modules), (name,), kernel=name in kernels) for name in names]
+
+
+def text_destinations(spec: TextEncoderSpec, names: Iterable[str], *, open_clip: bool) -> list[Destination]:
+    """Returns where the tensors of transformers' CLIP text model go, in transformers' layout or OpenCLIP's."""
+    bare = {name.removeprefix("text_model."): name for name in names}
+    if not open_clip:
+        apart = ("text_projection.weight",)
+        return [Destination(key if key in apart else f"text_model.{key}", (name,)) for key, name in bare.items()]
+    modules = dict(_open_clip_modules(spec))
+    parts: dict[str, dict[int, str]] = {}
+    turned: dict[str, bool] = {}
+    for key, name in bare.items():
+        origin = _open_clip_origin(key, modules)
+        parts.setdefault(origin.key, {})[origin.third or 0] = name
+        turned[origin.key] = origin.transposed
+    return [Destination(key, tuple(held[i] for i in sorted(held)), turned[key]) for key, held in parts.items()]
+
+
 def unet_modules(spec: UNetSpec) -> Iterator[tuple[str, str]]:
     """Yields (diffusers, LDM) names of modules; below a pair of modules the names agree."""
     yield from (("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"))

@@ -1,4 +1,4 @@
-"""Pictures written into a folder as numbered PNG files: whole or not at all, never over one another.
+"""Files written into a folder under numbers: whole or not at all, never over one another. Pictures become PNG files.
 
 Several threads and processes may write into one folder at a time.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
@@ -39,22 +42,45 @@ def save_pictures(
     _, height, width, _ = image.pixels.shape
     paths = []
     for i, pixels in enumerate(to_8bit(image.pixels)):
-        base = _resolve(folder, _fill_in(prefix, width=width, height=height, batch_num=i))
-        base.parent.mkdir(parents=True, exist_ok=True)
-        temporary = base.parent / f".{secrets.token_hex(8)}.tmp"
-        try:
-            with temporary.open("xb") as file:
-                picture = Pillow.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-                picture.save(file, "PNG", pnginfo=info, compress_level=compress_level)
-            paths.append(_move_to_next_number(temporary, base))
-        finally:
-            temporary.unlink(missing_ok=True)
+        picture = Pillow.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+        known = {"width": str(width), "height": str(height), "batch_num": str(i)}
+        with numbered_file(folder, prefix=prefix, suffix=".png", values=known) as file:
+            picture.save(file.file, "PNG", pnginfo=info, compress_level=compress_level)
+        paths.append(file.path)
     return paths
 
 
-def _fill_in(prefix: str, *, width: int, height: int, batch_num: int) -> str:
+@dataclass(slots=True)
+class NumberedFile:
+    """A file that is being written, and the path that it has once it is whole."""
+
+    file: BinaryIO
+    path: Path
+
+
+@contextmanager
+def numbered_file(
+    folder: Path, *, prefix: str, suffix: str, values: Mapping[str, str] | None = None
+) -> Iterator[NumberedFile]:
+    """Yields a new file, which becomes `{prefix}_{number:05}_{suffix}` when the block ends, and nothing if it fails.
+
+    values: what stands for %name% in the prefix beside the parts of the time; see `save_pictures`.
+    """
+    base = _resolve(folder, _fill_in(prefix, values or {}))
+    base.parent.mkdir(parents=True, exist_ok=True)
+    temporary = base.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            written = NumberedFile(file, temporary)
+            yield written
+        written.path = _move_to_next_number(temporary, base, suffix)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fill_in(prefix: str, known: Mapping[str, str]) -> str:
     now = datetime.now()  # local time: the name is for people
-    values = {"width": str(width), "height": str(height), "batch_num": str(batch_num)}
+    values = dict(known)
     values |= {name: f"{getattr(now, name):02}" for name in ("year", "month", "day", "hour", "minute", "second")}
     for name, value in values.items():
         prefix = prefix.replace(f"%{name}%", value)
@@ -72,13 +98,13 @@ def _resolve(folder: Path, prefix: str) -> Path:
     return parent / relative.name
 
 
-def _move_to_next_number(temporary: Path, base: Path) -> Path:
+def _move_to_next_number(temporary: Path, base: Path, suffix: str) -> Path:
     """Gives the finished file the next free number. A number is taken with the whole file, so a crash leaves no empty one."""
     pattern = re.compile(rf"{re.escape(base.name)}_(\d+)_.*", re.DOTALL)
     taken = [int(match[1]) for path in base.parent.iterdir() if (match := pattern.fullmatch(path.name))]
     number = max(taken, default=0) + 1
     while True:
-        target = base.with_name(f"{base.name}_{number:05}_.png")
+        target = base.with_name(f"{base.name}_{number:05}_{suffix}")
         try:
             target.hardlink_to(temporary)
         except FileExistsError:

@@ -85,6 +85,16 @@ from .masks import (
     SolidMask,
     ThresholdMask,
 )
+from .merging import (
+    AddClips,
+    AddModels,
+    MergeClips,
+    MergeModelBlocks,
+    MergeModels,
+    SaveCheckpoint,
+    SubtractClips,
+    SubtractModels,
+)
 from .model_options import (
     DifferentialDiffusion,
     FreeU,
@@ -155,6 +165,8 @@ def default_registry() -> Registry:
     return Registry(
         (
             *(LoadCheckpoint, LoadVAE, LoadLora, LoadLoraModelOnly),
+            *(MergeModels, MergeModelBlocks, AddModels, SubtractModels),
+            *(MergeClips, AddClips, SubtractClips, SaveCheckpoint),
             *(TextEncode, TextEncodeSDXL, ClipSkip),
             *(ConditioningCombine, ConditioningConcat, ConditioningAverage, ConditioningZeroOut, ConditioningStrength),
             *(ConditioningArea, ConditioningAreaFraction, ConditioningMask, ConditioningRange, ConditioningSize),

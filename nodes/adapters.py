@@ -96,7 +96,7 @@ def _check(known: Known, strengths: dict[str, str]) -> None:
     if path is None:
         return
     adapter = read_header(read_adapter, path)
-    specs = {name: _network(known, name) for name in strengths}
+    specs = {name: network_of(known, name) for name in strengths}
     if None not in specs.values() and not any(adapter.concerns(spec) for spec in specs.values() if spec):
         parts = " and ".join(map(repr, specs))
         known.problem(
@@ -111,9 +111,10 @@ def _check(known: Known, strengths: dict[str, str]) -> None:
             return
 
 
-def _network(known: Known, name: str) -> NetworkSpec | None:
+def network_of(known: Known, name: str, *, kind: str | None = None) -> NetworkSpec | None:
+    """Returns the structure of what is linked to an input, if it is known. kind: "model" or "clip", the name if None."""
     spec = known.fact(name, "spec")
-    return spec.network if name == "model" and spec is not None else spec
+    return spec.network if (kind or name) == "model" and spec is not None else spec
 
 
 def _warn_of_unused(ctx: Context, file: Path, unused: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentgraph.diffusion.checkpoint import Checkpoint, open_checkpoint
-from latentgraph.diffusion.derived import AdapterMismatchError, DerivedSource, adapt
+from latentgraph.diffusion.derived import (
+    AdapterMismatchError,
+    Blend,
+    DerivedSource,
+    MergeError,
+    adapt,
+    difference,
+    merge,
+    mix,
+    mix_blocks,
+    sum_of_both,
+)
 from latentgraph.diffusion.headers import HeaderError
 from latentgraph.diffusion.memory import MemoryBudgetError, WeightMemory
 from latentgraph.diffusion.types import Clip, Model
@@ -52,7 +64,7 @@ def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     assert [key for key, w in found.items() if not torch.equal(w, expected[key])] == []
 
 
-def merge(checkpoint: Path, lora: Path, names: Mapping[str, str], strength: float, into: Path) -> Path:
+def with_products(checkpoint: Path, lora: Path, names: Mapping[str, str], strength: float, into: Path) -> Path:
     """Writes a checkpoint with the products of a LoRA added to its tensors. names: prefixes of modules, and of tensors."""
     tensors = {key: w.float() for key, w in load_file(checkpoint).items()}
     factors = {key: w.float() for key, w in load_file(lora).items()}
@@ -88,7 +100,7 @@ def merge_part(checkpoint: Path, lora: Path, names: Mapping[str, str], strength:
     """Merges what of a LoRA has one of these prefixes."""
     part = into.with_suffix(".part.safetensors")
     save_file({key: w for key, w in load_file(lora).items() if key.startswith(tuple(names))}, part)
-    return merge(checkpoint, part, names, strength, into)
+    return with_products(checkpoint, part, names, strength, into)
 
 
 def test_both_of_sdxls_text_encoders_are_patched(
@@ -235,4 +247,86 @@ def test_patches_are_small_values_that_compare(tiny_sd1: Path, loras: dict[str, 
     assert laid(1.0) == laid(1.0)
     assert hash(laid(1.0)) == hash(laid(1.0))
     assert laid(1.0) != laid(0.5)
-    assert laid(1.0).patches[0].file.path == loras["sd1"].resolve()
+    assert laid(1.0).steps[0].file.path == loras["sd1"].resolve()
+
+
+@pytest.fixture(scope="module")
+def other_sd1(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second SD1 checkpoint of the same structure."""
+    tensors = {key: w.flip(0) for key, w in tiny.sd1_tensors().items()}
+    return tiny.write(tmp_path_factory.mktemp("other") / "other.safetensors", tensors)
+
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "lora.json").read_text(encoding="utf-8"))
+
+
+def test_weights_are_mixed_as_in_the_reference() -> None:
+    one, other = (torch.randn(6, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 30))
+    source: Any = None
+    found = Blend(source, mix(0.75)).apply("any.weight", one, other)
+    wanted = VECTORS["ModelMergeSimple ratio .75, other=R(30,6,8)"]["first8"]
+    torch.testing.assert_close(found.flatten()[:8], torch.tensor(wanted), rtol=0.0, atol=1e-7)
+
+
+def test_a_mixture_is_the_mean_of_all_weights(tiny_sd1: Path, other_sd1: Path, memory: WeightMemory) -> None:
+    one, other = open_checkpoint(tiny_sd1, memory), open_checkpoint(other_sd1, memory)
+    first, second = tensors_of(one.model), tensors_of(other.model)
+    mixed = tensors_of(merge(one.model, other.model, mix(0.25)))
+    assert_same(mixed, {key: w * 0.25 + 0.75 * second[key] for key, w in first.items()})
+    assert not memory.is_resident(merge(one.model, other.model, mix(0.5)).weights.source)
+    text = tensors_of(merge(clip_of(one), clip_of(other), mix(0.5)))
+    first, second = tensors_of(clip_of(one)), tensors_of(clip_of(other))
+    assert_same(text, {key: (w * 0.5 + 0.5 * second[key]).half().float() for key, w in first.items()})
+
+
+def test_each_part_of_a_unet_has_its_ratio(tiny_sd1: Path, other_sd1: Path, memory: WeightMemory) -> None:
+    one, other = open_checkpoint(tiny_sd1, memory), open_checkpoint(other_sd1, memory)
+    first, second = tensors_of(one.model), tensors_of(other.model)
+    mixed = tensors_of(merge(one.model, other.model, mix_blocks(input=1.0, middle=0.5, out=0.0)))
+    for key, w in mixed.items():
+        name = key.removeprefix("unet.")
+        ratio = (
+            0.5 if name.startswith("mid_") else 0.0 if name.startswith(("up_", "conv_norm_out", "conv_out")) else 1.0
+        )
+        assert torch.equal(w, first[key] * ratio + (1.0 - ratio) * second[key]), key
+
+
+def test_a_difference_that_is_added_back_gives_the_network(
+    tiny_sd1: Path, other_sd1: Path, memory: WeightMemory
+) -> None:
+    one, other = open_checkpoint(tiny_sd1, memory).model, open_checkpoint(other_sd1, memory).model
+    learned = merge(one, other, difference(1.0))
+    again = tensors_of(merge(other, learned, sum_of_both()))
+    for key, w in tensors_of(one).items():
+        torch.testing.assert_close(again[key], w, rtol=0.0, atol=1e-5)
+
+
+def test_adapters_before_and_after_a_mixture_count_where_they_stand(
+    tiny_sd1: Path, other_sd1: Path, loras: dict[str, Path], memory: WeightMemory
+) -> None:
+    one, other = open_checkpoint(tiny_sd1, memory).model, open_checkpoint(other_sd1, memory).model
+    patched = adapt(other, loras["attention"]).handle
+    mixed = merge(adapt(one, loras["sd1"]).handle, patched, mix(0.5))
+    after = adapt(mixed, loras["attention"], strength=0.5).handle
+    assert len(after.weights.source.steps) == 3
+    first, second = tensors_of(adapt(one, loras["sd1"]).handle), tensors_of(patched)
+    before = tensors_of(mixed)
+    assert_same(before, {key: w * 0.5 + 0.5 * second[key] for key, w in first.items()})
+    changed = {key for key, w in tensors_of(after).items() if not torch.equal(w, before[key])}
+    assert changed == {key for key in first if "attn" in key and key.endswith("weight")}
+
+
+def test_an_inpainting_network_keeps_its_first_convolution(
+    tiny_sd1: Path, tiny_sd1_inpaint: Path, other_sd1: Path, memory: WeightMemory
+) -> None:
+    inpaint, one, other = (open_checkpoint(p, memory).model for p in (tiny_sd1_inpaint, tiny_sd1, other_sd1))
+    before = tensors_of(inpaint)
+    after = tensors_of(merge(inpaint, merge(other, one, difference(1.0)), sum_of_both()))
+    assert {key for key, w in after.items() if torch.equal(w, before[key])} == {"unet.conv_in.weight"}
+
+
+def test_networks_of_two_structures_are_not_mixed(tiny_sd1: Path, tiny_sd2: Path, memory: WeightMemory) -> None:
+    one, other = open_checkpoint(tiny_sd1, memory).model, open_checkpoint(tiny_sd2, memory).model
+    said = r"the UNet of sd1.safetensors and the UNet of sd2.safetensors can't be mixed: conv_in.bias is 32 numbers in the one"
+    with pytest.raises(MergeError, match=said):
+        merge(one, other, mix(0.5))

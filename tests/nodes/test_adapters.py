@@ -74,8 +74,8 @@ def problem(*arguments: Any, **given: Any) -> str:
 def test_an_adapter_patches_network_and_text_encoder(sd1: Any, loras: Path, context: Context) -> None:
     given = {"model": sd1.model, "clip": sd1.clip, "file": loras / "sd1.safetensors"}
     patched = LoadLora(**given, model_strength=0.5, clip_strength=0.25).run(context)
-    assert [patch.strength for patch in patched.model.weights.source.patches] == [0.5]
-    assert [patch.strength for patch in patched.clip.weights.source.patches] == [0.25]
+    assert [patch.strength for patch in patched.model.weights.source.steps] == [0.5]
+    assert [patch.strength for patch in patched.clip.weights.source.steps] == [0.25]
     assert patched.model.spec == sd1.model.spec
 
 

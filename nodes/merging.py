@@ -1,0 +1,188 @@
+"""Nodes that mix networks, and one that saves what came of it. Mixtures are light handles, made when they are first used."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from pydantic import Field
+
+from latentgraph.diffusion.adapters import unlike
+from latentgraph.diffusion.names import WeightFormat
+from latentgraph.diffusion.types import Clip, Model, Vae
+from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
+
+from .adapters import network_of
+
+FIRST_MODEL = "The network that a ratio of 1 gives; the result is of its kind."
+SECOND_MODEL = "The network that a ratio of 0 gives."
+FIRST_CLIP, SECOND_CLIP = "The text encoders that a ratio of 1 gives.", "The text encoders that a ratio of 0 gives."
+
+
+class _TwoModels:
+    """What is known of the first model is true of the mixture, if the second one can be mixed in."""
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _mixed(known, "model")
+
+
+class _TwoClips:
+    """What is known of the first text encoders is true of the mixture, if the second ones can be mixed in."""
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return _mixed(known, "clip")
+
+
+_MODELS = {"model": "model1", "other": "model2"}
+_CLIPS = {"clip": "clip1", "other": "clip2"}
+
+
+class MergeModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName("ModelMergeSimple", _MODELS)):
+    """Mix two networks of one structure: each weight is the mean of theirs by a ratio."""
+
+    model: Model = Field(description=FIRST_MODEL)
+    other: Model = Field(description=SECOND_MODEL)
+    ratio: float = Field(1.0, ge=0, le=1, description="How much of `model` is in the mixture.")
+
+    def run(self, ctx: Context) -> Model:
+        from latentgraph.diffusion.derived import merge, mix
+
+        return merge(self.model, self.other, mix(self.ratio))
+
+
+class MergeModelBlocks(_TwoModels, Node, version=1, cached=False, comfy=ComfyName("ModelMergeBlocks", _MODELS)):
+    """Mix two networks of one structure, with a ratio for each part of the UNet."""
+
+    model: Model = Field(description=FIRST_MODEL)
+    other: Model = Field(description=SECOND_MODEL)
+    input: float = Field(1.0, ge=0, le=1, description="How much of `model` is in the blocks on the way down.")
+    middle: float = Field(1.0, ge=0, le=1, description="How much of `model` is in the middle block.")
+    out: float = Field(1.0, ge=0, le=1, description="How much of `model` is in the blocks on the way up.")
+
+    def run(self, ctx: Context) -> Model:
+        from latentgraph.diffusion.derived import merge, mix_blocks
+
+        return merge(self.model, self.other, mix_blocks(input=self.input, middle=self.middle, out=self.out))
+
+
+class AddModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName("ModelMergeAdd", _MODELS)):
+    """Add the weights of a network, usually a difference of two, to those of another."""
+
+    model: Model = Field(description="The network that is added to; the result is of its kind.")
+    other: Model = Field(description="What is added.")
+
+    def run(self, ctx: Context) -> Model:
+        from latentgraph.diffusion.derived import merge, sum_of_both
+
+        return merge(self.model, self.other, sum_of_both())
+
+
+class SubtractModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName("ModelMergeSubtract", _MODELS)):
+    """Take the weights of a network from those of another: what the one learned beyond the other, to be added to a third."""
+
+    model: Model = Field(description="The network that is taken from.")
+    other: Model = Field(description="What is taken away.")
+    multiplier: float = Field(1.0, ge=-10, le=10, description="What the difference is multiplied with.")
+
+    def run(self, ctx: Context) -> Model:
+        from latentgraph.diffusion.derived import difference, merge
+
+        return merge(self.model, self.other, difference(self.multiplier))
+
+
+class MergeClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("CLIPMergeSimple", _CLIPS)):
+    """Mix the text encoders of two models of one family: each weight is the mean of theirs by a ratio."""
+
+    clip: Clip = Field(description=FIRST_CLIP)
+    other: Clip = Field(description=SECOND_CLIP)
+    ratio: float = Field(1.0, ge=0, le=1, description="How much of `clip` is in the mixture.")
+
+    def run(self, ctx: Context) -> Clip:
+        from latentgraph.diffusion.derived import merge, mix
+
+        return merge(self.clip, self.other, mix(self.ratio))
+
+
+class AddClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("CLIPMergeAdd", _CLIPS)):
+    """Add the weights of text encoders, usually a difference of two, to those of others."""
+
+    clip: Clip = Field(description="The text encoders that are added to.")
+    other: Clip = Field(description="What is added.")
+
+    def run(self, ctx: Context) -> Clip:
+        from latentgraph.diffusion.derived import merge, sum_of_both
+
+        return merge(self.clip, self.other, sum_of_both())
+
+
+class SubtractClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("CLIPMergeSubtract", _CLIPS)):
+    """Take the weights of text encoders from those of others."""
+
+    clip: Clip = Field(description="The text encoders that are taken from.")
+    other: Clip = Field(description="What is taken away.")
+    multiplier: float = Field(1.0, ge=-10, le=10, description="What the difference is multiplied with.")
+
+    def run(self, ctx: Context) -> Clip:
+        from latentgraph.diffusion.derived import difference, merge
+
+        return merge(self.clip, self.other, difference(self.multiplier))
+
+
+class SaveCheckpoint(
+    Node, version=1, lane="device", effect=True, comfy=ComfyName("CheckpointSave", {"prefix": "filename_prefix"})
+):
+    """Write a model, with its text encoders and VAE if they are given, as one safetensors file into the output folder.
+
+    Adapters and mixtures become part of the weights. The file has the layout that the family's checkpoints were published
+    in, and carries the workflow that made it. Nothing is ever overwritten.
+    """
+
+    model: Model = Field(description="The denoising network.")
+    clip: Clip | None = Field(None, description="Its text encoders.")
+    vae: Vae | None = Field(None, description="Its autoencoder.")
+    prefix: str = Field(
+        "checkpoints/latentgraph",
+        min_length=1,
+        max_length=200,
+        description="How names begin: 'mine/cat' gives mine/cat_00001_.safetensors.",
+    )
+    format: WeightFormat = Field("float16", description="The number format of the weights.")
+
+    def run(self, ctx: Context) -> None:
+        from latentgraph.diffusion.export import save_checkpoint
+
+        path = save_checkpoint(
+            ctx.output_dir,
+            prefix=self.prefix,
+            model=self.model,
+            clip=self.clip,
+            vae=self.vae,
+            format=self.format,
+            text=ctx.provenance,
+            on_tensor=ctx.progress,
+        )
+        ctx.saved(path)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        prefix = PurePosixPath((known.value("prefix") or "").replace("\\", "/"))
+        if prefix.is_absolute() or ".." in prefix.parts:
+            known.problem("prefix", f"is {str(prefix)!r}, which leads out of the output folder; give a name below it")
+        model, clip = known.fact("model", "family"), known.fact("clip", "family")
+        if model is not None and clip is not None and model != clip:
+            known.problem("clip", f"is of the {clip} family, but input 'model' is of the {model} family; name its own")
+        return {}
+
+
+def _mixed(known: Known, name: str) -> OutputFacts:
+    first, second = network_of(known, name), network_of(known, "other", kind=name)
+    if first is not None and second is not None and (reason := unlike(first, second)) is not None:
+        families: Any = known.fact("other", "family"), known.fact(name, "family")
+        known.problem(
+            "other",
+            f"is of the {families[0]} family and input {name!r} of the {families[1]} family, with another structure: "
+            f"{reason}; networks of one structure can be mixed",
+        )
+    return {name: known.facts(name)}
