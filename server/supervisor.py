@@ -147,8 +147,8 @@ class Supervisor:
         """Starts a worker, has it run jobs, and sees to its end."""
         process = await WorkerProcess.start(place.slot, self._start_worker(place.slot), self._limits)
         place.process, place.starts = process, place.starts + 1
-        place.failures += 1  # unless it does something
-        reason = ""
+        place.failures += 1  # unless it does something, or lives long
+        begun, reason = asyncio.get_running_loop().time(), ""
         try:
             self.changed.tell()
             while process.facts is None and not self._draining.is_set():
@@ -169,6 +169,8 @@ class Supervisor:
             raise
         finally:
             await process.end(reason)
+            if asyncio.get_running_loop().time() - begun >= self._limits.back_off_cap_seconds:
+                place.failures = 0
             place.process, place.last_end = None, process.how_it_ended
             self.changed.tell()
 
