@@ -18,7 +18,7 @@ from aiohttp import AddrInfoType
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from .errors import InvalidDraft
+from .errors import InvalidDraft, ServerError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -54,8 +54,8 @@ class AddressRules:
 
     @classmethod
     def allowing(cls, networks: Iterable[str]) -> AddressRules:
-        """Returns the rules that allow some networks, such as "10.1.0.0/16", or single addresses. Raises ValueError."""
-        return cls(tuple(ipaddress.ip_network(text.strip()) for text in networks))
+        """Returns the rules that allow some networks, such as "10.1.0.0/16", or single addresses. Raises ServerError."""
+        return cls(tuple(map(_network, networks)))
 
     def permit(self, address: Address) -> bool:
         """Returns whether an address may be called."""
@@ -126,6 +126,15 @@ def forbid(rules: AddressRules, text: str) -> None:
     address = _literal(text)
     if address is None or not rules.permit(address):
         raise ConnectionForbidden("the name stands for an address that is private or reserved")
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError as error:
+        raise ServerError(
+            f"{text!r} is no network that could be allowed: {error}; expected such as 10.1.0.0/16"
+        ) from None
 
 
 def _literal(host: str) -> Address | None:
