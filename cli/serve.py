@@ -8,25 +8,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import json
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from latentgraph.graph import LatentGraphError
+from latentgraph.graph import (
+    DiskCache,
+    Fingerprints,
+    History,
+    LatentGraphError,
+    PlainCodec,
+    all_key_parts,
+    build_graph,
+    cache_keys,
+    document_from_tree,
+    explain,
+    make_plan,
+)
 from latentgraph.nodes import default_registry
+from latentgraph.nodes.codec import TensorCodec
 from latentgraph.server.addresses import AddressRules
 from latentgraph.server.app import make_app
 from latentgraph.server.connections import BoundedRunner
 from latentgraph.server.intake import Intake
 from latentgraph.server.page_routes import add_page
+from latentgraph.server.problems import Refusal
 from latentgraph.server.process import WorkerSlot
 from latentgraph.server.resolving import ServerResolver
 from latentgraph.server.retention import RetentionPolicy, sweep
@@ -38,6 +53,7 @@ from latentgraph.server.tokens import TokenBook
 from latentgraph.server.webhooks import WebhookSender, WebhookSettings
 
 from .describe import model_rows
+from .engine import DISK_CAP_BYTES
 from .folders import make_server_resolver
 
 _SWEEP_SECONDS = 300.0
@@ -92,6 +108,7 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
             settings,
             default_registry(),
             resolver,
+            explain=_explainer(options, supervisor, resolver),
             models=_model_lister(resolver),
             check_webhook=sender.check,
             intake=intake,
@@ -128,6 +145,30 @@ def _starter(options: ServeOptions) -> Callable[[WorkerSlot], Sequence[str]]:
         return [*program, "--cache-dir", str(options.cache_dir), "--uploads", str(options.data / "files")]
 
     return command
+
+
+def _explainer(
+    options: ServeOptions, supervisor: Supervisor, resolver: ServerResolver
+) -> Callable[[str, Mapping[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]:
+    """Returns what tells of a document what its run would reuse from the disk; what a worker has in memory is not known."""
+    registry, folder = default_registry(), options.cache_dir
+    fingerprints, history = Fingerprints(folder / "fingerprints"), History(folder / "history")
+    disk = DiskCache(folder / "results", PlainCodec(TensorCodec()), DISK_CAP_BYTES)
+
+    def rows(document: str, params: Mapping[str, Any], environment: str) -> Sequence[Mapping[str, Any]]:
+        graph = build_graph(document_from_tree(json.loads(document)), registry, params=params, resolver=resolver)
+        plan = make_plan(graph, cache_keys(graph, fingerprints, environment), disk.tier)
+        return [asdict(one) for one in explain(plan, all_key_parts(plan, environment), history.last(graph))]
+
+    async def answer(document: str, params: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        environment = next((worker.environment for worker in supervisor.workers if worker.environment), None)
+        if environment is None:
+            raise Refusal(
+                "no-worker", "What a run would reuse goes by how a worker computes; ask again once /readyz is 200."
+            )
+        return await asyncio.to_thread(rows, document, params, environment)
+
+    return answer
 
 
 def _model_lister(resolver: ServerResolver) -> Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]:

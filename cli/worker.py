@@ -75,7 +75,8 @@ class EngineRunner:
     def warm_up(self) -> Ready:
         """Imports torch and the networks, and makes the device ready."""
         self._engine.warm_up()
-        return Ready(device=str(self._engine.memory.policy.device), versions=versions())
+        device = str(self._engine.memory.policy.device)
+        return Ready(device=device, versions=versions(), environment=self._engine.environment)
 
     def memory(self) -> Mapping[str, int]:
         """Returns the bytes in use by weights and by results."""

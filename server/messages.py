@@ -80,11 +80,15 @@ class Exit(Message):
 
 
 class Ready(Message):
-    """Worker: warm, and waiting for jobs. device: what it computes on. versions: by package."""
+    """Worker: warm, and waiting for jobs. device: what it computes on. versions: by package.
+
+    environment: what changes its results apart from the document, as it goes into their keys.
+    """
 
     type: Literal["ready"] = "ready"
     device: str
     versions: Mapping[str, str] = {}
+    environment: str = ""
 
 
 class Beat(Message):

@@ -64,6 +64,7 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "storage-full": (429, "There is no room for it"),
     "headers-too-large": (431, "The headers are too large"),
     "internal": (500, "The server failed"),
+    "no-worker": (503, "No worker is warm yet"),
     "store-unavailable": (503, "The store can't be used now"),
     "draining": (503, "The server is shutting down"),
 }
@@ -93,7 +94,7 @@ _BY_STATUS: Mapping[int, str] = {
     417: "expectation-failed",
 }
 _BEGUN = web.RequestKey("latentgraph.begun", bool)
-_RETRY_SECONDS = {"store-unavailable": 5, "draining": 10, "storage-full": 60}
+_RETRY_SECONDS = {"no-worker": 5, "store-unavailable": 5, "draining": 10, "storage-full": 60}
 
 _log = logging.getLogger(__name__)
 

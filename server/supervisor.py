@@ -29,7 +29,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """A slot as it stands. state: "down", "starting", "idle" or "busy". starts: of workers. last_end: how the last ended."""
+    """A slot as it stands. state: "down", "starting", "idle" or "busy". starts: of workers. last_end: how the last ended.
+
+    versions, environment: as the worker told (`messages.Ready`).
+    """
 
     name: str
     device: str
@@ -40,6 +43,7 @@ class WorkerView:
     rss_bytes: int
     memory: Mapping[str, int]
     versions: Mapping[str, str]
+    environment: str
     starts: int
     last_end: str
 
@@ -70,6 +74,7 @@ class _Place:
             rss_bytes=process.beat.rss_bytes if process else 0,
             memory=process.beat.memory if process else {},
             versions=process.facts.versions if process and process.facts else {},
+            environment=process.facts.environment if process and process.facts else "",
             starts=self.starts,
             last_end=self.last_end,
         )

@@ -48,9 +48,15 @@ class Server:
 
     def get(self, path: str, token: str | None = None) -> tuple[int, Any]:
         """Returns the status of an answer, and its JSON."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return self._ask(path, None, {"Authorization": f"Bearer {token}"} if token else {})
+
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """Returns the status of the answer to a JSON body, and its JSON."""
+        return self._ask(path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def _ask(self, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, Any]:
         try:
-            with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=60) as answer:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, body, headers), timeout=60) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -108,6 +114,10 @@ def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
 
 def test_a_server_answers_without_torch_refuses_a_second_one_and_ends_when_told(server: Server, tmp_path: Path) -> None:
     assert server.get("/healthz")[0] == 200
+    early = server.post(
+        "/v1/explain", {"document": {"latentgraph": 1, "nodes": {"e": {"type": "EmptyLatent"}}, "outputs": {"e": "$e"}}}
+    )
+    assert (early[0], early[1]["code"]) == (503, "no-worker")
     assert "KSampler" in {node["type"] for node in server.get("/v1/nodes?limit=1000")[1]["items"]}
     assert {"name": "emoji", "kind": "checkpoint", "family": "sd1", "problem": None} in server.get("/v1/models")[1][
         "items"
