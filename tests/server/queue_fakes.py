@@ -12,6 +12,7 @@ from latentgraph.server.clock import SECOND_US
 from latentgraph.server.jobs import EventKind, Job, JobDraft, JobError, NumberedEvent, Outcome, OutputFile, QueueLimits
 from latentgraph.server.store import JobStore
 
+PATIENCE_SECONDS = 120.0  # how long a test waits for what must come; only a broken one waits so long
 DOCUMENT = '{"latentgraph":1,"nodes":{}}'
 ERROR = JobError("node_failed", "it was not to be", node="sample", node_type="KSampler")
 OUTCOME = Outcome(

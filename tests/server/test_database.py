@@ -13,7 +13,7 @@ import pytest
 from latentgraph.server.database import Database, Transaction
 from latentgraph.server.errors import StoreClosed, StoreUnavailable, StoreUnusable
 
-from .queue_fakes import Disk
+from .queue_fakes import PATIENCE_SECONDS, Disk
 
 
 @pytest.fixture
@@ -47,10 +47,10 @@ async def hold(database: Database) -> threading.Event:
 
     def operation(_: Transaction) -> None:
         held.set()
-        free.wait(10)
+        free.wait(PATIENCE_SECONDS)
 
     database.write_soon(operation)
-    await asyncio.to_thread(held.wait, 10)
+    await asyncio.to_thread(held.wait, PATIENCE_SECONDS)
     return free
 
 
@@ -215,7 +215,7 @@ async def test_a_reader_sees_one_moment_and_writes_nothing(database: Database) -
 
     def look_twice(transaction: Transaction) -> tuple[int, int]:
         first = transaction.value("SELECT count(*) FROM settings")
-        asyncio.run_coroutine_threadsafe(database.write(put("two")), loop).result(10)
+        asyncio.run_coroutine_threadsafe(database.write(put("two")), loop).result(PATIENCE_SECONDS)
         return first, transaction.value("SELECT count(*) FROM settings")
 
     loop = asyncio.get_running_loop()

@@ -14,7 +14,7 @@ from latentgraph.server.eventlog import Watcher
 from latentgraph.server.jobs import EventKind, JobEvent, NumberedEvent, Preview, QueueLimits
 from latentgraph.server.store import JobStore
 
-from .queue_fakes import OUTCOME, HandClock, claimed, kinds, opened, submitted
+from .queue_fakes import OUTCOME, PATIENCE_SECONDS, HandClock, claimed, kinds, opened, submitted
 
 BACKLOG = 20
 
@@ -168,7 +168,7 @@ async def test_what_is_committed_while_a_watcher_reads_the_log_is_not_missed(
 
     async with store.watch(id) as watcher:
         monkeypatch.setattr(store._log, "read_page", read_slowly)
-        assert await asyncio.wait_for(numbers_to_end(watcher), 30) == [1, 2, 3]
+        assert await asyncio.wait_for(numbers_to_end(watcher), PATIENCE_SECONDS) == [1, 2, 3]
 
 
 async def test_watchers_that_come_and_go_miss_nothing(store: JobStore) -> None:

@@ -23,7 +23,18 @@ from latentgraph.server.jobs import EventKind, JobEvent
 from latentgraph.server.states import JobState
 from latentgraph.server.store import JobStore
 
-from .queue_fakes import OUTCOME, Disk, HandClock, check_clean, claimed, draft, kinds, opened, submitted
+from .queue_fakes import (
+    OUTCOME,
+    PATIENCE_SECONDS,
+    Disk,
+    HandClock,
+    check_clean,
+    claimed,
+    draft,
+    kinds,
+    opened,
+    submitted,
+)
 
 FAULTS = [
     pytest.param("database or disk is full", True, id="disk full, transaction given up"),
@@ -218,7 +229,7 @@ async def test_a_file_that_may_not_grow_refuses_submits_until_it_may(tmp_path: P
     """A real failed write: the process may write no file beyond a megabyte for a while."""
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
     command = [sys.executable, "-W", "error", "-c", FILLING, str(tmp_path)]
-    ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert ran.returncode == 0, ran.stderr
     accepted = ran.stdout.split()
     assert 2 < len(accepted) < 15
