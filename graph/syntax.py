@@ -10,6 +10,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
@@ -30,12 +31,26 @@ class Event(NamedTuple):
     anchor: str | None = None
 
 
+class _ReadAheadLimit(Exception):
+    """libyaml stopped at nesting that lies ahead of the events it has given."""
+
+
 def yaml_events(text: str, file: str | None) -> Iterator[Event]:
     """Yields the events of a YAML text that holds one document. Raises InvalidWorkflow where it can't be read on."""
+    given = 0
+    try:
+        for event in _yaml_events(text, file, _LOADER):
+            given += 1
+            yield event
+    except _ReadAheadLimit:  # the reader in Python has no such limit: whoever counts levels comes to them one by one
+        yield from islice(_yaml_events(text, file, yaml.SafeLoader), given, None)
+
+
+def _yaml_events(text: str, file: str | None, loader: Any) -> Iterator[Event]:
     documents = 0
     try:
         event: Any
-        for event in yaml.parse(text, Loader=_LOADER):
+        for event in yaml.parse(text, Loader=loader):
             kind = type(event)
             mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
             if kind is yaml.ScalarEvent:
@@ -54,8 +69,8 @@ def yaml_events(text: str, file: str | None) -> Iterator[Event]:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         where = Mark(at.line + 1, at.column + 1) if at else None
-        if "nesting depth" in (error.problem or ""):  # libyaml reads ahead, so its own limit can come before ours
-            raise stop(file, where, "limit-depth", "the document is nested deeper than YAML is read") from None
+        if "nesting depth" in (error.problem or ""):
+            raise _ReadAheadLimit from None
         raise stop(file, where, "syntax", _yaml_words(error, text)) from None
     except yaml.YAMLError as error:
         raise stop(file, None, "syntax", f"this is not YAML: {str(error).splitlines()[0]}") from None
