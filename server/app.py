@@ -58,9 +58,10 @@ def make_app(
 
     registry: the node types that documents may use. resolver: what their file names stand for; its `uploads` is the folder of
     uploads. explain, models, check_webhook: without them the routes of the first two are not there, and webhooks are refused.
-    metrics: told of the events of jobs by whoever makes it. intake: stopped by whoever ends the server, so that no more jobs
-    are taken. more_routes: served like the app's own.
+    metrics: counts the events of jobs and the requests. intake: stopped by whoever ends the server, so that no more jobs are
+    taken. more_routes: served like the app's own.
     """
+    routes: list[Route] = []
     parts = Parts(
         store=store,
         supervisor=supervisor,
@@ -74,16 +75,18 @@ def make_app(
         metrics=metrics or Metrics(),
         outputs=store.outputs,
         intake=intake or Intake(),
-        catalogue=Catalogue(registry),
+        catalogue=Catalogue(registry, routes),
         explain=explain,
         models=models,
         check_webhook=check_webhook,
     )
+    store.listen(parts.metrics.observe_events)
     middlewares = (log_requests, answer_problems, guard, authenticate)
     app = web.Application(middlewares=middlewares, client_max_size=settings.upload_bytes + settings.body_bytes)
     app[PARTS] = parts
     for route in (*ROUTES, *more_routes):
         if route.needs(parts) is not None:
+            routes.append(route)
             _serve(app, parts, route)
     app.on_response_prepare.append(note_begun)
     app.on_response_prepare.append(add_headers)
@@ -94,7 +97,6 @@ def make_app(
 
 
 def _serve(app: web.Application, parts: Parts, route: Route) -> None:
-    parts.routes.append(route)
     parts.by_handler[route.handler] = route
     app.router.add_route(route.method, route.path, route.handler, expect_handler=expect)
     if route.method == "GET" and route.handler is not event_routes.watch_job:

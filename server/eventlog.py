@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 
 from .clock import LAST_US
@@ -24,6 +24,9 @@ from .states import ENDED, JobState
 
 _PAGE = 1000
 
+Listener = Callable[[str, Sequence[NumberedEvent]], None]
+"""Is told the id of a job and events of it."""
+
 
 class EventLog:
     """The events of all jobs of a database."""
@@ -33,6 +36,7 @@ class EventLog:
         self._max_events = max_events
         self._backlog = backlog
         self._watchers: dict[str, set[Watcher]] = {}
+        self._listeners: list[Listener] = []
         self._closed = False
 
     def append(
@@ -86,6 +90,10 @@ class EventLog:
             if not watchers:
                 self._watchers.pop(id, None)
 
+    def listen(self, listener: Listener) -> None:
+        """Tells a listener of the events of all jobs, once they are committed. It must be quick and must not fail."""
+        self._listeners.append(listener)
+
     def publish_preview(self, id: str, preview: Preview) -> None:
         """Shows a preview to those who watch the job."""
         for watcher in self._watchers.get(id, ()):
@@ -98,6 +106,8 @@ class EventLog:
             watcher.close()
 
     def _publish(self, id: str, events: Sequence[NumberedEvent]) -> None:
+        for listener in self._listeners:
+            listener(id, events)
         for watcher in self._watchers.get(id, ()):
             watcher.feed(events)
 

@@ -20,7 +20,7 @@ from .changes import Changes
 from .clock import LAST_US, Clock, time_us
 from .database import Database, Hook, Transaction, sync_folder
 from .errors import StoreClosed, UnknownJob
-from .eventlog import EventLog, Watcher
+from .eventlog import EventLog, Listener, Watcher
 from .jobs import Job, JobDraft, JobError, JobEvent, NumberedEvent, Outcome, Page, Preview, QueueLimits, Submitted
 from .lock import FolderLock
 from .records import Tokens, Uploads, Webhooks, Workflows
@@ -205,6 +205,10 @@ class JobStore:
         """Watches a job's events from number `after` on. Entering it raises UnknownJob."""
         _check_storable(id)
         return self._log.watch(id, after)
+
+    def listen(self, listener: Listener) -> None:
+        """Tells a listener of the events of all jobs from now on, once they are committed. It must be quick and must not fail."""
+        self._log.listen(listener)
 
     async def wait_ended(self, id: str, timeout_seconds: float) -> Job:
         """Returns the job once it has ended, or as it is when the time is up. Raises UnknownJob."""

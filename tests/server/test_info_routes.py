@@ -129,7 +129,6 @@ async def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:
         id = (await site.submit())["id"]
         await site.store.claim("w0")
         await site.tell(id, JobEvent(EventKind.NODE_CACHED, {"node": "one", "tier": "disk"}))
-        site.parts.metrics.observe_events(id, await site.store.events(id))
         async with await site.ask("GET", "/metrics") as response:
             assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
             lines = (await response.text()).splitlines()
