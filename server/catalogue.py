@@ -1,29 +1,47 @@
-"""The catalogue of node types: written once, when it is first asked for, since it never changes while a server runs."""
+"""The catalogue of what a server has: its node types and its API, written once when they are first asked for, in a thread.
+
+Neither changes while a server runs; the stored workflows do, and are added each time.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from latentgraph.graph import Registry
 
-from .views import NodeTypesView, NodeTypeView
+from .openapi import openapi_document, with_workflows
+from .views import NodeTypesView, NodeTypeView, WorkflowView
+
+if TYPE_CHECKING:
+    from .routing import Route
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The node types of a registry, as JSON."""
+    """The node types of a registry, and the routes of an app, as JSON."""
 
     registry: Registry
+    routes: Sequence[Route]
+
+    async def nodes(self) -> tuple[bytes, str]:
+        """Returns all node types, and their ETag."""
+        text = await asyncio.to_thread(lambda: self._nodes)
+        return text, f'"{hashlib.sha256(text).hexdigest()}"'
+
+    async def api(self, workflows: Sequence[WorkflowView]) -> dict[str, Any]:
+        """Returns the OpenAPI of the routes, with a path for each of some workflows."""
+        return with_workflows(await asyncio.to_thread(lambda: self._api), workflows)
 
     @cached_property
-    def _text(self) -> bytes:
+    def _nodes(self) -> bytes:
         items = [NodeTypeView.of(cls.spec) for cls in self.registry.values()]
         return NodeTypesView(items=items).model_dump_json().encode()
 
-    async def text(self) -> tuple[bytes, str]:
-        """Returns all node types as JSON, and its ETag."""
-        text = await asyncio.to_thread(lambda: self._text)
-        return text, f'"{hashlib.sha256(text).hexdigest()}"'
+    @cached_property
+    def _api(self) -> dict[str, Any]:
+        return openapi_document(self.routes)

@@ -38,8 +38,7 @@ Syntax = Literal["json", "yaml"]
 LATER = frozenset(("missing-param", "file-not-found"))
 """Problems of a stored workflow that a run may mend: it gives the parameters, and sends the files."""
 
-
-_REMEMBERED, _REMEMBERED_BYTES = 128, 64 * KIB
+_REMEMBERED, _REMEMBERED_BYTES = 64, 16 * KIB
 _MAX_DIGITS = 4000  # of a whole number, as the slow parser has it
 
 
@@ -88,7 +87,9 @@ class Checker:
         if isinstance(source, dict):
             return await self.in_thread(lambda: _loaded(document_from_tree(source, limits=limits), limits))
         known = self._known.get((source, syntax))
-        if known is None:
+        if known is not None:
+            self._known.move_to_end((source, syntax))
+        else:
             known = await self.in_thread(lambda: _loaded(read_document(source, syntax, limits), limits))
             if len(source) <= _REMEMBERED_BYTES:
                 self._known[source, syntax] = known
@@ -112,17 +113,30 @@ class Checker:
         limits = self._settings.document
         return await self.in_thread(lambda: _check(loaded.document, params, self.registry, resolver, limits, forgive))
 
+    async def digests(self, params: Mapping[str, Any]) -> frozenset[str]:
+        """Returns the digests of the uploads that values of parameters name."""
+        if not params:
+            return frozenset()
+        return await self.in_thread(lambda: content_digests(canonical(params)))
+
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Returns what a function gives, computed in a thread of the checker, in bounded time and with a bounded queue."""
+        begun = False
+
+        def begin() -> T:
+            nonlocal begun
+            begun = True
+            return work()
+
         if self._waiting >= self._settings.checks_waiting:
-            raise Refusal(
-                "too-many-checks", "Too many documents wait to be checked; try again.", headers=retry_after(1)
-            )
+            raise _busy()
         self._waiting += 1
         try:
             async with asyncio.timeout(self._settings.check_seconds):
-                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+                return await asyncio.get_running_loop().run_in_executor(self._pool, begin)
         except TimeoutError as error:
+            if not begun:
+                raise _busy() from error
             words = f"The document was not checked within {self._settings.check_seconds:g} s; make it smaller."
             raise Refusal("check-too-long", words) from error
         finally:
@@ -225,6 +239,10 @@ class _Remembering:
         if file is not None:
             file = self._names.get(file, Path(file).name)
         return replace(problem, message=message, place=problem.place._replace(file=file))
+
+
+def _busy() -> Refusal:
+    return Refusal("too-many-checks", "Too many documents wait to be checked; try again.", headers=retry_after(1))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from latentgraph.graph import InvalidWorkflow
 
 from .metrics import MEDIA_TYPE as METRICS_TYPE
 from .metrics import Labels
-from .openapi import openapi_document
 from .parts import Parts, caller_of, parts_of
 from .problems import as_refusal
 from .routing import JSON, YAML, Answer, Body, Route, json_response
@@ -37,7 +36,7 @@ async def validate(request: web.Request) -> web.Response:
     """Check a workflow with values for its parameters; nothing runs."""
     source, parts = await read_source(request), parts_of(request)
     try:
-        checked = await check_source(parts, caller_of(request), await load_source(parts, source), source.params)
+        checked = await check_source(parts, caller_of(request), source, await load_source(parts, source))
     except InvalidWorkflow as error:
         problems = [ProblemView.of(problem) for problem in error.problems]
         return json_response(ValidationView(valid=False, nodes=0, outputs=[], problems=problems))
@@ -50,7 +49,7 @@ async def explain(request: web.Request) -> web.Response:
     """Tell what a run of a workflow would reuse and compute, and why; nothing runs."""
     source, parts = await read_source(request), parts_of(request)
     loaded = await load_source(parts, source)
-    await check_source(parts, caller_of(request), loaded, source.params)
+    await check_source(parts, caller_of(request), source, loaded)
     assert parts.explain is not None  # else there is no such route
     rows = await parts.explain(loaded.text, source.params)
     return json_response(ExplanationsView(nodes=[ExplanationView.model_validate(dict(row)) for row in rows]))
@@ -58,7 +57,7 @@ async def explain(request: web.Request) -> web.Response:
 
 async def list_nodes(request: web.Request) -> web.Response:
     """List the node types that documents may use."""
-    text, etag = await parts_of(request).catalogue.text()
+    text, etag = await parts_of(request).catalogue.nodes()
     if any(f'"{tag.value}"' == etag for tag in request.if_none_match or ()):
         return web.Response(status=304, headers={"ETag": etag})
     return web.Response(body=text, content_type=JSON, headers={"ETag": etag})
@@ -99,7 +98,7 @@ async def get_openapi(request: web.Request) -> web.Response:
     parts = parts_of(request)
     stored = await parts.store.workflows.list("", _MAX_DESCRIBED) if caller_of(request).may("read") else ()
     workflows = [await view_workflow(parts, workflow) for workflow in stored]
-    return web.json_response(openapi_document(parts.routes, workflows))
+    return web.json_response(await parts.catalogue.api(workflows))
 
 
 async def get_try_page(request: web.Request) -> web.Response:

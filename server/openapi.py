@@ -18,6 +18,8 @@ from .routing import JSON, MULTIPART, Answer, Body, Route
 from .views import ErrorView, ParamView, WorkflowView
 
 VERSION = "3.1.0"
+RUN_PATH = "/v1/workflows/{name}"
+"""The path whose POST runs a stored workflow."""
 
 _REFS = "#/components/schemas/{model}"
 _ALWAYS = ("malformed", "bad-host", "not-found", "too-many-requests", "url-too-long", "headers-too-large", "internal")
@@ -32,16 +34,11 @@ _PARAM_TYPES: Mapping[str, dict[str, Any]] = {
 }
 
 
-def openapi_document(routes: Sequence[Route], workflows: Sequence[WorkflowView] = ()) -> dict[str, Any]:
-    """Returns the description of an API that has these routes and stored workflows."""
-    schemas = _schemas(routes)
+def openapi_document(routes: Sequence[Route]) -> dict[str, Any]:
+    """Returns the description of an API that has these routes."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
-    runs = next((route for route in routes if (route.method, route.path) == ("POST", "/v1/workflows/{name}")), None)
-    if runs is not None:
-        for workflow in workflows:
-            paths[f"/v1/workflows/{workflow.name}"] = {"post": _workflow_operation(runs, workflow)}
     return {
         "openapi": VERSION,
         "info": {
@@ -51,10 +48,17 @@ def openapi_document(routes: Sequence[Route], workflows: Sequence[WorkflowView] 
         },
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": _schemas(routes),
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "lg_..."}},
         },
     }
+
+
+def with_workflows(document: Mapping[str, Any], workflows: Sequence[WorkflowView]) -> dict[str, Any]:
+    """Returns the description of an API with a path for each stored workflow."""
+    run = document["paths"][RUN_PATH]["post"]
+    own = {f"/v1/workflows/{workflow.name}": {"post": _workflow_operation(run, workflow)} for workflow in workflows}
+    return {**document, "paths": {**document["paths"], **own}}
 
 
 def param_schema(param: ParamView) -> dict[str, Any]:
@@ -116,8 +120,8 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
-def _workflow_operation(route: Route, workflow: WorkflowView) -> dict[str, Any]:
-    operation = _operation(route)
+def _workflow_operation(run: Mapping[str, Any], workflow: WorkflowView) -> dict[str, Any]:
+    """Returns the operation that runs any workflow as the one that runs this."""
     schema = params_schema(workflow.params)
     content: dict[str, Any] = {JSON: {"schema": schema}}
     files = [name for name, param in workflow.params.items() if param.type.endswith("_file")]
@@ -125,10 +129,10 @@ def _workflow_operation(route: Route, workflow: WorkflowView) -> dict[str, Any]:
         binary = {name: {"type": "string", "contentMediaType": "application/octet-stream"} for name in files}
         content[MULTIPART] = {"schema": {**schema, "properties": {**schema["properties"], **binary}}}
     return {
-        **operation,
+        **run,
         "operationId": "run_" + re.sub(r"[^A-Za-z0-9_]", "_", workflow.name),
         "summary": workflow.description or f"Run the workflow {workflow.name}.",
-        "parameters": [one for one in operation["parameters"] if one["in"] != "path"],
+        "parameters": [one for one in run["parameters"] if one["in"] != "path"],
         "requestBody": {"required": bool(schema["required"]), "content": content},
     }
 

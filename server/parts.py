@@ -82,7 +82,6 @@ class Parts:
     explain: Explain | None
     models: ListModels | None
     check_webhook: CheckWebhook | None
-    routes: list[Route] = field(default_factory=list)
     by_handler: dict[object, Route] = field(default_factory=dict)
 
 

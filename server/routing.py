@@ -1,20 +1,22 @@
 """Route: what the app serves and what OpenAPI says of it, declared once beside the handler.
 
-A handler without a declaration is not reached, and none is reached by a caller that lacks its scope.
+No declared handler is reached by a caller that lacks its scope. What is added to an app without a declaration is for anybody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_origin
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from .parts import Parts
 from .problems import Refusal
 from .tokens import Scope
+
+if TYPE_CHECKING:
+    from .parts import Parts
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 M = TypeVar("M", bound=BaseModel)
@@ -75,7 +77,7 @@ class Route:
 
 def read_query(request: web.Request, model: type[M]) -> M:
     """Returns the query of a request. Raises Refusal for an unknown name, a wrong value, or one that is given twice."""
-    many = {name for name, info in model.model_fields.items() if "tuple" in str(info.annotation)}
+    many = {name for name, info in model.model_fields.items() if get_origin(info.annotation) is tuple}
     values: dict[str, object] = {}
     for name in request.query:
         given = request.query.getall(name)
@@ -91,13 +93,11 @@ def validated(model: type[M], values: object, where: str) -> M:
         return model.model_validate(values)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        place = ".".join(str(part)[:40] for part in found[0]["loc"]) or where
+        place = ".".join(str(part)[:40] for part in found[0]["loc"])
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         message = found[0]["msg"].removeprefix("Value error, ")
-        raise Refusal(
-            "invalid-request",
-            f"{place}, in {where}: {message}{more}." if found[0]["loc"] else f"In {where}: {message}{more}.",
-        ) from None
+        words = f"In {where}{f', at {place!r}' if place else ''}: {message}{more}."
+        raise Refusal("invalid-request", words) from None
 
 
 def json_response(view: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from latentgraph.graph import Param
 
+from .admission import find_first
 from .bodies import (
     Part,
     field_of,
@@ -29,10 +32,9 @@ from .bodies import (
 from .clock import SECOND_US
 from .documents import Checked, Loaded, canonical
 from .job_views import JobView
-from .jobs import Job, JobDraft
+from .jobs import Job, JobDraft, Submitted
 from .parts import JOB, Parts, caller_of, parts_of
 from .problems import Refusal, retry_after
-from .resolving import content_digests
 from .routing import JSON, MULTIPART, YAML, json_response, validated
 from .schemas import JobOptions, JobRequest, Source
 from .streams import LOOK_SECONDS, is_there
@@ -104,27 +106,30 @@ async def load_source(parts: Parts, source: Source) -> Loaded:
     return await parts.checker.load(stored.document, syntax_of(stored.media_type))
 
 
-async def check_source(parts: Parts, caller: Caller, loaded: Loaded, params: Mapping[str, Any]) -> Checked:
-    """Returns a document checked with values for its parameters. Raises InvalidWorkflow."""
-    named = loaded.digests | content_digests(canonical(dict(params)))
-    if len(named) > MAX_NAMED_UPLOADS:
-        raise Refusal("invalid-request", f"The workflow names {len(named):,} uploads; at most {MAX_NAMED_UPLOADS:,}.")
-    return await parts.checker.check(loaded, params, await owned_of(parts, caller, named))
+async def check_source(parts: Parts, caller: Caller, source: Source, loaded: Loaded) -> Checked:
+    """Returns the document of a source, checked with its values. Raises InvalidWorkflow.
+
+    It may name uploads of the caller's; a stored workflow may name others too, since an admin has stored it.
+    """
+    given = await parts.checker.digests(source.params)
+    if len(loaded.digests) + len(given) > MAX_NAMED_UPLOADS:
+        words = (
+            f"The workflow names {len(loaded.digests) + len(given):,} uploads; at most {MAX_NAMED_UPLOADS:,} are taken."
+        )
+        raise Refusal("invalid-request", words)
+    known = await owned_of(parts, None if source.workflow is not None else caller.sees, loaded.digests)
+    return await parts.checker.check(loaded, source.params, known | await owned_of(parts, caller.sees, given))
 
 
 async def submit(request: web.Request, wanted: JobRequest, wait: float) -> web.Response:
     """Takes a job into the queue and answers with it, once it is durable or, if asked to wait, once it has ended."""
-    parts, caller = parts_of(request), caller_of(request)
+    parts = parts_of(request)
     refuse_while_draining(parts)
-    loaded = await load_source(parts, wanted)
-    checked = await check_source(parts, caller, loaded, wanted.params)
-    unknown = sorted(set(wanted.outputs) - set(checked.outputs))
-    if unknown:
-        known = ", ".join(checked.outputs) or "none"
-        raise Refusal("invalid-request", f"There is no output {unknown[0][:80]!r}; known: {known[:400]}.")
-    if wanted.webhook is not None:
-        await _check_webhook(parts, wanted.webhook)
-    submitted = await parts.store.submit(_draft(request, wanted, loaded))
+    key = _idempotency_key(request)
+    body_sha256 = await parts.checker.in_thread(lambda: _digest(wanted)) if key else ""
+    draft = JobDraft("", owner=caller_of(request).owner, idempotency_key=key, body_sha256=body_sha256)
+    first = await parts.store.database.read(partial(find_first, draft=draft)) if key else None
+    submitted = Submitted(first, created=False) if first else await _submit_new(request, wanted, draft)
     job = submitted.job
     request[JOB] = job.id
     headers = {"Location": f"/v1/jobs/{job.id}"}
@@ -132,6 +137,31 @@ async def submit(request: web.Request, wanted: JobRequest, wait: float) -> web.R
         headers["Idempotency-Replayed"] = "true"
     job = await wait_for(request, job, wait)
     return json_response(JobView.of(job), 200 if job.ended else 202, headers)
+
+
+async def _submit_new(request: web.Request, wanted: JobRequest, draft: JobDraft) -> Submitted:
+    """Checks what is wanted, and takes it into the queue; `draft` knows whose it is and under which key."""
+    parts = parts_of(request)
+    loaded = await load_source(parts, wanted)
+    checked = await check_source(parts, caller_of(request), wanted, loaded)
+    unknown = sorted(set(wanted.outputs) - set(checked.outputs))
+    if unknown:
+        known = ", ".join(checked.outputs) or "none"
+        raise Refusal("invalid-request", f"There is no output {unknown[0][:80]!r}; known: {known[:400]}.")
+    if wanted.webhook is not None:
+        await _check_webhook(parts, wanted.webhook)
+    complete = replace(
+        draft,
+        document=loaded.text,
+        params=wanted.params,
+        workflow=wanted.workflow or "",
+        priority=wanted.priority,
+        deadline_us=_deadline_us(parts, wanted.deadline_seconds),
+        max_attempts=wanted.max_attempts,
+        outputs=wanted.outputs,
+        webhook=wanted.webhook,
+    )
+    return await parts.store.submit(complete)
 
 
 async def wait_for(request: web.Request, job: Job, seconds: float) -> Job:
@@ -155,28 +185,13 @@ def refuse_while_draining(parts: Parts) -> None:
         )
 
 
-def _draft(request: web.Request, wanted: JobRequest, loaded: Loaded) -> JobDraft:
-    parts: Parts = parts_of(request)
-    deadline_us = None
-    if wanted.deadline_seconds is not None:
-        if wanted.deadline_seconds > parts.settings.longest_deadline_seconds:
-            longest = f"{parts.settings.longest_deadline_seconds:,.0f}"
-            raise Refusal("invalid-request", f"deadline_seconds is longer than {longest} s; leave it out for none.")
-        deadline_us = parts.store.clock() + int(wanted.deadline_seconds * SECOND_US)
-    key = _idempotency_key(request)
-    return JobDraft(
-        document=loaded.text,
-        params=wanted.params,
-        workflow=wanted.workflow or "",
-        owner=caller_of(request).owner,
-        priority=wanted.priority,
-        deadline_us=deadline_us,
-        idempotency_key=key,
-        body_sha256=_digest(wanted) if key else "",
-        max_attempts=wanted.max_attempts,
-        outputs=wanted.outputs,
-        webhook=wanted.webhook,
-    )
+def _deadline_us(parts: Parts, seconds: float | None) -> int | None:
+    if seconds is None:
+        return None
+    longest = parts.settings.longest_deadline_seconds
+    if seconds > longest:
+        raise Refusal("invalid-request", f"deadline_seconds is longer than {longest:,.0f} s; leave it out for none.")
+    return parts.store.clock() + int(seconds * SECOND_US)
 
 
 def _idempotency_key(request: web.Request) -> str | None:
@@ -190,7 +205,7 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 
 def _digest(wanted: JobRequest) -> str:
-    """Returns the digest of what was asked for, whatever form it came in."""
+    """Returns the digest of what was asked for; a file counts by its content."""
     return hashlib.sha256(canonical(wanted.model_dump()).encode()).hexdigest()
 
 

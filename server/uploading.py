@@ -39,6 +39,6 @@ async def forget_upload(parts: Parts, caller: Caller, sha256: str) -> None:
             await parts.files.remove(sha256)
 
 
-async def owned_of(parts: Parts, caller: Caller, digests: Iterable[str]) -> frozenset[str]:
-    """Returns those of some digests that the caller may use."""
-    return frozenset([digest for digest in digests if await parts.store.uploads.get(caller.sees, digest) is not None])
+async def owned_of(parts: Parts, owner: str | None, digests: Iterable[str]) -> frozenset[str]:
+    """Returns those of some digests that an owner has sent, or anybody if it is None."""
+    return frozenset([digest for digest in digests if await parts.store.uploads.get(owner, digest) is not None])

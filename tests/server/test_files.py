@@ -80,7 +80,8 @@ def test_a_file_is_opened_by_names_that_are_names(tmp_path: Path) -> None:
     with open_inside(tmp_path, ("a", "b", "c")) as file:
         assert file.read() == b"x"
     wrong: list[tuple[str, ...]] = [
-        (), ("a",), ("a", "b"), ("a", "..", "a", "b", "c"), ("a/b/c",), ("", "a"), (".", "a"), ("a", "b\0"), ("none",), ("x" * 300,),
+        (), ("a",), ("a", "b"), ("a", "..", "a", "b", "c"), ("a/b/c",), ("", "a"), (".", "a"), ("a", "b\0"), ("none",),
+        ("x" * 300,),
     ]  # fmt: skip
     for names in wrong:
         with pytest.raises(UnknownFile):

@@ -27,6 +27,8 @@ from .web_fakes import DOCUMENT, PICTURE_YAML, YAML, Site, pillow_picture, png, 
 REQUESTS = int(os.environ.get("LATENTGRAPH_FUZZ", "3000"))
 SEED = int(os.environ.get("LATENTGRAPH_FUZZ_SEED", "20"))
 AT_ONCE = 8
+PATIENCE_SECONDS = 600.0
+"""How long an answer may take: long enough that only one that never comes takes longer."""
 
 STRANGE: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 1.5, -0.0, 2**31, 2**63, 2**64, 10**400, 1e308, "", "x", "NaN", "\0", "\n", "../x", "$one",
@@ -216,7 +218,7 @@ async def known(site: Site) -> dict[str, list[str]]:
 async def _status(site: Site, method: str, url: URL, options: dict[str, Any]) -> int:
     """Returns the status of an answer that is read to its end; 499 if the connection was cut off, as it may be."""
     try:
-        async with asyncio.timeout(60), await site.ask(method, url, **options) as response:
+        async with asyncio.timeout(PATIENCE_SECONDS), await site.ask(method, url, **options) as response:
             if response.status != 101 and response.content_type != "text/event-stream":
                 await response.read()
             return response.status

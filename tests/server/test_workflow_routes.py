@@ -143,6 +143,30 @@ async def test_the_same_key_runs_a_workflow_once_even_if_it_changed_since(tmp_pa
         ]
 
 
+async def test_a_key_stands_for_its_job_even_if_it_could_not_be_accepted_any_more(tmp_path: Path) -> None:
+    key = {"Idempotency-Key": "one"}
+    async with serving(tmp_path) as site:
+        picture = await site.upload(png())
+        body = {"document": PICTURE_YAML, "params": {"picture": picture}}
+        job = await site.json("POST", "/v1/jobs", 202, json=body, headers=key)
+        await site.json("DELETE", f"/v1/files/{picture}", 204)
+        await site.problem("POST", "/v1/jobs", 422, "invalid-workflow", json=body)
+        assert (await site.json("POST", "/v1/jobs", 202, json=body, headers=key))["id"] == job["id"]
+
+
+async def test_a_stored_workflow_may_name_files_of_the_admin_who_stored_it(tmp_path: Path) -> None:
+    async with serving(tmp_path) as site:
+        user, admin = await site.new_token("submit"), await site.new_token("admin")
+        picture = await admin.upload(png())
+        text = PICTURE_YAML.replace("description:", f"default: {picture}, description:")
+        await admin.json("PUT", "/v1/workflows/pictures", 201, data=text, headers=AS_YAML)
+        await user.json("POST", "/v1/workflows/pictures", 202, json={})
+        await user.problem(
+            "POST", "/v1/workflows/pictures", 422, "invalid-workflow", json={"picture": "sha256:" + "0" * 64}
+        )
+        await user.problem("POST", "/v1/jobs", 422, "invalid-workflow", json={"document": text})
+
+
 async def test_removing_a_workflow_leaves_its_jobs(tmp_path: Path) -> None:
     async with serving(tmp_path) as site:
         await store(site)
