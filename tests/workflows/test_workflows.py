@@ -43,6 +43,7 @@ SIZES = {  # width and height of what each makes of SMALL
     "hires_fix": (96, 96),
     "variations": (132, 132),  # two by two, with a gap of 4
     "prompt_grid": (200, 132),
+    "regional": (64, 64),
 }
 
 
