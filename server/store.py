@@ -207,7 +207,7 @@ class JobStore:
         return self._log.watch(id, after)
 
     def listen(self, listener: Listener) -> None:
-        """Tells a listener of the events of all jobs from now on, once they are committed. It must be quick and must not fail."""
+        """Tells a listener of the events of all jobs from now on, once they are committed. It must be quick and not fail."""
         self._log.listen(listener)
 
     async def wait_ended(self, id: str, timeout_seconds: float) -> Job:

@@ -1,7 +1,7 @@
 """The structure of the house, enforced: who may import whom, what stays light, and that every folder is packaged.
 
-The arrows are `cli -> server, nodes, graph`, `server -> graph`, `nodes -> graph, diffusion`, and none from `graph` and `diffusion`. A wrong arrow is cheap
-to add and dear to take out, so it fails here first.
+The arrows are `cli -> server, nodes, graph`, `server -> graph`, `nodes -> graph, diffusion`, and none from `graph` and
+`diffusion`. A wrong arrow is cheap to add and dear to take out, so it fails here first.
 """
 
 from __future__ import annotations
