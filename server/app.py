@@ -81,10 +81,15 @@ def make_app(
         check_webhook=check_webhook,
     )
     store.listen(parts.metrics.observe_events)
-    middlewares = (log_requests, answer_problems, guard, authenticate)
-    app = web.Application(middlewares=middlewares, client_max_size=settings.upload_bytes + settings.body_bytes)
+    return _web_app(parts, routes, (*ROUTES, *more_routes))
+
+
+def _web_app(parts: Parts, routes: list[Route], wanted: Sequence[Route]) -> web.Application:
+    """Returns an app that serves the wanted routes whose parts are there; `routes` gets these."""
+    largest = parts.settings.upload_bytes + parts.settings.body_bytes
+    app = web.Application(middlewares=(log_requests, answer_problems, guard, authenticate), client_max_size=largest)
     app[PARTS] = parts
-    for route in (*ROUTES, *more_routes):
+    for route in wanted:
         if route.needs(parts) is not None:
             routes.append(route)
             _serve(app, parts, route)

@@ -17,9 +17,9 @@ from aiohttp.http import HttpProcessingError
 
 from latentgraph.graph import InvalidWorkflow
 
-from .documents import Syntax, read_json
 from .parts import parts_of
 from .problems import Refusal
+from .reading import read_json
 from .routing import JSON, MULTIPART
 from .settings import Settings
 
@@ -49,11 +49,6 @@ def form_of(request: web.Request) -> str:
     if kind in _YAML_TYPES:
         return "yaml"
     return "multipart" if kind == MULTIPART else kind
-
-
-def syntax_of(media_type: str) -> Syntax:
-    """Returns how a document of a media type is written."""
-    return "json" if media_type.endswith("json") else "yaml"
 
 
 def refuse_form(request: web.Request, *expected: str) -> Refusal:

@@ -1,20 +1,17 @@
-"""Documents as they come over HTTP: read within bounds, checked in threads of their own, and written down canonically.
+"""Documents as they come over HTTP: read and checked in threads of their own, in bounded time, a few at once.
 
-What is right is read by the fast parser; what is not is read again by the engine's own, which is slower and says where the
-error is. Checking reads headers of files, and computes nothing. Knows no request.
+Checking reads headers of files, and computes nothing. Knows no request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from latentgraph.graph import (
     Document,
@@ -25,25 +22,19 @@ from latentgraph.graph import (
     build_graph,
     document_from_tree,
 )
-from latentgraph.graph.problems import Problems
-from latentgraph.graph.source import read_tree
 
 from .problems import Refusal, retry_after
+from .reading import Syntax, canonical, read_document, syntax_of
+from .records import StoredWorkflow
 from .resolving import ServerResolver, content_digests
 from .settings import KIB, Settings
 
 T = TypeVar("T")
-Syntax = Literal["json", "yaml"]
 
 LATER = frozenset(("missing-param", "file-not-found"))
 """Problems of a stored workflow that a run may mend: it gives the parameters, and sends the files."""
 
-_REMEMBERED, _REMEMBERED_BYTES = 64, 16 * KIB
-_MAX_DIGITS = 4000  # of a whole number, as the slow parser has it
-
-
-class _Unusual(ValueError):
-    """A text that is for the slow parser to judge."""
+_REMEMBERED, _REMEMBERED_CHARACTERS = 256, 32 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,30 +63,32 @@ class Checker:
         self._settings = settings
         self._pool = ThreadPoolExecutor(settings.checks_at_once, "check")
         self._waiting = 0
-        self._known: OrderedDict[tuple[bytes | str, Syntax], Loaded] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
 
     def close(self) -> None:
         """Lets checks that run end by themselves, and begins no more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def load(self, source: bytes | str | dict[str, Any], syntax: Syntax = "yaml") -> Loaded:
-        """Returns the document in a text or tree. Raises InvalidWorkflow for what can't be read at all, or is too large.
-
-        Texts of usual size are remembered, since stored workflows come again and again.
-        """
+        """Returns the document in a text or tree. Raises InvalidWorkflow for what can't be read at all, or is too large."""
         limits = self._settings.document
         if isinstance(source, dict):
             return await self.in_thread(lambda: _loaded(document_from_tree(source, limits=limits), limits))
-        known = self._known.get((source, syntax))
+        return await self.in_thread(lambda: _loaded(read_document(source, syntax, limits), limits))
+
+    async def load_stored(self, stored: StoredWorkflow) -> Loaded:
+        """Returns the document of a stored workflow, which is remembered if it is of usual size: it comes again and again."""
+        key = (stored.sha256, stored.media_type)
+        known = self._known.get(key)
         if known is not None:
-            self._known.move_to_end((source, syntax))
-        else:
-            known = await self.in_thread(lambda: _loaded(read_document(source, syntax, limits), limits))
-            if len(source) <= _REMEMBERED_BYTES:
-                self._known[source, syntax] = known
-                if len(self._known) > _REMEMBERED:
-                    self._known.popitem(last=False)
-        return known
+            self._known.move_to_end(key)
+            return known
+        loaded = await self.load(stored.document, syntax_of(stored.media_type))
+        if len(stored.document) <= _REMEMBERED_CHARACTERS:
+            self._known[key] = loaded
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return loaded
 
     async def check(
         self,
@@ -141,53 +134,6 @@ class Checker:
             raise Refusal("check-too-long", words) from error
         finally:
             self._waiting -= 1
-
-
-def read_document(data: bytes | str, syntax: Syntax, limits: Limits) -> Document:
-    """Returns the document in a text, its problems noted. Raises InvalidWorkflow if it can't be read at all."""
-    problems = Problems()
-    tree = _read_slowly(data, syntax, limits, problems)  # which knows places
-    return document_from_tree(tree, problems=problems, limits=limits)
-
-
-def read_json(data: bytes | str, limits: Limits) -> Any:
-    """Returns the tree of a JSON text: every key once, all numbers finite, all texts writable.
-
-    Raises InvalidWorkflow, which says where it is wrong.
-    """
-    if len(data) <= limits.bytes:
-        try:
-            text = data.decode() if isinstance(data, bytes) else data
-            if "\\ud" not in text and "\\uD" not in text:
-                tree = _DECODER.decode(text)
-                text.encode()
-                if not _is_deeper(tree, limits.depth):
-                    return tree
-        except (ValueError, RecursionError):
-            pass
-    problems = Problems()
-    tree = _read_slowly(data, "json", limits, problems)
-    problems.raise_errors()
-    return tree
-
-
-def canonical(tree: Any) -> str:
-    """Returns a tree as JSON that any JSON parser reads: ASCII, no blanks. Order is kept; it means something in documents."""
-    return json.dumps(tree, allow_nan=False, separators=(",", ":"))
-
-
-def _read_slowly(data: bytes | str, syntax: Syntax, limits: Limits, problems: Problems) -> Any:
-    tree = read_tree(data, syntax=syntax, file=None, problems=problems, limits=limits)
-    size = 0
-    for value in _leaves(tree):
-        if isinstance(value, float) and not math.isfinite(value):
-            words = "a number is infinite or none at all, or too large to be one; no input takes it."
-            raise InvalidWorkflow([Problem("wrong-type", words)])
-        size += len(value) if isinstance(value, str) else 8
-    if size > limits.bytes:
-        words = f"the document has {size:,} bytes once its aliases are written out; at most {limits.bytes:,} are read."
-        raise InvalidWorkflow([Problem("limit-bytes", words)])
-    return tree
 
 
 def _loaded(document: Document, limits: Limits) -> Loaded:
@@ -243,59 +189,3 @@ class _Remembering:
 
 def _busy() -> Refusal:
     return Refusal("too-many-checks", "Too many documents wait to be checked; try again.", headers=retry_after(1))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _Unusual
-    return found
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _Unusual
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) >= _MAX_DIGITS:
-        raise _Unusual
-    return int(text)
-
-
-def _refused(text: str) -> Any:
-    raise _Unusual(text)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_whole, parse_float=_finite, parse_constant=_refused)
-
-
-def _is_deeper(tree: Any, limit: int) -> bool:
-    """Returns whether a tree has more levels than a limit."""
-    level = [tree]
-    for _ in range(limit):
-        level = [
-            item
-            for value in level
-            if isinstance(value, dict | list)
-            for item in (value.values() if isinstance(value, dict) else value)
-        ]
-        if not level:
-            return False
-    return any(isinstance(value, dict | list) for value in level)
-
-
-def _leaves(tree: Any) -> Iterator[Any]:
-    """Yields the keys and plain values of a tree."""
-    waiting = [tree]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            yield from value
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-        else:
-            yield value

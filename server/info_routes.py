@@ -6,6 +6,7 @@ from aiohttp import web
 
 from latentgraph.graph import InvalidWorkflow
 
+from .job_requests import read_source
 from .metrics import MEDIA_TYPE as METRICS_TYPE
 from .metrics import Labels
 from .parts import Parts, caller_of, parts_of
@@ -13,7 +14,7 @@ from .problems import as_refusal
 from .routing import JSON, YAML, Answer, Body, Route, json_response
 from .schemas import Source
 from .states import JobState
-from .submitting import check_source, load_source, read_source
+from .submitting import check_source, load_source
 from .try_page import PAGE, PAGE_POLICY
 from .views import (
     ExplanationsView,

@@ -10,13 +10,14 @@ from aiohttp import web
 from .content import RASTER
 from .errors import UnknownFile, UnknownJob
 from .files import open_inside
+from .job_requests import read_job_request
 from .job_views import JobPage, JobView
 from .jobs import Job, OutputFile, is_job_id
 from .parts import JOB, caller_of, parts_of
 from .routing import JSON, MULTIPART, YAML, Answer, Body, Route, json_response, read_query
 from .schemas import JobOptions, JobRequest, JobsQuery, OutputQuery, WaitQuery
 from .sending import send_file
-from .submitting import read_job_request, refuse_while_draining, submit, wait_for
+from .submitting import refuse_while_draining, submit, wait_for
 
 
 async def create_job(request: web.Request) -> web.Response:

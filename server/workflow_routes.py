@@ -6,17 +6,19 @@ import re
 
 from aiohttp import web
 
-from .bodies import form_of, read_bytes, refuse_form, syntax_of
+from .bodies import form_of, read_bytes, refuse_form
 from .documents import LATER, Checked, Loaded
 from .errors import UnknownWorkflow
+from .job_requests import read_params
 from .job_views import JobView
 from .parts import Parts, caller_of, parts_of
 from .problems import Refusal
+from .reading import syntax_of
 from .records import StoredWorkflow
 from .routing import JSON, MULTIPART, YAML, Answer, Body, Route, json_response, read_query, validated
 from .schemas import WORKFLOW_NAME, JobOptions, JobRequest, Query, WorkflowsQuery
 from .sending import disposition
-from .submitting import read_params, refuse_while_draining, submit
+from .submitting import refuse_while_draining, submit
 from .uploading import owned_of
 from .views import WorkflowPage, WorkflowView
 
@@ -80,7 +82,7 @@ async def run_workflow(request: web.Request) -> web.Response:
     options, parts = read_query(request, JobOptions), parts_of(request)
     refuse_while_draining(parts)
     stored = await _stored(request)
-    loaded = await parts.checker.load(stored.document, syntax_of(stored.media_type))
+    loaded = await parts.checker.load_stored(stored)
     params = await read_params(request, loaded.document.params, options.strip_metadata)
     beside = options.model_dump(exclude={"wait", "strip_metadata"})
     wanted = validated(JobRequest, {**beside, "workflow": stored.name, "params": params}, "the request")
@@ -89,7 +91,7 @@ async def run_workflow(request: web.Request) -> web.Response:
 
 async def view_workflow(parts: Parts, stored: StoredWorkflow) -> WorkflowView:
     """Returns what is known of a stored workflow without checking it."""
-    return _view(stored, await parts.checker.load(stored.document, syntax_of(stored.media_type)))
+    return _view(stored, await parts.checker.load_stored(stored))
 
 
 def _view(stored: StoredWorkflow, loaded: Loaded, checked: Checked | None = None) -> WorkflowView:

@@ -1,92 +1,25 @@
-"""Documents as they come over HTTP: both parsers agree, and every bound holds."""
+"""Documents are read and checked in threads: a few at once, in bounded time, and those that come again only once."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from latentgraph.graph import InvalidWorkflow, Limits
+from latentgraph.graph import InvalidWorkflow
 from latentgraph.server import documents
-from latentgraph.server.documents import Checker, canonical, read_document, read_json
+from latentgraph.server.documents import Checker
 from latentgraph.server.problems import Refusal
+from latentgraph.server.reading import canonical
+from latentgraph.server.records import StoredWorkflow
 from latentgraph.server.resolving import ServerResolver
 from latentgraph.server.settings import Settings
 
 from .web_fakes import DOCUMENT, REGISTRY, YAML
-
-LIMITS = Limits(bytes=100_000, depth=8, values=10_000)
-TREES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=20,
-)
-
-
-@settings(deadline=None, max_examples=60)
-@given(TREES)
-def test_a_tree_that_is_written_is_read_again(tree: Any) -> None:
-    text = canonical(tree)
-    assert text.isascii()
-    assert read_json(text.encode(), replace(LIMITS, depth=40)) == tree
-
-
-@settings(deadline=None, max_examples=60)
-@given(TREES, st.booleans(), st.integers(0, 8))
-def test_what_the_fast_parser_takes_the_slow_one_takes_alike(tree: Any, ascii_only: bool, depth: int) -> None:
-    """What is refused by one is refused by both, so that no document means one thing here and another there."""
-    text, limits = json.dumps(tree, ensure_ascii=ascii_only), replace(LIMITS, depth=depth)
-    try:
-        slow = documents._read_slowly(text, "json", limits, documents.Problems())
-    except InvalidWorkflow:
-        with pytest.raises(InvalidWorkflow):
-            read_json(text, limits)
-        return
-    assert read_json(text, limits) == slow
-
-
-STRICT = {
-    '{"a": 1, "a": 2}': "duplicate-key",
-    '{"a": {"b": 1, "c": 2, "b": 3}}': "duplicate-key",
-    "NaN": "syntax",
-    "[-Infinity]": "syntax",
-    "1e999": "wrong-type",
-    '"\\ud800"': "syntax",
-    '"\\udead"': "syntax",
-    "[" * 9 + "]" * 9: "limit-depth",
-    "[" * 100_000: "limit-bytes" if LIMITS.bytes < 100_000 else "limit-depth",
-    '"' + "x" * 100_000 + '"': "limit-bytes",
-    "9" * 4_200: "syntax",
-    "9" * 5_000: "syntax",
-    "": "syntax",
-    "{} {}": "syntax",
-}
-
-
-@pytest.mark.parametrize("text", STRICT)
-def test_json_that_parsers_disagree_about_is_refused(text: str) -> None:
-    with pytest.raises(InvalidWorkflow) as caught:
-        read_json(text.encode(), LIMITS)
-    assert caught.value.problems[0].code == STRICT[text]
-
-
-def test_aliases_may_not_make_a_document_larger_than_its_bound() -> None:
-    text = "a: &a " + "x" * 9_000 + "\nb: [" + ", ".join(["*a"] * 20) + "]"
-    with pytest.raises(InvalidWorkflow, match="once its aliases are written out"):
-        read_document(text, "yaml", LIMITS)
-
-
-def test_what_comes_of_a_text_is_written_as_it_stood() -> None:
-    document = read_document('{"latentgraph": 1, "nodes": {"b": {"type": "X"}, "a": {"type": "Y"}}}', "json", LIMITS)
-    assert canonical(document.tree) == '{"latentgraph":1,"nodes":{"b":{"type":"X"},"a":{"type":"Y"}}}'
 
 
 @pytest.fixture
@@ -94,11 +27,12 @@ def checker_of(tmp_path: Path) -> Callable[[Settings], Checker]:
     return lambda settings: Checker(REGISTRY, ServerResolver(tmp_path), settings)
 
 
-async def test_texts_that_come_again_are_read_once(checker_of: Callable[[Settings], Checker]) -> None:
+async def test_a_stored_workflow_is_read_once(checker_of: Callable[[Settings], Checker]) -> None:
     checker = checker_of(Settings())
-    first = await checker.load(YAML)
-    assert await checker.load(YAML) is first
-    assert await checker.load(YAML, "yaml") is first
+    stored = StoredWorkflow("numbers", YAML, "application/yaml", "ab" * 32, 0)
+    first = await checker.load_stored(stored)
+    assert await checker.load_stored(replace(stored, name="other")) is first
+    assert await checker.load_stored(replace(stored, sha256="cd" * 32)) is not first
     assert (await checker.load(dict(DOCUMENT))).text == canonical(DOCUMENT)
     checker.close()
 
