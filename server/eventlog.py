@@ -106,10 +106,10 @@ class EventLog:
             watcher.close()
 
     def _publish(self, id: str, events: Sequence[NumberedEvent]) -> None:
-        for listener in self._listeners:
-            listener(id, events)
         for watcher in self._watchers.get(id, ()):
             watcher.feed(events)
+        for listener in self._listeners:
+            listener(id, events)
 
 
 class Watcher:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -280,3 +280,20 @@ async def test_a_watcher_that_has_left_is_forgotten(store: JobStore) -> None:
     async with store.watch(id), store.watch(id):
         assert len(store._log._watchers[id]) == 2
     assert store._log._watchers == {}
+
+
+async def test_a_listener_is_told_of_all_jobs_and_its_failure_harms_no_watcher(store: JobStore) -> None:
+    told: list[tuple[str, str]] = []
+
+    def listen(id: str, events: Sequence[NumberedEvent]) -> None:
+        told.extend((id, event.kind) for event in events)
+        raise ValueError("a listener that fails")
+
+    first = await running(store)
+    store.listen(listen)
+    async with store.watch(first, 2) as watcher:
+        await come_up_to_date(watcher)
+        await store.succeed(first, 1, OUTCOME)
+        second = (await submitted(store)).id
+        assert await numbers_to_end(watcher) == [3]
+    assert told == [(first, "finished"), (second, "queued")]
