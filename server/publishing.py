@@ -72,7 +72,7 @@ def publish(
         if name not in found:
             raise OutputRefused(f"the job names {name!r} as its output, and wrote no such file")
     described = {name: _settle(source / name, name) for name in found}
-    for folder in reversed(folders):
+    for folder in reversed(folders) if found else ():
         _sync_folder(folder)
     _put_in_place(source, target, keep=bool(found))
     return {output: tuple(described[name] for name in names) for output, names in files.items()}

@@ -32,7 +32,7 @@ from latentgraph.server.states import JobState
 from latentgraph.server.store import JobStore
 
 from .queue_fakes import Disk, HandClock, claimed, kinds, opened, submitted
-from .system_calls import at_call
+from .system_calls import Crash, at_call
 from .toy_worker import PATIENCE_SECONDS
 
 LIMITS = WorkerLimits(
@@ -413,6 +413,34 @@ async def test_a_disk_that_fails_while_outputs_are_written_costs_an_attempt_and_
     assert (outputs / "cat.txt").read_text() == text
     left = list(stage.store.attempts.iterdir())
     assert [path.suffix for path in left] in ([], [".stale"])  # if its removal failed; the next start removes it
+
+
+async def test_what_a_crash_left_between_outputs_and_their_row_is_replaced_by_the_next_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HandClock()
+
+    async def crash(*_: object) -> bool:
+        raise Crash
+
+    async with opened(tmp_path, clock) as store:
+        await submitted(store)
+        first = Stage(store, await claimed(store), Actor(clock), clock)
+        writes(first, "old")
+        monkeypatch.setattr(store, "succeed", crash)
+        with pytest.raises(Crash):
+            await first.follow(first.done(files={"text": ["cat.txt"]}))
+    written = outputs_folder(tmp_path, first.job.id) / "cat.txt"
+    assert written.read_text() == "old"
+    async with opened(tmp_path, clock) as store:
+        second = Stage(store, await claimed(store), Actor(clock), clock)
+        writes(second, "new and longer")
+        assert await second.follow(second.done(files={"text": ["cat.txt"]}))
+        job = await second.now()
+        assert (job.state, job.attempt, job.spent) == (JobState.SUCCEEDED, 2, 0)
+        assert job.outcome is not None
+        assert job.outcome.files["text"][0].size == len(written.read_text()) == 14
+        assert list(store.attempts.iterdir()) == []
 
 
 def heard(stillness: Stillness, *events: tuple[Any, str]) -> None:

@@ -90,7 +90,7 @@ async def test_a_job_that_kills_two_workers_is_quarantined_with_what_is_known(on
 @pytest.mark.parametrize(
     ("actions", "limits", "words"),
     [
-        ([["stop"]], {"heartbeat_timeout_seconds": 1.0}, "no sign of life"),
+        ([["stop"]], {"heartbeat_timeout_seconds": 3.0}, "no sign of life"),
         ([["ignore", "/nowhere"]], {"node_timeout_seconds": 0.5}, "node 'ignore' told nothing"),
         ([["fill", 300, "/nowhere"]], {"memory_bytes": 250 << 20}, "MiB of memory"),
         ([["say", "nonsense"]], {}, "is no message"),

@@ -21,7 +21,7 @@ from latentgraph.server.jobs import EventKind
 from latentgraph.server.messages import Done, Failure, NodeReport, Ready, RunJob
 from latentgraph.server.worker import Cancellation, Report, failed, serve_jobs
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 """How long anything is waited for that a machine, however busy, will do."""
 
 _LOOK_SECONDS = 0.01
