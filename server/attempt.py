@@ -78,7 +78,9 @@ class Attempt:
         try:
             await self._begin(previews)
         except OSError as error:
-            await self._fail(JobError("no_output_folder", f"the output folder can't be made: {error}"), retry=True)
+            await self._fail(
+                JobError("no_output_folder", f"the output folder can't be made: {_reason(error)}"), retry=True
+            )
             return True
         except MalformedMessage as error:
             await self._fail(JobError("too_large", f"the job can't be given to a worker: {error}"), retry=False)
@@ -105,6 +107,7 @@ class Attempt:
             output_dir=str(folder.absolute()),
             previews=previews,
         )
+        self._process.forget_log()  # what it wrote before is of other jobs, and not for the eyes of this one's owner
         await self._process.send(message)
 
     async def _take(self, batch: list[FromWorker]) -> bool | None:
@@ -179,7 +182,7 @@ class Attempt:
             await self._fail(JobError("output_refused", str(error)), retry=False)
             return
         except OSError as error:
-            await self._fail(JobError("not_published", f"the outputs can't be written: {error}"), retry=True)
+            await self._fail(JobError("not_published", f"the outputs can't be written: {_reason(error)}"), retry=True)
             return
         nodes = {name: NodeOutcome(node.status, node.tier, node.seconds) for name, node in done.nodes.items()}
         outcome = Outcome(files, done.values, nodes, done.seconds)
@@ -265,6 +268,11 @@ class Stillness:
             self._still[name] += seconds
         over = [name for name, still in self._still.items() if still >= self._limit]
         return max(over) if over else None  # of several a node, rather than the job
+
+
+def _reason(error: OSError) -> str:
+    """Returns what went wrong, without a path of this machine."""
+    return error.strerror or type(error).__name__
 
 
 def _event(told: EventTold) -> JobEvent:

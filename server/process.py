@@ -175,8 +175,12 @@ class WorkerProcess:
 
     @property
     def log_tail(self) -> tuple[str, ...]:
-        """The last lines that it wrote to its standard output and error."""
+        """The last lines that it wrote to its standard output and error since `forget_log`."""
         return tuple(self._log_tail)
+
+    def forget_log(self) -> None:
+        """Begins `log_tail` anew."""
+        self._log_tail.clear()
 
     async def _live(self) -> None:
         """Listens until the process has ended; then nothing of it is left."""

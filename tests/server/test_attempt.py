@@ -49,6 +49,7 @@ class Actor:
         self.log_tail: tuple[str, ...] = ("Segmentation fault",)
         self.heard: list[FromServer] = []
         self.killed: list[str] = []
+        self.forgot = False
         self.news = asyncio.Event()
         self.on_cancel: Callable[[], None] = lambda: None
         self._said: list[FromWorker | WorkerGone] = []
@@ -87,6 +88,9 @@ class Actor:
 
     async def end(self, reason: str = "") -> None:
         self.killed.append(reason)
+
+    def forget_log(self) -> None:
+        self.forgot = True
 
 
 class Stage:
@@ -171,6 +175,7 @@ async def test_a_worker_is_given_the_job_and_an_empty_folder(stage: Stage) -> No
     )
     assert not stage.folder.exists()
     assert stage.actor.killed == []
+    assert stage.actor.forgot  # the log of other jobs
 
 
 async def test_what_succeeds_is_published_with_its_events_in_order(stage: Stage) -> None:
@@ -406,6 +411,7 @@ async def test_a_disk_that_fails_while_outputs_are_written_costs_an_attempt_and_
         assert len(made) > number
         assert job.error is not None
         assert job.error.code in ("no_output_folder", "not_published")
+        assert str(stage.store.folder) not in job.error.message
         assert not outputs.exists() or [path.name for path in outputs.iterdir()] == ["cat.txt"]
         await stage.next()
     assert len(states) > 8
