@@ -1,4 +1,4 @@
-"""Turns a stored emoji into training pictures: recolouring, mirroring, a named background, and a caption that says so.
+"""Turns a stored emoji into training pictures: recolouring, a named background, and a caption that says so.
 
 Works on batches of tensors on any device. Every random draw comes from a generator that the caller owns.
 """
@@ -89,12 +89,8 @@ def recolour(rgba: torch.Tensor, hues: torch.Tensor, colours: torch.Tensor) -> t
     return result
 
 
-def compose(rgba: torch.Tensor, backgrounds: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
-    """Returns (n, 3, h, w) in [0, 1]: pictures over their background colour, flipped left to right where asked.
-
-    `backgrounds` (n,) indexes `BACKGROUNDS`; `mirrored` (n,) is boolean.
-    """
-    rgba = torch.where(mirrored[:, None, None, None], rgba.flip(-1), rgba)
+def compose(rgba: torch.Tensor, backgrounds: torch.Tensor) -> torch.Tensor:
+    """Returns (n, 3, h, w) in [0, 1]: pictures (n, 4, h, w) over their background colour; (n,) indexes `BACKGROUNDS`."""
     ground = torch.tensor(list(BACKGROUNDS.values()), device=rgba.device)[backgrounds][:, :, None, None]
     opacity = rgba[:, 3:]
     return rgba[:, :3] * opacity + ground * (1 - opacity)

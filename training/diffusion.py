@@ -20,8 +20,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from .captions import load_start
-from .dataset import STYLES, load_pictures
-from .latents import CAPTIONS, LatentCache, load_latents, of_subjects
+from .latents import CAPTIONS, LatentCache, load_latents
 from .loop import (
     Clock,
     Training,
@@ -80,7 +79,7 @@ def _start_blocks_at_zero(unet: UNet2DConditionModel) -> None:
 
 
 class LatentSource:
-    """Draws training examples from a latent cache held on one device."""
+    """Draws training examples from a latent cache held on one device; their timesteps are spread evenly."""
 
     def __init__(self, cache: LatentCache, vocabulary: Vocabulary, device: torch.device, seed: int) -> None:
         self.latents = cache.latents.to(device)
@@ -101,7 +100,7 @@ class LatentSource:
         rows[:, 1:].masked_fill_(empty[:, None], self.end)
         latents = self.latents[which].float()
         noise = torch.randn(latents.shape, generator=self.generator, device=self.device)
-        timesteps = self._integers(1000, count)
+        timesteps = ((torch.arange(count, device=self.device) + self._chances(count)) * (1000 / count)).long()
         alpha = self.alphas[timesteps][:, None, None, None]
         snr = (alpha / (1 - alpha)).flatten()
         return (
@@ -124,16 +123,13 @@ def train(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     cache = load_latents(args.work, args.autoencoder or args.preset)
-    if args.subjects:
-        names = args.subjects.read_text(encoding="utf-8").splitlines()
-        cache = of_subjects(cache, load_pictures(args.work), names, args.style)
     path = state_path(args.work, args.preset)
     state = read_state(path) if args.resume else {}
     vocabulary = Vocabulary(state["vocabulary"]) if state else Vocabulary.of(cache.tokens)
     network = TextToNoise(preset, len(vocabulary.ids)).train()
     network.to(device)
     network.unet.to(memory_format=memory_format(device))
-    training = Training(network, decay=preset.decay)
+    training = Training(network, decay=preset.decay, matrices=True)
     if state:
         training.restore(state)
     if args.text_start:
@@ -169,8 +165,6 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
-    parser.add_argument("--subjects", type=Path, default=None, help="file of names, one a line: train on these alone")
-    parser.add_argument("--style", default="flat", choices=STYLES, help="the style of --subjects")
     parser.add_argument("--text-start", action="store_true", help="begin with the text encoder of training.captions")
     parser.add_argument("--autoencoder", default=None, help="preset of the latent cache; default: --preset")
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import logging
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from .autoencoder import load_autoencoder
 from .diffusion import TextToNoise, state_path
+from .latents import LatentCache, load_latents
 from .layout import AUTOENCODER, TEXT, UNET, autoencoder_name, text_name, to_layout, unet_name
 from .loop import load_average, log, read_state
 from .presets import DIFFUSIONS, LATENT_SCALE, DiffusionPreset, preset_named
@@ -39,6 +42,22 @@ def fold_scale(autoencoder: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor
         quant.bias[channels:] -= 2 * scale.log()  # the second half is a log variance
         post.bias += post.weight[:, :, 0, 0] @ mean
         post.weight *= scale[None, :, None, None]
+
+
+@torch.no_grad()
+def fit_colours(autoencoder: AutoencoderKL, cache: LatentCache, count: int = 256) -> list[list[float]]:
+    """Returns five rows of R, G and B in -1..1: what each channel of a unit-std latent adds to a preview, and a constant.
+
+    A least-squares fit of decoded training pictures, averaged to one pixel a latent cell. To be called before `fold_scale`.
+    """
+    which = torch.randperm(len(cache.latents), generator=torch.Generator().manual_seed(0))[:count]
+    latents = cache.latents[which].float()
+    raw = latents * cache.std[:, None, None] + cache.mean[:, None, None]
+    pictures = torch.cat([autoencoder.decode(part).sample for part in raw.split(16)])
+    cells = torch.cat([latents, torch.ones_like(latents[:, :1])], 1).movedim(1, -1).flatten(0, -2)
+    wanted = F.avg_pool2d(pictures, pictures.shape[-1] // latents.shape[-1]).movedim(1, -1).flatten(0, -2)
+    rows: list[list[float]] = torch.linalg.lstsq(cells, wanted).solution.tolist()
+    return [[round(value, 4) for value in row] for row in rows]
 
 
 def checkpoint_tensors(
@@ -62,8 +81,8 @@ def checkpoint_tensors(
     return {name: to_layout(name, value).half().contiguous() for name, value in tensors.items()}
 
 
-def header(title: str, description: str, presets: str) -> dict[str, str]:
-    """Returns the file's metadata (Stability AI modelspec 1.0.1) and the presets that `measure` rebuilds it from."""
+def header(title: str, description: str, presets: str, colours: list[list[float]]) -> dict[str, str]:
+    """Returns the file's metadata: Stability AI's modelspec 1.0.1, preview colours, and the presets for `measure`."""
     return {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "stable-diffusion-v1",
@@ -75,6 +94,7 @@ def header(title: str, description: str, presets: str) -> dict[str, str]:
         "modelspec.license": "Training artwork: Noto Emoji (Apache-2.0, Google), Fluent Emoji (MIT, Microsoft)",
         "modelspec.resolution": "128x128",
         "modelspec.prediction_type": "epsilon",
+        "latentgraph.colours": json.dumps(colours),
         "latentgraph.presets": presets,
     }
 
@@ -86,6 +106,7 @@ def export(work: Path, *, preset_name: str, autoencoder_preset: str, out: Path) 
     network = TextToNoise(preset, len(vocabulary.ids))
     load_average(network, state)
     autoencoder = load_autoencoder(work, autoencoder_preset)
+    colours = fit_colours(autoencoder, load_latents(work, autoencoder_preset))
     fold_scale(autoencoder, state["mean"], state["std"])
     tensors = checkpoint_tensors(network, autoencoder, vocabulary, preset)
     size = sum(t.numel() * t.element_size() for t in tensors.values())
@@ -94,7 +115,7 @@ def export(work: Path, *, preset_name: str, autoencoder_preset: str, out: Path) 
     steps, minutes = state["progress"].tolist()
     description = f"Draws emoji-like pictures from text at 128x128. {steps:.0f} steps, {minutes:.0f} minutes."
     out.parent.mkdir(parents=True, exist_ok=True)
-    metadata = header("emoji", description, f"{preset_name}/{autoencoder_preset}")
+    metadata = header("emoji", description, f"{preset_name}/{autoencoder_preset}", colours)
     save_file(tensors, out, metadata=metadata)
     log("%s: %d tensors, %.1f MB", out, len(tensors), size / 1e6)
 

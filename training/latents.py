@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,12 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from .augmentation import BACKGROUNDS, COLOURS, PLAIN, Recipe, compose, dominant_hues, recolour, write_caption
 from .autoencoder import load_autoencoder
-from .dataset import STYLES, PictureSet, load_pictures
+from .dataset import STYLES, load_pictures
 from .loop import half_precision, log
 from .text import load_tokenizer, tokenize
 
 CAPTIONS = 6  # captions kept for each latent
-AS_DRAWN = 4  # how often a subject as drawn on white counts among its variants, where only some subjects are trained
 CAPTION_TOKENS = 32  # longest caption kept; the rest of the 77 positions is padding
 PLAIN_SHARE, WHITE_SHARE = 0.65, 0.6  # variants left in their colours; variants on white
 
@@ -53,26 +51,6 @@ def load_latents(work: Path, preset: str) -> LatentCache:
     return LatentCache(**load_file(path))
 
 
-def of_subjects(cache: LatentCache, pictures: PictureSet, names: Collection[str], style: str) -> LatentCache:
-    """Returns the latents of the pictures with these names in one style; each as drawn counts `AS_DRAWN` times.
-
-    Raises ValueError for a name that no picture of the style has.
-    """
-    wanted = {i for i, name in enumerate(pictures.names) if name in names and STYLES[pictures.styles[i]] == style}
-    if unknown := set(names) - {pictures.names[i] for i in wanted}:
-        raise ValueError(
-            f"no {style} picture is named {sorted(unknown)[0]!r} ({len(unknown)} unknown); see training.dataset"
-        )
-    rows: list[int] = []
-    seen: set[int] = set()
-    for row, picture in enumerate(cache.pictures.tolist()):
-        if picture in wanted:
-            rows += [row] * (1 if picture in seen else AS_DRAWN)  # the first variant is the one as drawn
-            seen.add(picture)
-    which = torch.tensor(rows)
-    return replace(cache, latents=cache.latents[which], tokens=cache.tokens[which], pictures=cache.pictures[which])
-
-
 @torch.no_grad()
 def make_latents(work: Path, preset: str, variants: int, device: torch.device, seed: int) -> LatentCache:
     """Returns `variants` latents of every picture; the first is as drawn on white, the others are drawn at random."""
@@ -87,13 +65,11 @@ def make_latents(work: Path, preset: str, variants: int, device: torch.device, s
         for variant in range(variants):
             plain = [variant == 0 or rng.random() < PLAIN_SHARE for _ in part]
             white = [variant == 0 or rng.random() < WHITE_SHARE for _ in part]
-            mirrored = torch.tensor([variant > 0 and rng.random() < 0.5 for _ in part], device=device)
             colours = [PLAIN if p else rng.randrange(len(COLOURS)) for p in plain]
             backgrounds = [0 if w else rng.randrange(1, len(BACKGROUNDS)) for w in white]
             picture = compose(
                 recolour(rgba, hues, torch.tensor(colours, device=device)),
                 torch.tensor(backgrounds, device=device),
-                mirrored,
             )
             with half_precision(device):
                 latents.append(autoencoder.encode(picture * 2 - 1).latent_dist.mean.float().cpu())

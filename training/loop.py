@@ -46,37 +46,64 @@ def learning_rate(peak: float, *, step: int, warmup_steps: int, progress: float,
 
 
 class Training:
-    """Owns what changes in a run: the network, its moving average, the optimizer, and the steps and minutes spent."""
+    """Owns what changes in a run: the network, its moving average, the optimizers, and the steps and minutes spent.
 
-    def __init__(self, network: nn.Module, *, decay: float) -> None:
+    With `matrices`, the weights of hidden layers are moved by Muon (Jordan et al. 2024), each as one matrix with a row for
+    each output, and the rest by AdamW at the same learning rate; without, AdamW moves everything.
+    """
+
+    def __init__(self, network: nn.Module, *, decay: float, matrices: bool = False) -> None:
         self.network = network
-        self.names = [name for name, _ in network.named_parameters()]
-        self.parameters = list(network.parameters())
+        self.named = dict(network.named_parameters())
+        self.parameters = list(self.named.values())
         self.average = [p.detach().float().clone() for p in self.parameters]
         self.decay = decay
-        self.optimizer = torch.optim.AdamW(self.parameters, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        hidden = _hidden_weights(network) if matrices else set()
+        self.matrices = {name: nn.Parameter(self.named[name].detach().flatten(1)) for name in hidden}  # share memory
+        self.others = {name: p for name, p in self.named.items() if name not in hidden}
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(self.others.values(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+        ]
+        if hidden:
+            self.optimizers.append(
+                torch.optim.Muon(self.matrices.values(), weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+            )
         self.step = 0
         self.minutes = 0.0
 
     def take_step(self, loss: torch.Tensor, lr: float) -> None:
         """Moves the weights against the gradient, clipped to norm 1, and the average towards the weights."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        for name, matrix in self.matrices.items():
+            gradient = self.named[name].grad
+            matrix.grad = None if gradient is None else gradient.flatten(1)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+        self.network.zero_grad(set_to_none=True)
         decay = min(self.decay, (1 + self.step) / (10 + self.step))  # forgets the random start quickly
         with torch.no_grad():
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         self.step += 1
 
+    def _moments(self, name: str) -> dict[str, torch.Tensor]:
+        """Returns what the optimizer keeps for a parameter, to read or to change."""
+        optimizer, p = (
+            (self.optimizers[1], self.matrices[name])
+            if name in self.matrices
+            else (self.optimizers[0], self.named[name])
+        )
+        state: dict[str, torch.Tensor] = optimizer.state[p]
+        return state
+
     def save(self, path: Path, *, minutes: float, extra: dict[str, torch.Tensor] | None = None) -> None:
         """Writes the state so that `path` is always either the old or the new one; `minutes` are this run's."""
         tensors = {"progress": torch.tensor([self.step, self.minutes + minutes], dtype=torch.float64), **(extra or {})}
-        for name, p, average in zip(self.names, self.parameters, self.average, strict=True):
+        for (name, p), average in zip(self.named.items(), self.average, strict=True):
             tensors |= {f"network.{name}": p.detach(), f"average.{name}": average}
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[p].items()}
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in self._moments(name).items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, partial)
@@ -90,24 +117,36 @@ class Training:
     def forget(self, parameters: list[nn.Parameter]) -> None:
         """Takes over parameters that were set from elsewhere: their average and optimizer state start again."""
         changed = {id(p) for p in parameters}
-        for p, average in zip(self.parameters, self.average, strict=True):
+        for (name, p), average in zip(self.named.items(), self.average, strict=True):
             if id(p) in changed:
                 average.copy_(p.detach())
-                self.optimizer.state.pop(p, None)
+                self._moments(name).clear()
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         """Takes over a saved state."""
-        for name, p, average in zip(self.names, self.parameters, self.average, strict=True):
+        for (name, p), average in zip(self.named.items(), self.average, strict=True):
             p.copy_(tensors[f"network.{name}"])
             average.copy_(tensors[f"average.{name}"])
             head = f"optimizer.{name}."
             values = {key.removeprefix(head): tensors[key] for key in tensors if key.startswith(head)}
-            self.optimizer.state[p] = {
-                key: torch.empty_like(p).copy_(value) if value.shape == p.shape else value.to(p.device)
-                for key, value in values.items()  # the fused optimizer needs the strides of its parameter
-            }
+            self._moments(name).update(
+                {
+                    key: torch.empty_like(p).copy_(value) if value.shape == p.shape else value.to(p.device)
+                    for key, value in values.items()  # the fused optimizer needs the strides of its parameter
+                }
+            )
         self.step, self.minutes = int(tensors["progress"][0]), float(tensors["progress"][1])
+
+
+def _hidden_weights(network: nn.Module) -> set[str]:
+    """Returns the names of weights between hidden layers: no embedding, and not the first or last convolution."""
+    names = set()
+    for name, module in network.named_modules():
+        ends = name.endswith(("conv_in", "conv_out"))
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and not ends:
+            names.add(f"{name}.weight")
+    return names
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

@@ -58,14 +58,20 @@ class Model:
         return torch.device(self.unet.device)
 
 
+def presets_of(path: Path) -> tuple[str, str]:
+    """Returns the diffusion and the autoencoder preset that the header of an exported file names."""
+    with safe_open(path, framework="pt") as file:
+        diffusion, _, autoencoder = (file.metadata() or {}).get("latentgraph.presets", "").partition("/")
+    if not autoencoder:
+        raise SystemExit(f"{path}: its header names no presets; was it written by training.export?")
+    return diffusion, autoencoder
+
+
 def load_model(path: Path, device: torch.device) -> Model:
     """Returns the networks of an exported file, built from the presets that its header names."""
+    diffusion, autoencoder = presets_of(path)
     with safe_open(path, framework="pt") as file:
-        names = (file.metadata() or {}).get("latentgraph.presets", "")
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    if "/" not in names:
-        raise SystemExit(f"{path}: its header names no presets; was it written by training.export?")
-    diffusion, autoencoder = names.split("/")
     preset, picture = preset_named(diffusion, DIFFUSIONS), preset_named(autoencoder, AUTOENCODERS)
     unet, coder, text = preset.build_unet(), picture.build(), build_text_encoder(preset, VOCABULARY)
     levels = len(picture.multiples)
@@ -108,7 +114,7 @@ def measure_autoencoder(model: Model, pictures: PictureSet, count: int = 200) ->
     plain = torch.arange(count) < count // 2
     colours = torch.tensor([rng.randrange(len(COLOURS)) for _ in which]).masked_fill(plain, PLAIN)
     grounds = torch.tensor([rng.randrange(len(BACKGROUNDS)) for _ in which]).masked_fill(plain, 0)
-    target = compose(recolour(rgba, dominant_hues(rgba), colours), grounds, torch.zeros(count, dtype=torch.bool))
+    target = compose(recolour(rgba, dominant_hues(rgba), colours), grounds)
     decibels = []
     for part in torch.split(target, 20):
         x = part.to(model.device) * 2 - 1
@@ -122,7 +128,7 @@ def measure_retrieval(
 ) -> tuple[float, float]:
     """Returns two shares: own picture among the nearest five, and any picture of the same name among them.
 
-    A caption is 'style name'; the picture is compared with the whole set on white, and its mirror image too, by the
+    A caption is 'style name'; the picture is compared with the whole set on white, by the
     Euclidean distance of Lab pixels at 16x16.
     """
     which = random.Random(1).sample(range(len(pictures)), count)
@@ -134,8 +140,7 @@ def measure_retrieval(
         ]
     )
     known = torch.cat([_features(_on_white(pictures, list(part))) for part in _parts(len(pictures), 256)])
-    distance = torch.minimum(torch.cdist(_features(drawn), known), torch.cdist(_features(drawn.flip(-1)), known))
-    nearest = distance.topk(RETRIEVED, largest=False).indices.tolist()
+    nearest = torch.cdist(_features(drawn), known).topk(RETRIEVED, largest=False).indices.tolist()
     own = sum(i in found for i, found in zip(which, nearest, strict=True))
     named = sum(
         any(pictures.names[k] == pictures.names[i] for k in found) for i, found in zip(which, nearest, strict=True)
@@ -173,8 +178,7 @@ def _rgba(pictures: PictureSet, which: list[int]) -> torch.Tensor:
 
 
 def _on_white(pictures: PictureSet, which: list[int]) -> torch.Tensor:
-    still = torch.zeros(len(which), dtype=torch.bool)
-    return compose(_rgba(pictures, which), torch.zeros(len(which), dtype=torch.long), still)
+    return compose(_rgba(pictures, which), torch.zeros(len(which), dtype=torch.long))
 
 
 def _features(picture: torch.Tensor) -> torch.Tensor:

@@ -87,13 +87,13 @@ AUTOENCODERS = {
 
 DIFFUSIONS = {
     "small": DiffusionPreset(
-        widths=(64, 128, 192),
-        attention=(False, True, True),
+        widths=(64, 160, 288),
+        attention=(False, False, True),
         blocks=1,
-        text_width=192,
-        text_layers=2,
-        batch=16,
-        lr=1e-3,
+        text_width=128,
+        text_layers=3,
+        batch=96,
+        lr=2e-3,
         decay=0.998,
     ),
     "full": DiffusionPreset(
@@ -103,7 +103,7 @@ DIFFUSIONS = {
         text_width=128,
         text_layers=4,
         batch=512,
-        lr=8e-4,
+        lr=2e-3,
         decay=0.9995,
     ),
 }
