@@ -66,8 +66,9 @@ export class ParamForm {
     return null;
   }
 
-  /** Lets fields prepare for a run: seeds that are new each time. */
-  beforeRun() {
+  /** Lets fields prepare for a run: pictures arrive, and seeds that are new each time are rolled. */
+  async beforeRun() {
+    await Promise.all([...this.fields.values()].map((field) => field.waiting));
     for (const field of this.fields.values()) field.beforeRun?.();
     this.mark();
   }
@@ -83,7 +84,7 @@ export class ParamForm {
         continue;
       }
       first ??= name;
-      this._say(name, sentence(problem));
+      this._say(name, fieldSentence(problem, this.specs[name]));
     }
     if (first !== null) this.fields.get(first).focus();
     return others;
@@ -106,12 +107,12 @@ export class ParamForm {
     (this.fields.get(name) ?? [...this.fields.values()][0])?.focus();
   }
 
+  /** Takes back what was said of a field once it is mended: while it is typed in, since whatever moves when a field is left
+   * moves away from under the mouse.
+   */
   _touched(event) {
     const name = event.target.closest("[data-param]")?.dataset.param;
-    if (name && event.type === "change") {
-      const { problem } = this.fields.get(name).read();
-      this._say(name, problem ?? "");
-    }
+    if (name && !this.fields.get(name).read().problem) this._say(name, "");
     this.mark();
   }
 
@@ -141,7 +142,14 @@ export class ParamForm {
 /** Returns a problem of the server as a sentence for people. */
 export function sentence({ message, near, line }) {
   const text = message.charAt(0).toUpperCase() + message.slice(1);
-  return [line && !/^Parameter/.test(text) ? `Line ${line}: ${text}` : text, near ? `Did you mean ${near}?` : ""].filter(Boolean).join(" ");
+  return [line ? `Line ${line}: ${text}` : text, near ? `Did you mean ${near}?` : ""].filter(Boolean).join(" ");
+}
+
+/** Returns a problem as it is said beside the field that it is about, which needs no place. */
+function fieldSentence({ code, message, near }, spec) {
+  if (code === "file-not-found" && PICTURES.has(spec.type)) return "The server has no picture of this name. Choose one.";
+  const bare = message.replace(/^node '[^']*' \([^)]*\): /, "").replace(/^input '[^']*'(:| is)? /, "").replace(/^parameter '[^']*' is /, "the value is ");
+  return sentence({ message: bare, near });
 }
 
 function fieldOf(name, spec, names) {

@@ -35,6 +35,9 @@ export function take(known, { kind, data }) {
     case "node_failed":
       known.copies.set(data.node, { state: "failed", words: "failed" });
       break;
+    case "node_skipped":
+      known.copies.set(data.node, { state: "skipped", words: "not needed" });
+      break;
     case "warning":
       known.warnings.push(data.message ?? "");
       break;
@@ -98,5 +101,5 @@ function stopped(copy, ended) {
 
 function reasonOf({ why, error }) {
   const reason = typeof why === "string" ? why : (error?.message ?? why?.message ?? "");
-  return `The attempt failed${reason ? `: ${reason}` : ""}. It is tried again.`;
+  return `The attempt failed${reason ? `: ${reason.replace(/\.$/, "")}` : ""}. It is tried again.`;
 }

@@ -68,24 +68,29 @@ export class Maker {
   /** Submits what is in the form. */
   async run() {
     if (!this.form || this.runButton.disabled) return;
-    this.form.beforeRun();
-    const params = this.form.read();
-    if (params === null) return this._complain(this.form.summary);
-    this._complain("");
+    const { form, source } = this;
     this.runButton.disabled = true;
     try {
-      const { workflow, tree } = this.source;
-      const job = workflow
-        ? await submit(`/v1/workflows/${workflow.name}`, params)
-        : await submit("/v1/jobs", { document: tree, params });
-      this.actions.submitted(job);
+      await form.beforeRun();
+      const params = form.read();
+      this._complain(params === null ? form.summary : "");
+      if (params !== null) this.actions.submitted(await this._submit(source, params));
     } catch (error) {
-      const others = this.form.show(error.problems ?? [], this.source.tree);
-      const found = error.problems?.length && !others.length;
-      this._complain(found ? "The server found something to mend above." : others.length ? others : error.message);
+      this._explain(error, form, source);
     } finally {
       this.runButton.disabled = false;
     }
+  }
+
+  _submit({ workflow, tree }, params) {
+    return workflow ? submit(`/v1/workflows/${workflow.name}`, params) : submit("/v1/jobs", { document: tree, params });
+  }
+
+  /** Shows why a submit was refused: at the fields that it is about, and here what is about none. */
+  _explain(error, form, { tree }) {
+    if (!error.problems?.length) return this._complain(error.message);
+    const others = form.show(error.problems, tree);
+    this._complain(others.length ? others : "The server found something to mend above.");
   }
 
   _build() {
@@ -146,6 +151,7 @@ export class Maker {
     const specs = workflow?.params ?? paramsOf(tree);
     this.form = new ParamForm(specs, this.names);
     this.form.onChange = (changed) => this._say(changed);
+    for (const kind of ["input", "change"]) this.form.element.addEventListener(kind, () => this._complain(""));
     this.form.reset(values);
     this.select.value = workflow?.name ?? "";
     this.description.textContent = workflow?.description ?? String(tree?.description ?? "");
@@ -162,7 +168,7 @@ export class Maker {
     const back = this.workflows.has(name)
       ? button("Back to the workflow", () => this._choose(name), { kind: "quiet" })
       : this.workflows.size > 0 && button("Back to the workflows", () => this._choose(this.workflows.keys().next().value), { kind: "quiet" });
-    fill(this.origin, h("p", {}, `The values of ${name}, ${ago(job.finished ?? job.created)}. Change what you like.`), back);
+    fill(this.origin, h("p", {}, `From a run of ${name}, ${ago(job.finished ?? job.created)}. Change what you like, and run it again.`), back);
   }
 
   _say(changed) {

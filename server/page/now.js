@@ -91,8 +91,9 @@ export class NowCard {
     const ended = await call("GET", `/v1/jobs/${job.id}`);
     if (signal.aborted) return;
     Object.assign(this.known, { job: ended, state: ended.state, error: ended.error });
-    for (const [id, node] of Object.entries(ended.nodes)) {
-      if (!this.known.copies.has(id)) take(this.known, { kind: node.status === "cached" ? "node_cached" : "node_finished", data: { node: id, ...node } });
+    for (const [id, { status, tier, seconds }] of Object.entries(ended.nodes)) {
+      const kind = { ran: "node_finished", cached: "node_cached" }[status] ?? "node_skipped";
+      if (!this.known.copies.has(id)) take(this.known, { kind, data: { node: id, tier, seconds } });
     }
     this._draw();
     this._results();

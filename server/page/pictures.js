@@ -23,6 +23,7 @@ class PictureField {
     this.isMask = spec.type === "mask_file";
     this.value = "";
     this.waiting = null; // the promise of an upload
+    this.failed = ""; // why the latest picture did not arrive
     this.turn = 0; // of the latest picture, so that a slow one does not replace it
     this._build(name);
     this.write(spec.default);
@@ -33,13 +34,14 @@ class PictureField {
   }
 
   read() {
-    if (this.waiting) return { problem: "The picture is still on its way. Try again in a moment." };
+    if (this.failed) return { problem: this.failed };
     return this.value ? { value: this.value } : this.spec.required ? {} : { problem: "Choose a picture." };
   }
 
   write(value) {
     this.turn += 1;
     this.waiting = null;
+    this.failed = "";
     this._show(value ?? "");
   }
 
@@ -63,7 +65,7 @@ class PictureField {
         if (turn !== this.turn) return;
         this.waiting = null;
         this._show(this.value);
-        this._complain(error.message);
+        this._refuse(error);
       });
     this.waiting = sending;
     return sending;
@@ -106,7 +108,7 @@ class PictureField {
   _takeFrom(transfer) {
     const href = transfer.getData(DRAGGED);
     if (/^\/v1\/jobs\/[^?#]+/.test(href)) {
-      pictureBlob(href).then((blob) => this.take(blob), (error) => this._complain(error.message));
+      pictureBlob(href).then((blob) => this.take(blob), (error) => this._refuse(error));
     } else if (transfer.files.length) {
       this.take(transfer.files[0]);
     } else {
@@ -118,7 +120,14 @@ class PictureField {
     return upload(TAKEN.has(blob.type) ? blob : await asPng(blob));
   }
 
+  /** A picture that did not arrive is a fault until another does: the one before is not meant any more. */
+  _refuse(error) {
+    this.failed = error.message;
+    this._complain(error.message);
+  }
+
   _busy(words) {
+    this.failed = "";
     this._complain("");
     this.words.textContent = `${words} …`;
     this.zone.setAttribute("aria-busy", "true");
@@ -129,7 +138,7 @@ class PictureField {
     this.zone.removeAttribute("aria-busy");
     this._complain("");
     const own = value.startsWith("sha256:");
-    this.words.textContent = own ? sizeWords(stored) : value ? `${value}, which is on the server` : "Drop a picture here, or choose one.";
+    this.words.textContent = own ? sizeWords(stored) : value ? `${value}, if the server has it` : "Drop a picture here, or choose one.";
     this.choose.lastChild.textContent = value ? "Choose another" : "Choose a picture";
     this.paint.hidden = !own || this.isMask;
     this.zone.classList.toggle("filled", own);

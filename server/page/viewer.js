@@ -11,7 +11,7 @@ export class Viewer {
   constructor(actions) {
     this.actions = actions;
     this.image = h("img", { alt: "" });
-    this.title = h("h2", { id: "viewer-title" });
+    this.title = h("h2", { id: "viewer-title", tabindex: "-1" });
     this.facts = h("p", { class: "hint" });
     this.params = h("dl", { class: "params" });
     this.source = h("pre", { tabindex: "0", "aria-label": "The document" });
@@ -26,10 +26,9 @@ export class Viewer {
   open(shots, index) {
     this.shots = shots;
     this.index = index;
-    if (!this.dialog.open) {
-      document.body.append(this.dialog);
-      this.dialog.showModal();
-    }
+    document.body.append(this.dialog);
+    this.dialog.showModal();
+    this.title.focus();
     this._show();
   }
 
@@ -70,8 +69,8 @@ export class Viewer {
   async _show() {
     const { job, file } = this.shots[this.index];
     const about = gist(job.params);
-    this.previous.disabled = this.index === 0;
-    this.following.disabled = this.index === this.shots.length - 1;
+    this._bound(this.previous, this.index === 0);
+    this._bound(this.following, this.index === this.shots.length - 1);
     this.title.textContent = about || job.workflow || "A picture";
     const cached = Object.values(job.nodes).filter((node) => node.status === "cached").length;
     const facts = [job.workflow, moment(job.finished ?? job.created), `${file.width} × ${file.height}`, job.seconds !== null && duration(job.seconds), cached && `${counted(cached, "node")} from the cache`];
@@ -95,6 +94,12 @@ export class Viewer {
     } catch (error) {
       if (!stale()) this.source.textContent = error.message;
     }
+  }
+
+  /** Disables a button at an end of the row, without losing the focus that it may have. */
+  _bound(step, isEnd) {
+    if (isEnd && document.activeElement === step) this.title.focus();
+    step.disabled = isEnd;
   }
 
   _list(params) {

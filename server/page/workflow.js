@@ -107,7 +107,7 @@ function yamlFlow(value) {
 
 /** A text is left bare only where no reader of YAML takes it for something else; JSON's quotes are YAML's, too. */
 function yamlScalar(value) {
-  if (value instanceof Written) return value.source;
+  if (value instanceof Written) return value.source.replace(/^(-?\d+)(?=e)/i, "$1.0").replace(/e(?=\d)/i, "e+"); // 1e5 is a text in YAML
   if (typeof value !== "string") return JSON.stringify(value);
   const bare = /^[$A-Za-z_.][A-Za-z0-9_$./ -]*$/.test(value) && !/\s$|^\.|^(true|false|yes|no|on|off|null|y|n)$/i.test(value);
   return bare || /^\.\/[A-Za-z0-9_./-]+$/.test(value) ? value : JSON.stringify(value);

@@ -60,7 +60,7 @@ _MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
 
 _FIND = """(selector, words) => [...document.querySelectorAll(selector)].find((one) => {
     const box = one.getBoundingClientRect();
-    const name = one.getAttribute("aria-label") ?? one.innerText ?? "";
+    const name = `${one.getAttribute("aria-label") ?? ""} ${one.innerText ?? ""}`;
     return box.width > 0 && box.height > 0 && name.includes(words);
 })"""
 
