@@ -133,7 +133,7 @@ class Agenda:
     def cancel(self, run: Run) -> None:
         """Cancels a run: nothing of it starts any more; what runs ends by itself."""
         run.cancelled = True
-        for task in run.tasks.values():
+        for task in list(run.tasks.values()):
             if task.state in (State.WAITING, State.READY, State.FOLLOWING):
                 self.end(task, State.CANCELLED, NodeReport("cancelled"))
 

@@ -18,7 +18,7 @@ from .context import Context, Preview
 from .dag import GraphNode, Link, each_link
 from .errors import NodeFailed, RunCancelled
 from .events import Event, NodeProgress, NodeSaved, NodeWarned, OnEvent, RunFinished
-from .plan import Plan
+from .plan import Plan, is_cached
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +54,9 @@ class NodeReport:
     seconds: float = 0.0
     error: BaseException | None = None
     files: tuple[Path, ...] = ()
+
+
+_SKIPPED = NodeReport("skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,20 @@ class Task:
         return self.run.id, self.id, self.node.cls.__name__
 
 
+class Tasks(dict[str, Task]):
+    """The nodes of a run that something asked for or looked at; each is made at that moment, so a run costs what it needs."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def __missing__(self, id: str) -> Task:
+        plan = self._run.plan
+        key = plan.keys[id] if is_cached(plan.graph, id) else None
+        task = Task(self._run, id, plan.graph.nodes[id], key, fetch=id in plan.reuse)
+        return self.setdefault(id, task)  # another thread may have made it meanwhile
+
+
 class Run:
     """A run that was started. `wait` gives its result; `cancel` stops it at the next step of whatever it computes."""
 
@@ -128,7 +145,7 @@ class Run:
         self.output_dir, self.provenance = output_dir, provenance
         self.cancelled = False
         self.closing = False
-        self.tasks: dict[str, Task] = {}
+        self.tasks = Tasks(self)
         self.live = 0
         self.started = time.perf_counter()
         self.result: RunResult | None = None
@@ -158,8 +175,9 @@ class Run:
 
     def finish(self) -> None:
         """Makes the result from what became of the nodes, tells it, and wakes those who wait for it."""
-        tasks, self.tasks = self.tasks, {}
-        reports = {id: task.report or NodeReport("skipped") for id, task in tasks.items()}
+        tasks, self.tasks = self.tasks, Tasks(self)
+        ended = {id: task.report for id, task in tasks.items() if task.report is not None}
+        reports = {id: ended.get(id, _SKIPPED) for id in self.plan.graph.nodes}
         statuses = {report.status for report in reports.values()}
         status = next((word for word in ("failed", "cancelled") if word in statuses), "succeeded")
         outputs: dict[str, Any] = {}

@@ -27,7 +27,7 @@ from .errors import FileNotUsable, LatentGraphError, NodeFailed, RunCancelled
 from .events import NodeErred, NodeFinished, NodeReused, NodeStarted, OnEvent, RunStarted
 from .files import Fingerprints
 from .node import Lane
-from .plan import Plan, is_cached
+from .plan import Plan
 from .run import NodeReport, Run, RunContext, RunResult, State, Task
 from .values import ValueCodec
 
@@ -85,12 +85,8 @@ class Scheduler:
         output_dir: where nodes save. provenance: texts that a saved file should carry, by key.
         """
         run = Run(plan, next(self._order), output_dir=output_dir, provenance=provenance or {}, on_event=on_event)
-        graph = plan.graph
-        for id, node in graph.nodes.items():
-            key = plan.keys[id] if is_cached(graph, id) else None
-            run.tasks[id] = Task(run, id, node, key, fetch=id in plan.reuse)
         run.emit(RunStarted(run.id, nodes=len(plan.run) + len(plan.reuse)))
-        kept = {link.node for links in graph.outputs.values() for link in each_link(links)}
+        kept = {link.node for links in plan.graph.outputs.values() for link in each_link(links)}
         with self._lock:
             if self._closed:
                 raise LatentGraphError("the scheduler is closed; make a new one")
