@@ -37,6 +37,15 @@ export function announce(words) {
   if (live.textContent !== words) live.textContent = words;
 }
 
+/** Saves what a blob URL of this page stands for as a file. */
+export function saveAs(url, name) {
+  const link = h("a", { download: name });
+  link.href = url;
+  document.body.append(link);
+  link.click();
+  link.remove();
+}
+
 let lastId = 0;
 
 /** Returns an id that no element has. */

@@ -19,10 +19,18 @@ export class ParamForm {
   constructor(specs, names = {}) {
     this.specs = Object.fromEntries(Object.entries(specs).filter(([, spec]) => !isLinkOnly(spec)));
     this.fields = new Map(Object.entries(this.specs).map(([name, spec]) => [name, fieldOf(name, spec, names)]));
+    this._joinMasks();
     this.element = h("div", { class: "fields" }, ...[...this.fields.values()].map((field) => field.element));
     this.baseline = this.defaults;
     this.fill(this.baseline);
     for (const kind of ["input", "change"]) this.element.addEventListener(kind, (event) => this._touched(event));
+  }
+
+  /** Has masks painted on the first picture of the form. */
+  _joinMasks() {
+    const ofType = (type) => [...this.fields].filter(([name]) => this.specs[name].type === type).map(([, field]) => field);
+    const [picture] = ofType("image_file");
+    if (picture) for (const mask of ofType("mask_file")) mask.maskOf(picture);
   }
 
   /** The values that hold where nothing is given. */
@@ -42,6 +50,7 @@ export class ParamForm {
       field.write(name in values ? values[name] : null);
       this._say(name, "");
     }
+    for (const field of this.fields.values()) field.refresh?.();
   }
 
   /** Returns what is in the fields as it stands, right or wrong, to put it back later. */

@@ -9,13 +9,18 @@ import { encodePng } from "./png.js";
 const UNDO = 12;
 const MARK = "#e0457b";
 
-/** Lets a person paint on a picture; returns the PNG with the mask as its alpha, or null if they think better of it. */
-export async function paintMask(blob) {
-  return new Editor(await readPixels(blob)).show();
+/** Lets a person paint on a picture; returns the PNG with the mask as its alpha, or null if they think better of it.
+ *
+ * alone: the PNG holds the mask and not the picture: white and transparent where it was painted, so that it is the same mask
+ * in each of its channels.
+ */
+export async function paintMask(blob, { alone = false } = {}) {
+  return new Editor(await readPixels(blob), alone).show();
 }
 
 class Editor {
-  constructor(pixels) {
+  constructor(pixels, alone) {
+    this.alone = alone;
     this.width = pixels.width;
     this.height = pixels.height;
     this.pixels = pixels;
@@ -208,7 +213,10 @@ class Editor {
   _merged() {
     const painted = this.paper.getImageData(0, 0, this.width, this.height).data;
     const rgba = new Uint8Array(this.pixels.data);
-    for (let at = 3; at < rgba.length; at += 4) rgba[at] = 255 - painted[at];
+    for (let at = 3; at < rgba.length; at += 4) {
+      if (this.alone) rgba.fill(painted[at], at - 3, at);
+      rgba[at] = 255 - painted[at];
+    }
     return encodePng(this.width, this.height, rgba);
   }
 }

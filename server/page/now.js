@@ -1,7 +1,7 @@
 // The job that is looked at: its picture as it comes, its progress, its graph, and what it gave or why it failed.
 
 import { call, follow, pictureUrl, text } from "./api.js";
-import { announce, button, fill, h, icon } from "./dom.js";
+import { announce, button, fill, h, icon, saveAs } from "./dom.js";
 import { GraphView } from "./graph.js";
 import { begun, nodeStates, partDone, take } from "./jobstate.js";
 import { readWritten } from "./json.js";
@@ -235,7 +235,9 @@ export class NowCard {
 
   async _results() {
     const { job } = this.known;
-    const files = Object.values(job.outputs).flat().filter((file) => file.width);
+    const all = Object.values(job.outputs).flat();
+    const files = all.filter((file) => file.width);
+    const others = all.filter((file) => !file.width).map((file) => this._saveButton(file));
     this.files = files;
     const values = Object.entries(job.values).map(([name, value]) => h("p", { class: "value" }, h("strong", {}, `${name}: `), valueWords(value)));
     const thumbs = files.slice(1, 9).map((file, index) => {
@@ -243,7 +245,7 @@ export class NowCard {
       pictureUrl(file.href).then((url) => Object.assign(image, { src: url }), () => {});
       return h("button", { type: "button", class: "thumb", on: { click: () => this._open(index + 1) } }, image);
     });
-    fill(this.more, ...thumbs, ...values);
+    fill(this.more, ...thumbs, ...others, ...values);
     if (!files.length) {
       this.stageWords.textContent = this.image.hidden ? "The job gave no picture." : "";
       return;
@@ -257,6 +259,12 @@ export class NowCard {
     } catch (error) {
       this.actions.problem(error);
     }
+  }
+
+  _saveButton({ href, name }) {
+    const bare = name.split("/").pop();
+    const save = () => pictureUrl(href).then((url) => saveAs(url, bare)).catch((error) => this.actions.problem(error));
+    return button(`Save ${bare}`, save, { icon: "save" });
   }
 
   _open(index) {

@@ -21,6 +21,7 @@ class PictureField {
   constructor(name, spec) {
     this.spec = spec;
     this.isMask = spec.type === "mask_file";
+    this.subject = () => (this.isMask ? "" : this.value); // the picture that a mask is painted on
     this.value = "";
     this.waiting = null; // the promise of an upload
     this.failed = ""; // why the latest picture did not arrive
@@ -47,6 +48,17 @@ class PictureField {
 
   focus() {
     this.choose.focus();
+  }
+
+  /** Takes the field of the picture that this one is a mask of. */
+  maskOf(field) {
+    this.subject = () => field.value;
+    field.element.addEventListener("change", () => this.refresh());
+  }
+
+  /** Offers to paint a mask if there is a picture to paint it on. */
+  refresh() {
+    this.paint.hidden = !this.subject().startsWith("sha256:");
   }
 
   /** Takes a picture's bytes. */
@@ -140,7 +152,7 @@ class PictureField {
     const own = value.startsWith("sha256:");
     this.words.textContent = own ? sizeWords(stored) : value ? `${value}, if the server has it` : "Drop a picture here, or choose one.";
     this.choose.lastChild.textContent = value ? "Choose another" : "Choose a picture";
-    this.paint.hidden = !own || this.isMask;
+    this.refresh();
     this.zone.classList.toggle("filled", own);
     this.image.hidden = !own;
     if (own) this._load(value);
@@ -160,7 +172,8 @@ class PictureField {
 
   async _paint() {
     try {
-      const painted = await paintMask(await pictureBlob(`/v1/files/${this.value}`));
+      const picture = await pictureBlob(`/v1/files/${this.subject()}`);
+      const painted = await paintMask(picture, { alone: this.isMask });
       if (painted) await this.take(painted);
     } catch (error) {
       this._complain(error.message);

@@ -7,6 +7,7 @@ import { ago, counted, gist, stateWords } from "./words.js";
 const BUSY_MILLISECONDS = 1500;
 const IDLE_MILLISECONDS = 4000;
 const HIDDEN_MILLISECONDS = 15_000;
+const READY_POLLS = 8; // a server that was ready is asked again after so many
 const LISTED = 50;
 const ENDED_BADLY = ["failed", "quarantined", "cancelled"];
 
@@ -72,7 +73,7 @@ export class Queue {
   }
 
   async _ask() {
-    const [queue, reason] = await Promise.all([call("GET", "/v1/queue"), readyReason()]);
+    const [queue, reason] = await Promise.all([call("GET", "/v1/queue"), this._readyReason()]);
     const before = this.counts;
     const same = before !== null && Object.keys(queue.jobs).every((state) => queue.jobs[state] === before[state]);
     this.state = { paused: queue.paused, draining: queue.draining, reason };
@@ -177,15 +178,17 @@ export class Queue {
     }
     this.refresh();
   }
-}
 
-/** Returns why jobs can't be begun at once, or "". */
-async function readyReason() {
-  try {
-    await call("GET", "/readyz");
-    return "";
-  } catch (error) {
-    if (error.status === 503) return error.reason || "no worker is ready yet";
-    throw error;
+  /** Returns why jobs can't be begun at once, or "". */
+  async _readyReason() {
+    this.polls = (this.polls ?? 0) + 1;
+    if (this.polls % READY_POLLS !== 1 && this.counts !== null && !this.state.reason) return "";
+    try {
+      await call("GET", "/readyz");
+      return "";
+    } catch (error) {
+      if (error.status === 503) return error.reason || "no worker is ready yet";
+      throw error;
+    }
   }
 }

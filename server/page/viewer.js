@@ -1,7 +1,7 @@
 // A picture of the gallery, large, with what it was made from: its parameters, its document, and ways to make another.
 
 import { pictureBlob, pictureUrl, text } from "./api.js";
-import { button, fill, h } from "./dom.js";
+import { button, fill, h, saveAs } from "./dom.js";
 import { readWritten } from "./json.js";
 import { paramsOf, toYaml } from "./workflow.js";
 import { counted, duration, gist, labelOf, moment, valueWords } from "./words.js";
@@ -157,12 +157,4 @@ function paramValue(value) {
   const image = h("img", { alt: words });
   pictureUrl(`/v1/files/${value}`).then((url) => Object.assign(image, { src: url }), () => {});
   return h("dd", {}, image);
-}
-
-function saveAs(url, name) {
-  const link = h("a", { download: name });
-  link.href = url; // a blob of this page
-  document.body.append(link);
-  link.click();
-  link.remove();
 }

@@ -269,6 +269,17 @@ async def test_a_job_that_is_tried_again_says_so(tab: Tab, site: Site) -> None:
     await tab.sees("The attempt failed: The disk was full. It is tried again.", ".now .notes")
 
 
+async def test_what_is_no_picture_is_told_or_saved(tab: Tab, site: Site) -> None:
+    await visit(tab, site)
+    await tab.click("button", "Run")
+    await tab.sees("Queue · 1")
+    await site.run_next({"latent": {"x.safetensors": b"x" * 50}}, count=3, words=["a", "<i>b</i>"])
+    await tab.sees("The job gave no picture.", ".now")
+    await tab.sees("count: 3", ".now")
+    await tab.sees("words: a, <i>b</i>", ".now")
+    await tab.click(".now button", "Save x.safetensors")
+
+
 async def test_the_next_job_is_watched_once_the_first_is_done(tab: Tab, site: Site) -> None:
     await visit(tab, site)
     for prompt in ("the first", "the second"):
@@ -472,6 +483,31 @@ async def test_a_mask_is_painted_on_a_picture_and_becomes_its_transparency(
     erased = await fetch_picture(site, (await job_at(site, 2))["params"]["image"])
     assert erased.convert("RGB").tobytes() == colours.tobytes(), "no colour was lost by painting twice"
     assert [erased.getchannel("A").getpixel((x, 40)) for x in (30, 58, 90)] == [0, 255, 255]
+
+
+async def test_a_mask_of_its_own_is_painted_on_the_picture_beside_it(tab: Tab, site: Site, tmp_path: Path) -> None:
+    params = "  mask: {type: mask_file, description: Where.}\n  prompt"
+    node = "  where: {type: LoadImage, file: $params.mask}\n  sample"
+    text = (
+        REPAINT.replace("  prompt", params, 1).replace("  sample", node, 1).replace("image: $source", "image: $where")
+    )
+    await store_workflow(site, "repaint", text)
+    (tmp_path / "in.png").write_bytes(picture(RED, (100, 100)))
+    await visit(tab, site)
+    await choose(tab, "repaint")
+    assert await tab.text("[data-param=mask] .drop") == "Drop a picture here, or choose one.\n\nChoose a picture"
+    await tab.choose_file("[data-param=image] input[type=file]", tmp_path / "in.png")
+    await tab.click("[data-param=mask] button", "Paint a mask")
+    await tab.until("document.activeElement.className === 'mask'")
+    await tab.press(" ")
+    await tab.click("dialog button", "Use this mask")
+    await tab.until("!document.querySelector('dialog')")
+    await tab.click("button", "Run")
+    await tab.sees("Queue · 1")
+    given = (await job_at(site))["params"]
+    assert (await fetch_picture(site, given["image"])).mode == "RGB"
+    mask = await fetch_picture(site, given["mask"])
+    assert [mask.getpixel(at) for at in ((50, 50), (10, 10))] == [(255, 255, 255, 0), (0, 0, 0, 255)]
 
 
 async def fetch_picture(site: Site, id: str) -> Pillow.Image:
