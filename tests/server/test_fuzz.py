@@ -178,7 +178,7 @@ async def test_no_request_makes_the_server_fail(tmp_path: Path) -> None:
     )
     async with serving(tmp_path, settings, explain=nothing, models=nothing) as site:
         fuzzer = Fuzzer(random.Random(SEED), await known(site))
-        requests = iter([fuzzer.request() for _ in range(REQUESTS)])
+        requests = (fuzzer.request() for _ in range(REQUESTS))
         statuses: dict[int, int] = {}
 
         async def send() -> None:
