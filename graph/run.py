@@ -145,7 +145,7 @@ class Run:
         self.output_dir, self.provenance = output_dir, provenance
         self.cancelled = False
         self.closing = False
-        self.tasks = Tasks(self)
+        self.tasks: dict[str, Task] = Tasks(self)
         self.live = 0
         self.started = time.perf_counter()
         self.result: RunResult | None = None
@@ -175,7 +175,7 @@ class Run:
 
     def finish(self) -> None:
         """Makes the result from what became of the nodes, tells it, and wakes those who wait for it."""
-        tasks, self.tasks = self.tasks, Tasks(self)
+        tasks, self.tasks = self.tasks, {}
         ended = {id: task.report for id, task in tasks.items() if task.report is not None}
         reports = {id: ended.get(id, _SKIPPED) for id in self.plan.graph.nodes}
         statuses = {report.status for report in reports.values()}
