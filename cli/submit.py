@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -50,13 +50,19 @@ def submit(
     with ending(as_json), _server_faults(as_json):
         document, params = _read(file, settings)
         _check_output(output)
-        with Client(server, _token(token_file)) as client:
-            job = _submit(client, document, params, priority)
+        token = _token(token_file)
+        with Client(server, token) as client:
+            job: JobView | None = None
+            try:
+                job = client.submit(document, params, priority=priority)
+                if not no_wait:
+                    job = _follow(client, job)
+            except KeyboardInterrupt:
+                _end_interrupted(client.url, token, job, as_json)
             if no_wait:
                 _show_submitted(job, client.url, as_json)
-                return
-            job = _follow(client, job, _token(token_file), as_json)
-            _show_ended(job, client.download(job, output), as_json)
+            else:
+                _show_ended(job, client.download(job, output), as_json)
 
 
 def _read(file: Path, settings: list[str] | None) -> tuple[Any, dict[str, Any]]:
@@ -89,39 +95,37 @@ def _token(file: Path | None) -> str | None:
     return words[0]
 
 
-def _submit(client: Client, document: Any, params: Mapping[str, Any], priority: int) -> JobView:
-    try:
-        return client.submit(document, params, priority=priority)
-    except KeyboardInterrupt:
-        words = f"{client.url} may have taken the job; it had not said so before the interruption"
-        show_message(make_console(stderr=True), "warning", words)
-        raise
-
-
-def _follow(client: Client, job: JobView, token: str | None, as_json: bool) -> JobView:
-    """Shows a job until it has ended and returns it. An interruption asks the server to cancel it."""
+def _follow(client: Client, job: JobView) -> JobView:
+    """Shows a job until it has ended and returns it."""
     from latentgraph.server.job_views import EventView
 
     from .remote import WAITS, as_event, why_again
 
     console = make_console(stderr=True)
-    try:
-        with RunBars(console) as bars:
-            for told in client.events(job.id):
-                if not isinstance(told, EventView):
-                    continue
-                if reason := why_again(told):
-                    show_message(console, "warning", reason)
-                if told.kind in WAITS:
-                    bars.wait(f"job {WAITS[told.kind]}")
-                if (event := as_event(job.id, told)) is not None:
-                    bars.on_event(event)
-        return client.job(job.id)
-    except KeyboardInterrupt:
-        cancelled = _cancel(client.url, token, job.id)
-        if as_json:
-            print_json({"error": "interrupted", "job": job.id, "cancelled": cancelled})
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    with RunBars(console) as bars:
+        for told in client.events(job.id):
+            if not isinstance(told, EventView):
+                continue
+            if reason := why_again(told):
+                show_message(console, "warning", reason)
+            if told.kind in WAITS:
+                bars.wait(f"job {WAITS[told.kind]}")
+            if (event := as_event(job.id, told)) is not None:
+                bars.on_event(event)
+    return client.job(job.id)
+
+
+def _end_interrupted(url: str, token: str | None, job: JobView | None, as_json: bool) -> NoReturn:
+    """Asks the server to cancel the job, says what came of it, and ends the command. job: None if no answer named it yet."""
+    told: dict[str, Any] = {"error": "interrupted"}
+    if job is None:
+        words = f"interrupted; {url} may have taken the job, and had not said so before the interruption"
+        show_message(make_console(stderr=True), "warning", words)
+    else:
+        told |= {"job": job.id, "cancelled": _cancel(url, token, job.id)}
+    if as_json:
+        print_json(told)
+    raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _cancel(url: str, token: str | None, id: str) -> bool:

@@ -258,11 +258,13 @@ def test_a_server_that_is_not_there_ends_with_3_and_what_to_check(
 
 def test_an_interruption_asks_the_server_to_cancel_and_ends_with_130(service: Service, numbers: Path) -> None:
     """A real one: Ctrl-C in a shell, while the job runs."""
-    running = threading.Event()
+    followed = threading.Event()
 
     async def run_on(live: Live, job: Job) -> None:
         await tell(live, job, (EventKind.NODE_STARTED, {}))
-        running.set()
+        while not live.streams:
+            await asyncio.sleep(0.01)
+        followed.set()
         while not (await live.store.get(job.id)).cancel_requested:
             await live.store.changed.after(live.store.changed.count, 0.05)
         await live.store.cancelled(job.id, job.attempt)
@@ -273,7 +275,7 @@ def test_an_interruption_asks_the_server_to_cancel_and_ends_with_130(service: Se
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert running.wait(300)
+        assert followed.wait(300)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=300)
     (job,) = service.jobs()

@@ -23,9 +23,11 @@ from latentgraph.server.client import Client
 from latentgraph.server.connections import BoundedRunner
 from latentgraph.server.intake import Intake
 from latentgraph.server.jobs import EventKind, Job, JobEvent, Outcome, OutputFile
+from latentgraph.server.parts import PARTS
 from latentgraph.server.resolving import ServerResolver
 from latentgraph.server.settings import Settings
 from latentgraph.server.store import JobStore
+from latentgraph.server.streams import Streams
 from latentgraph.server.tokens import Scope, make_token
 from latentgraph.server.transport import Patience
 
@@ -50,6 +52,7 @@ class Live:
         self.port = 0
         self.store: JobStore
         self.intake: Intake
+        self.streams: Streams
         self._runner: web.AppRunner | None = None
 
     @property
@@ -66,6 +69,7 @@ class Live:
         app = make_app(
             self.store, FakeSupervisor(), self._settings, REGISTRY, resolver, intake=self.intake, **self._options
         )
+        self.streams = app[PARTS].streams
         self._runner = BoundedRunner(app, self._settings, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()
