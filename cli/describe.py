@@ -17,7 +17,7 @@ from .folders import MODEL_FOLDERS
 from .show import show
 
 if TYPE_CHECKING:
-    from latentgraph.server.resolving import ServerResolver
+    from latentgraph.server.files.resolving import ServerResolver
 
 
 def node_json(spec: NodeSpec) -> dict[str, Any]:
@@ -69,10 +69,10 @@ def show_node(console: Console, spec: NodeSpec) -> None:
 
 def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]]:
     """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
-    from latentgraph.diffusion.adapters import read_adapter
-    from latentgraph.diffusion.describe import describe, describe_vae
-    from latentgraph.diffusion.embeddings import read_embedding
-    from latentgraph.diffusion.headers import HeaderError
+    from latentgraph.diffusion.adapters.files import read_adapter
+    from latentgraph.diffusion.checkpoints.describe import describe, describe_vae
+    from latentgraph.diffusion.checkpoints.headers import HeaderError
+    from latentgraph.diffusion.text.embeddings import read_embedding
 
     def family_of(kind: str, path: Path) -> str | None:
         if kind == "checkpoint":

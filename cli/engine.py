@@ -49,8 +49,8 @@ from .provenance import KEYWORD, describe_making
 from .sources import Source, read_source
 
 if TYPE_CHECKING:
-    from latentgraph.diffusion.memory import WeightMemory
-    from latentgraph.server.resolving import ServerResolver
+    from latentgraph.diffusion.networks.memory import WeightMemory
+    from latentgraph.server.files.resolving import ServerResolver
 
 Precision = Literal["auto", "exact"]
 GIB = 1 << 30
@@ -207,8 +207,6 @@ class Engine:
         """Imports what computing takes, torch and the networks among it, and makes the device ready. No weight is loaded."""
         import torch
 
-        from latentgraph.diffusion import autoencoder, networks, pictures, sampling, saving, text  # noqa: F401
-
         torch.zeros(1, device=self.memory.policy.device)
         _ = self._scheduler
 
@@ -252,7 +250,7 @@ class Engine:
         """The loaded weights."""
         import torch
 
-        from latentgraph.diffusion.memory import WeightMemory
+        from latentgraph.diffusion.networks.memory import WeightMemory
 
         device = self.device
         if device == "auto":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from latentgraph.graph import FolderResolver, LatentGraphError
 
 if TYPE_CHECKING:
-    from latentgraph.server.resolving import ServerResolver
+    from latentgraph.server.files.resolving import ServerResolver
 
 CACHE_VARIABLE = "LATENTGRAPH_CACHE"
 MODELS_VARIABLE = "LATENTGRAPH_MODELS"
@@ -66,7 +66,7 @@ def make_resolver(models: Path) -> FolderResolver:
 
 def make_server_resolver(models: Path, uploads: Path) -> ServerResolver:
     """Returns the resolver of a server and its workers: bundled names, uploads, and plain names below `models`."""
-    from latentgraph.server.resolving import ServerResolver
+    from latentgraph.server.files.resolving import ServerResolver
 
     return ServerResolver(uploads, bundled=_bundled(), folders=_model_roots(models), suffixes=_SUFFIXES)
 

@@ -22,7 +22,7 @@ def saved_files(graph: Graph, result: RunResult) -> dict[str, tuple[Path, ...]]:
 
 def save_output(name: str, value: Any, folder: Path, provenance: Mapping[str, str]) -> tuple[Path, ...]:
     """Saves the pictures of an output under its name and returns their files; none for a value that is no picture."""
-    from latentgraph.diffusion.saving import save_pictures
+    from latentgraph.diffusion.pictures.saving import save_pictures
 
     return tuple(
         path for picture in _pictures(value) for path in save_pictures(picture, folder, prefix=name, text=provenance)
@@ -36,7 +36,7 @@ def as_pillow(value: Any) -> Any:
         return value
     from PIL import Image as Pillow
 
-    from latentgraph.diffusion.pictures import to_8bit
+    from latentgraph.diffusion.pictures.files import to_8bit
 
     arrays = [array for picture in pictures for array in to_8bit(picture.pixels)]
     images = [Pillow.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in arrays]

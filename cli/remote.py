@@ -17,7 +17,7 @@ from latentgraph.graph import (
     RunStarted,
 )
 from latentgraph.graph.run import RunId
-from latentgraph.server.job_views import EventView, JobView
+from latentgraph.server.api.job_views import EventView, JobView
 
 WAITS = {
     "queued": "waits in the queue",

@@ -36,21 +36,21 @@ from latentgraph.graph import (
 )
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.codec import TensorCodec
-from latentgraph.server.addresses import AddressRules
-from latentgraph.server.app import make_app
-from latentgraph.server.connections import BoundedRunner
-from latentgraph.server.intake import Intake
-from latentgraph.server.page_routes import add_page
-from latentgraph.server.problems import Refusal
-from latentgraph.server.process import WorkerSlot
-from latentgraph.server.resolving import ServerResolver
-from latentgraph.server.retention import RetentionPolicy, sweep
-from latentgraph.server.settings import Settings
-from latentgraph.server.signing import load_key
-from latentgraph.server.store import JobStore
-from latentgraph.server.supervisor import Supervisor
+from latentgraph.server.api.app import make_app
+from latentgraph.server.api.connections import BoundedRunner
+from latentgraph.server.api.intake import Intake
+from latentgraph.server.api.page_routes import add_page
+from latentgraph.server.api.problems import Refusal
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.files.resolving import ServerResolver
+from latentgraph.server.jobs.retention import RetentionPolicy, sweep
+from latentgraph.server.jobs.store import JobStore
 from latentgraph.server.tokens import TokenBook
-from latentgraph.server.webhooks import WebhookSender, WebhookSettings
+from latentgraph.server.webhooks.addresses import AddressRules
+from latentgraph.server.webhooks.calling import WebhookSender, WebhookSettings
+from latentgraph.server.webhooks.signing import load_key
+from latentgraph.server.workers.process import WorkerSlot
+from latentgraph.server.workers.supervisor import Supervisor
 
 from .describe import model_rows
 from .engine import DISK_CAP_BYTES

@@ -20,8 +20,8 @@ from .exits import EXIT_BROKEN, EXIT_FAILED, EXIT_INTERRUPTED, TRACEBACK_VARIABL
 from .show import RunBars, make_console, show_message, show_summary
 
 if TYPE_CHECKING:
+    from latentgraph.server.api.job_views import JobView
     from latentgraph.server.client import Client
-    from latentgraph.server.job_views import JobView
 
 TOKEN_VARIABLE, SERVER_VARIABLE = "LATENTGRAPH_TOKEN", "LATENTGRAPH_SERVER"
 _CANCEL_SECONDS = 5.0  # how long somebody who interrupted is kept waiting
@@ -97,7 +97,7 @@ def _token(file: Path | None) -> str | None:
 
 def _follow(client: Client, job: JobView) -> JobView:
     """Shows a job until it has ended and returns it."""
-    from latentgraph.server.job_views import EventView
+    from latentgraph.server.api.job_views import EventView
 
     from .remote import WAITS, as_event, why_again
 
@@ -131,7 +131,7 @@ def _end_interrupted(url: str, token: str | None, job: JobView | None, as_json: 
 def _cancel(url: str, token: str | None, id: str) -> bool:
     """Asks a server to cancel a job, says what came of it, and returns whether it will be."""
     from latentgraph.server.client import Client
-    from latentgraph.server.transport import Patience
+    from latentgraph.server.client.transport import Patience
 
     console = make_console(stderr=True)
     try:
@@ -198,7 +198,7 @@ def _as_json(job: JobView, files: Mapping[str, tuple[Path, ...]]) -> dict[str, A
 @contextmanager
 def _server_faults(as_json: bool) -> Iterator[None]:
     """Tells what fails at the server, rather than in the command or the document, with an exit code of its own."""
-    from latentgraph.server.client_errors import Busy, DamagedDownload, NotUnderstood, ServerFailed, Unreachable
+    from latentgraph.server.client.errors import Busy, DamagedDownload, NotUnderstood, ServerFailed, Unreachable
 
     try:
         yield

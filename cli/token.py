@@ -15,7 +15,7 @@ from latentgraph.graph import LatentGraphError
 from .exits import ending, print_json
 
 if TYPE_CHECKING:
-    from latentgraph.server.records import Tokens
+    from latentgraph.server.jobs.records import Tokens
 
 T = TypeVar("T")
 
@@ -95,8 +95,8 @@ def _with_tokens(data: Path | None, work: Callable[[Tokens], Awaitable[T]]) -> T
     import asyncio
 
     from latentgraph.server.clock import time_us
-    from latentgraph.server.database import Database
-    from latentgraph.server.records import Tokens
+    from latentgraph.server.jobs.database import Database
+    from latentgraph.server.jobs.records import Tokens
 
     from .folders import data_folder
 

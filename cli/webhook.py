@@ -17,8 +17,8 @@ def webhook_secret(
     data: DataDir = None,
 ) -> None:
     """Print the secret that signs the calls of one webhook; each address has its own. It works beside a running server."""
-    from latentgraph.server.addresses import AddressRules
-    from latentgraph.server.signing import load_key, secret_of, secret_text
+    from latentgraph.server.webhooks.addresses import AddressRules
+    from latentgraph.server.webhooks.signing import load_key, secret_of, secret_text
 
     from .folders import data_folder
 

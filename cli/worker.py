@@ -33,9 +33,9 @@ from latentgraph.graph import (
     NodeWarned,
     document_from_tree,
 )
-from latentgraph.server.jobs import EventKind
-from latentgraph.server.messages import Done, Failure, NodeReport, Ready, RunJob
-from latentgraph.server.worker import Cancellation, Report, failed, serve_jobs
+from latentgraph.server.jobs.values import EventKind
+from latentgraph.server.workers.messages import Done, Failure, NodeReport, Ready, RunJob
+from latentgraph.server.workers.worker import Cancellation, Report, failed, serve_jobs
 
 from .engine import DISK_CAP_BYTES, Engine
 from .execution import Outcome

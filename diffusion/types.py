@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from .names import SamplerName
-from .sampling_options import SamplingOptions
+from .sampling.options import SamplingOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .families import ClipSpec, ModelSpec, VaeSpec
-    from .guidance import Guidance, ListName
-    from .memory import Weights
+    from .checkpoints.families import ClipSpec, ModelSpec, VaeSpec
+    from .networks.memory import Weights
+    from .sampling.guidance import Guidance, ListName
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -10,7 +10,7 @@ A node is a class. Its fields are its inputs, what `run` returns are its outputs
         mask: Mask = Field(description="The mask.")
 
         def run(self, ctx: Context) -> Mask:
-            from latentgraph.diffusion.masks import invert_mask
+            from latentgraph.diffusion.pictures.masks import invert_mask
 
             return invert_mask(self.mask)
 

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.adapters import NetworkSpec, fit, read_adapter, refusal
+from latentgraph.diffusion.adapters.files import NetworkSpec, fit, read_adapter, refusal
 from latentgraph.diffusion.types import Clip, Model
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
@@ -49,7 +49,7 @@ class LoadLora(
     )
 
     def run(self, ctx: Context) -> PatchedPair:
-        from latentgraph.diffusion.derived import adapt
+        from latentgraph.diffusion.networks.derived import adapt
 
         model = adapt(self.model, self.file, strength=self.model_strength)
         clip = adapt(self.clip, self.file, strength=self.clip_strength)
@@ -78,7 +78,7 @@ class LoadLoraModelOnly(
     )
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.derived import adapt
+        from latentgraph.diffusion.networks.derived import adapt
 
         adapted = adapt(self.model, self.file, strength=self.strength)
         _warn_of_unused(ctx, self.file, adapted.unused)

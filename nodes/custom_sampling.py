@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.guidance import ClassifierFree, Dual, Nested, Perpendicular
+from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Nested, Perpendicular
 from latentgraph.diffusion.types import Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
@@ -43,7 +43,7 @@ class SamplerCustom(
     add_noise: bool = Field(True, description="Add noise first; off for a latent that still has its noise.")
 
     def run(self, ctx: Context) -> CustomSampled:
-        from latentgraph.diffusion.sampling import sample_guided
+        from latentgraph.diffusion.sampling.run import sample_guided
 
         lists = {"positive": self.positive, "negative": self.negative}
         result = sample_guided(
@@ -74,7 +74,7 @@ class SamplerCustomAdvanced(
     latent: Latent = Field(description="What to start from: an empty latent, or an encoded picture.")
 
     def run(self, ctx: Context) -> CustomSampled:
-        from latentgraph.diffusion.sampling import sample_guided
+        from latentgraph.diffusion.sampling.run import sample_guided
 
         result = sample_guided(
             self.guider,
@@ -116,7 +116,7 @@ class AddNoise(Node, version=1, comfy=ComfyName("AddNoise", {"latent": "latent_i
     latent: Latent = Field(description="What to add it to.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.sampling import add_noise
+        from latentgraph.diffusion.sampling.run import add_noise
 
         return add_noise(self.model, self.latent, noise=self.noise, sigmas=self.sigmas)
 

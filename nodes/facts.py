@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from latentgraph.diffusion.families import ClipSpec, ModelSpec, VaeSpec
-from latentgraph.diffusion.sizes import CELL, Size, resized
+from latentgraph.diffusion.checkpoints.families import ClipSpec, ModelSpec, VaeSpec
+from latentgraph.diffusion.pictures.sizes import CELL, Size, resized
 from latentgraph.graph import Facts, Known, LatentGraphError
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from latentgraph.diffusion.names import CropName
-from latentgraph.diffusion.picture_headers import read_picture_size
-from latentgraph.diffusion.sizes import CELL, MAX_SIDE, Size, scaled, with_megapixels
+from latentgraph.diffusion.pictures.headers import read_picture_size
+from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE, Size, scaled, with_megapixels
 from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
@@ -31,7 +31,7 @@ class LoadImage(Node, version=1, lane="io", comfy=ComfyName("LoadImage", {"file"
     file: Annotated[Path, FileInput("image")] = Field(description="A picture's name or path.")
 
     def run(self, ctx: Context) -> PictureAndMask:
-        from latentgraph.diffusion.pictures import load_picture
+        from latentgraph.diffusion.pictures.files import load_picture
 
         return PictureAndMask(*load_picture(self.file))
 
@@ -66,7 +66,7 @@ class SaveImage(
     )
 
     def run(self, ctx: Context) -> None:
-        from latentgraph.diffusion.saving import save_pictures
+        from latentgraph.diffusion.pictures.saving import save_pictures
 
         for path in save_pictures(self.image, ctx.output_dir, prefix=self.prefix, text=ctx.provenance):
             ctx.saved(path)
@@ -89,7 +89,7 @@ class ScaleImage(Node, version=1, comfy=ComfyName("ImageScale", {"method": "upsc
     crop: CropName = Field("disabled", description="Whether another aspect crops the picture or stretches it.")
 
     def run(self, ctx: Context) -> Image:
-        from latentgraph.diffusion.resize import resize_image
+        from latentgraph.diffusion.pictures.resize import resize_image
 
         return resize_image(self.image, width=self.width, height=self.height, method=self.method, crop=self.crop)
 
@@ -108,7 +108,7 @@ class ScaleImageBy(
     factor: float = Field(1.0, ge=0.01, le=8, description="How many times as long the sides become.")
 
     def run(self, ctx: Context) -> Image:
-        from latentgraph.diffusion.resize import scale_image
+        from latentgraph.diffusion.pictures.resize import scale_image
 
         return scale_image(self.image, self.factor, method=self.method)
 
@@ -131,7 +131,7 @@ class ScaleImageToMegapixels(
     multiple: int = Field(1, ge=1, le=256, description="What both sides are multiples of.")
 
     def run(self, ctx: Context) -> Image:
-        from latentgraph.diffusion.resize import resize_image_to_megapixels
+        from latentgraph.diffusion.pictures.resize import resize_image_to_megapixels
 
         return resize_image_to_megapixels(
             self.image, megapixels=self.megapixels, multiple=self.multiple, method=self.method
@@ -157,7 +157,7 @@ class PadForOutpaint(Node, version=1, comfy=ComfyName("ImagePadForOutpaint")):
     )
 
     def run(self, ctx: Context) -> PictureAndMask:
-        from latentgraph.diffusion.inpainting import pad_for_outpaint
+        from latentgraph.diffusion.pictures.inpainting import pad_for_outpaint
 
         padded = pad_for_outpaint(
             self.image,
@@ -191,7 +191,7 @@ class CompositeMasked(Node, version=1, comfy=ComfyName("ImageCompositeMasked")):
     mask: Mask | None = Field(None, description="1 where the source covers; everywhere if there is none.")
 
     def run(self, ctx: Context) -> Image:
-        from latentgraph.diffusion.compositing import composite_image
+        from latentgraph.diffusion.pictures.compositing import composite_image
 
         return composite_image(
             self.destination, self.source, x=self.x, y=self.y, mask=self.mask, resize_source=self.resize_source
@@ -213,7 +213,7 @@ class GridImage(Node, version=1):
     gap: int = Field(0, ge=0, le=1000, description="Black pixels between the pictures.")
 
     def run(self, ctx: Context) -> Image:
-        from latentgraph.diffusion.pictures import make_grid
+        from latentgraph.diffusion.pictures.files import make_grid
 
         return make_grid(self.images, columns=self.columns, gap=self.gap)
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from latentgraph.diffusion.names import CropName
-from latentgraph.diffusion.sizes import CELL, MAX_SIDE, Size, resized, scaled, whole_cells
+from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE, Size, resized, scaled, whole_cells
 from latentgraph.diffusion.types import Conditioning, Image, Latent, Mask, Vae
 from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
 
@@ -36,7 +36,7 @@ class EmptyLatent(Node, version=1, comfy=ComfyName("EmptyLatentImage")):
     batch_size: int = Field(1, ge=1, le=4096, description="How many pictures to make at once, each from its own noise.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.latents import empty_latent
+        from latentgraph.diffusion.latents.batches import empty_latent
 
         return empty_latent(width=self.width, height=self.height, batch_size=self.batch_size)
 
@@ -61,7 +61,7 @@ class VAEEncode(Node, version=1, lane="device", comfy=ComfyName("VAEEncode", {"i
     grow_mask_by: int = Field(6, ge=0, le=64, description="Pixels to grow the mask by, so that its border blends in.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.autoencoder import encode, encode_for_inpaint
+        from latentgraph.diffusion.latents.autoencoder import encode, encode_for_inpaint
 
         if self.mask is None:
             return encode(self.vae, self.image, on_progress=_progress(ctx))
@@ -80,7 +80,7 @@ class VAEDecode(Node, version=1, lane="device", comfy=ComfyName("VAEDecode", {"l
     latent: Latent = Field(description="The latents.")
 
     def run(self, ctx: Context) -> Image:
-        from latentgraph.diffusion.autoencoder import decode
+        from latentgraph.diffusion.latents.autoencoder import decode
 
         return decode(self.vae, self.latent, on_progress=_progress(ctx))
 
@@ -100,7 +100,7 @@ class VAEEncodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEEncodeT
     )
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.autoencoder import encode_tiled
+        from latentgraph.diffusion.latents.autoencoder import encode_tiled
 
         return encode_tiled(
             self.vae, self.image, tile_size=self.tile_size, overlap=self.overlap, on_progress=_progress(ctx)
@@ -129,7 +129,7 @@ class VAEDecodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEDecodeT
     )
 
     def run(self, ctx: Context) -> Image:
-        from latentgraph.diffusion.autoencoder import decode_tiled
+        from latentgraph.diffusion.latents.autoencoder import decode_tiled
 
         return decode_tiled(
             self.vae, self.latent, tile_size=self.tile_size, overlap=self.overlap, on_progress=_progress(ctx)
@@ -147,7 +147,7 @@ class SetLatentMask(Node, version=1, comfy=ComfyName("SetLatentNoiseMask", {"lat
     mask: Mask = Field(description="1 where it may change; of the picture's size or of the latent's.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.latents import set_noise_mask
+        from latentgraph.diffusion.latents.batches import set_noise_mask
 
         return set_noise_mask(self.latent, self.mask)
 
@@ -178,7 +178,7 @@ class InpaintConditioning(
     noise_mask: bool = Field(True, description="Also keep the rest of the picture exactly as it is.")
 
     def run(self, ctx: Context) -> InpaintConditions:
-        from latentgraph.diffusion.autoencoder import condition_on_inpaint
+        from latentgraph.diffusion.latents.autoencoder import condition_on_inpaint
 
         made = condition_on_inpaint(
             self.vae, self.positive, self.negative, self.image, self.mask, noise_mask=self.noise_mask
@@ -207,7 +207,7 @@ class LatentUpscale(
     crop: CropName = Field("disabled", description="Whether another aspect crops the picture or stretches it.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.resize import resize_latent
+        from latentgraph.diffusion.pictures.resize import resize_latent
 
         h, w = self.latent.samples.shape[-2:]
         size = resized(Size(w * CELL, h * CELL), width=self.width, height=self.height, least=LEAST_SIDE)
@@ -233,7 +233,7 @@ class LatentUpscaleBy(
     factor: float = Field(1.5, ge=0.01, le=8, description="How many times as long the sides become.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.latents import scale_latent
+        from latentgraph.diffusion.latents.batches import scale_latent
 
         return scale_latent(self.latent, self.factor, method=self.method)
 
@@ -256,7 +256,7 @@ class LatentFromBatch(
     length: int = Field(1, ge=1, le=4096, description="How many to take.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.latents import latent_from_batch
+        from latentgraph.diffusion.latents.batches import latent_from_batch
 
         return latent_from_batch(self.latent, self.index, self.length)
 
@@ -273,7 +273,7 @@ class RepeatLatent(Node, version=1, comfy=ComfyName("RepeatLatentBatch", {"laten
     amount: int = Field(1, ge=1, le=64, description="How many times over.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.latents import repeat_latent
+        from latentgraph.diffusion.latents.batches import repeat_latent
 
         return repeat_latent(self.latent, self.amount)
 
@@ -297,7 +297,7 @@ class CompositeLatent(Node, version=1, comfy=ComfyName("LatentCompositeMasked"))
     mask: Mask | None = Field(None, description="1 where the source covers; everywhere if there is none.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.compositing import composite_latent
+        from latentgraph.diffusion.pictures.compositing import composite_latent
 
         return composite_latent(
             self.destination,
@@ -326,7 +326,7 @@ class PasteLatent(
     feather: int = Field(0, ge=0, le=MAX_SIDE, multiple_of=CELL, description="Pixels over which its edges fade in.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.compositing import paste_latent
+        from latentgraph.diffusion.pictures.compositing import paste_latent
 
         return paste_latent(
             self.destination, self.source, x=self.x // CELL, y=self.y // CELL, feather=self.feather // CELL

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.describe import describe, describe_vae
+from latentgraph.diffusion.checkpoints.describe import describe, describe_vae
 from latentgraph.diffusion.types import Clip, Model, Vae
 from latentgraph.graph import ABSENT, ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
@@ -35,8 +35,8 @@ class LoadCheckpoint(
     )
 
     def run(self, ctx: Context) -> LoadedCheckpoint:
-        from latentgraph.diffusion.checkpoint import open_checkpoint
-        from latentgraph.diffusion.memory import WeightMemory
+        from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+        from latentgraph.diffusion.networks.memory import WeightMemory
 
         checkpoint = open_checkpoint(self.file, ctx.resource(WeightMemory))
         return LoadedCheckpoint(checkpoint.model, checkpoint.clip, checkpoint.vae)
@@ -62,8 +62,8 @@ class LoadVAE(Node, version=1, lane="io", cached=False, comfy=ComfyName("VAELoad
     file: Annotated[Path, FileInput("vae")] = Field(description="A VAE's name or path; a checkpoint will do.")
 
     def run(self, ctx: Context) -> Vae:
-        from latentgraph.diffusion.checkpoint import open_vae
-        from latentgraph.diffusion.memory import WeightMemory
+        from latentgraph.diffusion.checkpoints.opening import open_vae
+        from latentgraph.diffusion.networks.memory import WeightMemory
 
         return open_vae(self.file, ctx.resource(WeightMemory))
 

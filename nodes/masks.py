@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from latentgraph.diffusion.names import ChannelName, CropName, MaskOperation
-from latentgraph.diffusion.picture_headers import read_picture_size
-from latentgraph.diffusion.sizes import MAX_SIDE, Size
+from latentgraph.diffusion.pictures.headers import read_picture_size
+from latentgraph.diffusion.pictures.sizes import MAX_SIDE, Size
 from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
@@ -27,7 +27,7 @@ class LoadMask(Node, version=1, lane="io", comfy=ComfyName("LoadImageMask", {"fi
     )
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.pictures import load_mask
+        from latentgraph.diffusion.pictures.files import load_mask
 
         return load_mask(self.file, channel=self.channel)
 
@@ -45,7 +45,7 @@ class SolidMask(Node, version=1, comfy=ComfyName("SolidMask")):
     height: int = Field(512, ge=1, le=MAX_SIDE, description="Height in pixels.")
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.masks import solid_mask
+        from latentgraph.diffusion.pictures.masks import solid_mask
 
         return solid_mask(self.value, width=self.width, height=self.height)
 
@@ -62,7 +62,7 @@ class MaskFromImage(Node, version=1, comfy=ComfyName("ImageToMask")):
     channel: ChannelName = Field("red", description="Which channel; pictures without transparency have no alpha.")
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.masks import mask_of_channel
+        from latentgraph.diffusion.pictures.masks import mask_of_channel
 
         return mask_of_channel(self.image, self.channel)
 
@@ -77,7 +77,7 @@ class ImageFromMask(Node, version=1, comfy=ComfyName("MaskToImage")):
     mask: Mask = Field(description="The mask.")
 
     def run(self, ctx: Context) -> Image:
-        from latentgraph.diffusion.masks import mask_picture
+        from latentgraph.diffusion.pictures.masks import mask_picture
 
         return mask_picture(self.mask)
 
@@ -96,7 +96,7 @@ class ScaleMask(Node, version=1):
     crop: CropName = Field("disabled", description="Whether another aspect crops the mask or stretches it.")
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.resize import resize_mask
+        from latentgraph.diffusion.pictures.resize import resize_mask
 
         return resize_mask(self.mask, width=self.width, height=self.height, method=self.method, crop=self.crop)
 
@@ -112,7 +112,7 @@ class InvertMask(Node, version=1, comfy=ComfyName("InvertMask")):
     mask: Mask = Field(description="The mask.")
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.masks import invert_mask
+        from latentgraph.diffusion.pictures.masks import invert_mask
 
         return invert_mask(self.mask)
 
@@ -129,7 +129,7 @@ class GrowMask(Node, version=1, comfy=ComfyName("GrowMask", {"pixels": "expand"}
     tapered_corners: bool = Field(True, description="Round off corners instead of keeping them square.")
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.masks import grow_mask
+        from latentgraph.diffusion.pictures.masks import grow_mask
 
         return grow_mask(self.mask, pixels=self.pixels, tapered_corners=self.tapered_corners)
 
@@ -148,7 +148,7 @@ class FeatherMask(Node, version=1, comfy=ComfyName("FeatherMask")):
     bottom: int = Field(0, ge=0, le=MAX_SIDE, description="Over how many pixels from the bottom.")
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.masks import feather_mask
+        from latentgraph.diffusion.pictures.masks import feather_mask
 
         return feather_mask(self.mask, left=self.left, top=self.top, right=self.right, bottom=self.bottom)
 
@@ -164,7 +164,7 @@ class ThresholdMask(Node, version=1, comfy=ComfyName("ThresholdMask")):
     value: float = Field(0.5, ge=0, le=1, description="What a pixel must be above to count.")
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.masks import threshold_mask
+        from latentgraph.diffusion.pictures.masks import threshold_mask
 
         return threshold_mask(self.mask, value=self.value)
 
@@ -183,7 +183,7 @@ class CropMask(Node, version=1, comfy=ComfyName("CropMask")):
     height: int = Field(512, ge=1, le=MAX_SIDE, description="Height in pixels.")
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.masks import crop_mask
+        from latentgraph.diffusion.pictures.masks import crop_mask
 
         return crop_mask(self.mask, x=self.x, y=self.y, width=self.width, height=self.height)
 
@@ -209,7 +209,7 @@ class CompositeMask(Node, version=1, comfy=ComfyName("MaskComposite")):
     operation: MaskOperation = Field("multiply", description="How values combine; and, or and xor round them first.")
 
     def run(self, ctx: Context) -> Mask:
-        from latentgraph.diffusion.masks import composite_mask
+        from latentgraph.diffusion.pictures.masks import composite_mask
 
         return composite_mask(self.destination, self.source, x=self.x, y=self.y, operation=self.operation)
 

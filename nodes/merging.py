@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from latentgraph.diffusion.adapters import unlike
+from latentgraph.diffusion.adapters.files import unlike
 from latentgraph.diffusion.names import WeightFormat
 from latentgraph.diffusion.types import Clip, Model, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
@@ -47,7 +47,7 @@ class MergeModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName("Mo
     ratio: float = Field(1.0, ge=0, le=1, description="How much of `model` is in the mixture.")
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.derived import merge, mix
+        from latentgraph.diffusion.networks.derived import merge, mix
 
         return merge(self.model, self.other, mix(self.ratio))
 
@@ -62,7 +62,7 @@ class MergeModelBlocks(_TwoModels, Node, version=1, cached=False, comfy=ComfyNam
     out: float = Field(1.0, ge=0, le=1, description="How much of `model` is in the blocks on the way up.")
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.derived import merge, mix_blocks
+        from latentgraph.diffusion.networks.derived import merge, mix_blocks
 
         return merge(self.model, self.other, mix_blocks(input=self.input, middle=self.middle, out=self.out))
 
@@ -74,7 +74,7 @@ class AddModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName("Mode
     other: Model = Field(description="What is added.")
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.derived import merge, sum_of_both
+        from latentgraph.diffusion.networks.derived import merge, sum_of_both
 
         return merge(self.model, self.other, sum_of_both())
 
@@ -87,7 +87,7 @@ class SubtractModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName(
     multiplier: float = Field(1.0, ge=-10, le=10, description="What the difference is multiplied with.")
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.derived import difference, merge
+        from latentgraph.diffusion.networks.derived import difference, merge
 
         return merge(self.model, self.other, difference(self.multiplier))
 
@@ -100,7 +100,7 @@ class MergeClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("CLIP
     ratio: float = Field(1.0, ge=0, le=1, description="How much of `clip` is in the mixture.")
 
     def run(self, ctx: Context) -> Clip:
-        from latentgraph.diffusion.derived import merge, mix
+        from latentgraph.diffusion.networks.derived import merge, mix
 
         return merge(self.clip, self.other, mix(self.ratio))
 
@@ -112,7 +112,7 @@ class AddClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("CLIPMe
     other: Clip = Field(description="What is added.")
 
     def run(self, ctx: Context) -> Clip:
-        from latentgraph.diffusion.derived import merge, sum_of_both
+        from latentgraph.diffusion.networks.derived import merge, sum_of_both
 
         return merge(self.clip, self.other, sum_of_both())
 
@@ -125,7 +125,7 @@ class SubtractClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("C
     multiplier: float = Field(1.0, ge=-10, le=10, description="What the difference is multiplied with.")
 
     def run(self, ctx: Context) -> Clip:
-        from latentgraph.diffusion.derived import difference, merge
+        from latentgraph.diffusion.networks.derived import difference, merge
 
         return merge(self.clip, self.other, difference(self.multiplier))
 
@@ -151,7 +151,7 @@ class SaveCheckpoint(
     format: WeightFormat = Field("float16", description="The number format of the weights.")
 
     def run(self, ctx: Context) -> None:
-        from latentgraph.diffusion.export import save_checkpoint
+        from latentgraph.diffusion.checkpoints.export import save_checkpoint
 
         path = save_checkpoint(
             ctx.output_dir,

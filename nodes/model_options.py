@@ -7,10 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from latentgraph.diffusion.sampling_options import FreeU as FreeUSetting
-from latentgraph.diffusion.sampling_options import SelfAttentionGuidance as SelfAttentionSetting
-from latentgraph.diffusion.sizes import CELL, MAX_SIDE
-from latentgraph.diffusion.space_spec import (
+from latentgraph.diffusion.levels.space_spec import (
     ContinuousLevels,
     DiscreteLevels,
     FlowLevels,
@@ -18,6 +15,9 @@ from latentgraph.diffusion.space_spec import (
     SpaceSpec,
     flux_shift,
 )
+from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE
+from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
+from latentgraph.diffusion.sampling.options import SelfAttentionGuidance as SelfAttentionSetting
 from latentgraph.diffusion.types import Model
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 

@@ -14,7 +14,7 @@ from latentgraph.graph.params import MAX_SEED
 from .facts import LATENT_FORMAT, check_latent, check_text, some
 
 if TYPE_CHECKING:
-    from latentgraph.diffusion.sampling import OnStep, StepReport
+    from latentgraph.diffusion.sampling.run import OnStep, StepReport
 
 MAX_STEPS = 10000
 MAX_CFG = 100
@@ -53,7 +53,7 @@ class KSampler(
     leftover_noise: bool = Field(False, description="Leave the noise of the step it ends at, for another sampler.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.sampling import sample
+        from latentgraph.diffusion.sampling.run import sample
 
         return sample(
             self.model,

@@ -45,8 +45,8 @@ class BasicScheduler(Node, version=1, comfy=ComfyName("BasicScheduler")):
     denoise: float = Field(1.0, ge=0, le=1, description=DENOISE)
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.sampling import sampling_space
-        from latentgraph.diffusion.schedules import denoise_sigmas
+        from latentgraph.diffusion.levels.schedules import denoise_sigmas
+        from latentgraph.diffusion.sampling.run import sampling_space
 
         return Sigmas(denoise_sigmas(sampling_space(self.model), self.scheduler, self.steps, denoise=self.denoise))
 
@@ -64,8 +64,8 @@ class BetaSamplingScheduler(Node, version=1, comfy=ComfyName("BetaSamplingSchedu
     )
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.sampling import sampling_space
-        from latentgraph.diffusion.schedules import beta_levels
+        from latentgraph.diffusion.levels.schedules import beta_levels
+        from latentgraph.diffusion.sampling.run import sampling_space
 
         return Sigmas(beta_levels(sampling_space(self.model), self.steps, alpha=self.alpha, beta=self.beta))
 
@@ -78,8 +78,8 @@ class SDTurboScheduler(Node, version=1, comfy=ComfyName("SDTurboScheduler")):
     denoise: float = Field(1.0, ge=0, le=1, description=DENOISE)
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_schedules import turbo_levels
-        from latentgraph.diffusion.sampling import sampling_space
+        from latentgraph.diffusion.levels.chosen import turbo_levels
+        from latentgraph.diffusion.sampling.run import sampling_space
 
         return Sigmas(turbo_levels(sampling_space(self.model), self.steps, denoise=self.denoise))
 
@@ -92,7 +92,7 @@ class AlignYourStepsScheduler(Node, version=1, comfy=ComfyName("AlignYourStepsSc
     denoise: float = Field(1.0, ge=0, le=1, description=DENOISE)
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_schedules import aligned_levels
+        from latentgraph.diffusion.levels.chosen import aligned_levels
 
         return Sigmas(aligned_levels(self.model, self.steps, denoise=self.denoise))
 
@@ -106,7 +106,7 @@ class KarrasScheduler(_BetweenEnds, Node, version=1, comfy=ComfyName("KarrasSche
     rho: float = Field(7.0, ge=0.01, le=100, description="How dense the low end is.")
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_schedules import karras_levels
+        from latentgraph.diffusion.levels.chosen import karras_levels
 
         levels = karras_levels(self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min, rho=self.rho)
         return Sigmas(levels)
@@ -120,7 +120,7 @@ class ExponentialScheduler(_BetweenEnds, Node, version=1, comfy=ComfyName("Expon
     sigma_min: float = Field(SIGMA_MIN, ge=0.000001, le=MAX_SIGMA, description="The last level above 0.")
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_schedules import exponential_levels
+        from latentgraph.diffusion.levels.chosen import exponential_levels
 
         return Sigmas(exponential_levels(self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min))
 
@@ -134,7 +134,7 @@ class PolyexponentialScheduler(_BetweenEnds, Node, version=1, comfy=ComfyName("P
     rho: float = Field(1.0, ge=0.01, le=100, description="How dense the low end is; 1 is exponential.")
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_schedules import polyexponential_levels
+        from latentgraph.diffusion.levels.chosen import polyexponential_levels
 
         levels = polyexponential_levels(self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min, rho=self.rho)
         return Sigmas(levels)
@@ -150,7 +150,7 @@ class LaplaceScheduler(_BetweenEnds, Node, version=1, comfy=ComfyName("LaplaceSc
     beta: float = Field(0.5, ge=0, le=10, description="How far the levels spread around it.")
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_schedules import laplace_levels
+        from latentgraph.diffusion.levels.chosen import laplace_levels
 
         levels = laplace_levels(
             self.steps, sigma_max=self.sigma_max, sigma_min=self.sigma_min, mu=self.mu, beta=self.beta
@@ -167,7 +167,7 @@ class VPScheduler(Node, version=1, comfy=ComfyName("VPScheduler")):
     eps_s: float = Field(0.001, ge=0, le=1, description="The time of the last level above 0.")
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_schedules import vp_levels
+        from latentgraph.diffusion.levels.chosen import vp_levels
 
         return Sigmas(vp_levels(self.steps, beta_d=self.beta_d, beta_min=self.beta_min, eps_s=self.eps_s))
 
@@ -178,7 +178,7 @@ class ManualSigmas(Node, version=1, comfy=ComfyName("ManualSigmas")):
     sigmas: str = Field("1, 0.5, 0", description="The levels, decreasing, with anything between them.")
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_edits import parse_levels
+        from latentgraph.diffusion.levels.edits import parse_levels
 
         return Sigmas(parse_levels(self.sigmas))
 
@@ -190,7 +190,7 @@ class SplitSigmas(Node, version=1, comfy=ComfyName("SplitSigmas")):
     step: int = Field(0, ge=0, le=MAX_STEPS, description="How many steps the first part has.")
 
     def run(self, ctx: Context) -> SplitSigmasResult:
-        from latentgraph.diffusion.level_edits import split
+        from latentgraph.diffusion.levels.edits import split
 
         parts = split(self.sigmas.values, self.step)
         return SplitSigmasResult(Sigmas(parts.high), Sigmas(parts.low))
@@ -203,7 +203,7 @@ class SplitSigmasDenoise(Node, version=1, comfy=ComfyName("SplitSigmasDenoise"))
     denoise: float = Field(1.0, ge=0, le=1, description="The share of the steps that the second part has.")
 
     def run(self, ctx: Context) -> SplitSigmasResult:
-        from latentgraph.diffusion.level_edits import split_by_denoise
+        from latentgraph.diffusion.levels.edits import split_by_denoise
 
         parts = split_by_denoise(self.sigmas.values, self.denoise)
         return SplitSigmasResult(Sigmas(parts.high), Sigmas(parts.low))
@@ -215,7 +215,7 @@ class FlipSigmas(Node, version=1, comfy=ComfyName("FlipSigmas")):
     sigmas: Sigmas = Field(description="The levels.")
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_edits import flip
+        from latentgraph.diffusion.levels.edits import flip
 
         return Sigmas(flip(self.sigmas.values))
 
@@ -227,7 +227,7 @@ class SetFirstSigma(Node, version=1, comfy=ComfyName("SetFirstSigma")):
     sigma: float = Field(136.0, ge=0, le=20000, description="The level to start from.")
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_edits import set_first
+        from latentgraph.diffusion.levels.edits import set_first
 
         return Sigmas(set_first(self.sigmas.values, self.sigma))
 
@@ -242,7 +242,7 @@ class ExtendIntermediateSigmas(Node, version=1, comfy=ComfyName("ExtendIntermedi
     spacing: LevelSpacing = Field("linear", description="How the new levels lie between the old ones.")
 
     def run(self, ctx: Context) -> Sigmas:
-        from latentgraph.diffusion.level_edits import extend
+        from latentgraph.diffusion.levels.edits import extend
 
         levels = extend(
             self.sigmas.values,
@@ -268,7 +268,7 @@ class SamplingPercentToSigma(
     )
 
     def run(self, ctx: Context) -> float:
-        from latentgraph.diffusion.sampling import sampling_space
+        from latentgraph.diffusion.sampling.run import sampling_space
 
         space = sampling_space(self.model)
         if self.actual and self.fraction in (0.0, 1.0):

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from latentgraph.diffusion.embeddings import read_embedding
-from latentgraph.diffusion.families import EncoderKey
-from latentgraph.diffusion.sizes import CELL, MAX_SIDE
-from latentgraph.diffusion.tokens import embedding_names
+from latentgraph.diffusion.checkpoints.families import EncoderKey
+from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE
+from latentgraph.diffusion.text.embeddings import read_embedding
+from latentgraph.diffusion.text.tokens import embedding_names
 from latentgraph.diffusion.types import Clip, Conditioning, Mask, PictureSize
 from latentgraph.graph import ComfyName, Context, Facts, FilesInText, Known, Node, OutputFacts
 
@@ -31,8 +31,8 @@ class TextEncode(Node, version=1, lane="device", comfy=ComfyName("CLIPTextEncode
     text: Prompt = Field(description="What to paint, or for a negative prompt what to avoid.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.embeddings import vector_finder
-        from latentgraph.diffusion.text import encode_prompt
+        from latentgraph.diffusion.text.embeddings import vector_finder
+        from latentgraph.diffusion.text.encoding import encode_prompt
 
         encoded = encode_prompt(self.clip, self.text, find_vectors=vector_finder(ctx.text_files))
         _warn_of_missing(ctx, encoded.missing)
@@ -63,9 +63,9 @@ class TextEncodeSDXL(
     target_height: int = Field(1024, ge=0, le=MAX_SIDE, description="Height that the picture is made for, in pixels.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import set_picture_size
-        from latentgraph.diffusion.embeddings import vector_finder
-        from latentgraph.diffusion.text import encode_prompts
+        from latentgraph.diffusion.sampling.conditions import set_picture_size
+        from latentgraph.diffusion.text.embeddings import vector_finder
+        from latentgraph.diffusion.text.encoding import encode_prompts
 
         prompts: dict[EncoderKey, str] = {"clip_l": self.text_l, "clip_g": self.text_g}
         encoded = encode_prompts(self.clip, prompts, find_vectors=vector_finder(ctx.text_files))
@@ -105,7 +105,7 @@ class ConditioningCombine(
     second: Conditioning = Field(description="Another one.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import combine
+        from latentgraph.diffusion.sampling.conditions import combine
 
         return combine(self.first, self.second)
 
@@ -125,7 +125,7 @@ class ConditioningConcat(
     following: Conditioning = Field(description="The conditioning whose first entry is put behind it.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import concatenate
+        from latentgraph.diffusion.sampling.conditions import concatenate
 
         return concatenate(self.conditioning, self.following)
 
@@ -149,7 +149,7 @@ class ConditioningAverage(
     weight: float = Field(1.0, ge=0, le=1, description="How much of `conditioning` is in the mix.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import average
+        from latentgraph.diffusion.sampling.conditions import average
 
         return average(self.conditioning, self.other, weight=self.weight)
 
@@ -164,7 +164,7 @@ class ConditioningZeroOut(Node, version=1, comfy=ComfyName("ConditioningZeroOut"
     conditioning: Conditioning = Field(description="The conditioning to blank.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import zero_out
+        from latentgraph.diffusion.sampling.conditions import zero_out
 
         return zero_out(self.conditioning)
 
@@ -184,7 +184,7 @@ class ConditioningArea(Node, version=1, comfy=ComfyName("ConditioningSetArea")):
     strength: float = Field(1.0, ge=0, le=10, description="Weight against the other conditions that hold there.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import set_area
+        from latentgraph.diffusion.sampling.conditions import set_area
 
         return set_area(
             self.conditioning, width=self.width, height=self.height, x=self.x, y=self.y, strength=self.strength
@@ -206,7 +206,7 @@ class ConditioningAreaFraction(Node, version=1, comfy=ComfyName("ConditioningSet
     strength: float = Field(1.0, ge=0, le=10, description="Weight against the other conditions that hold there.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import set_area_fraction
+        from latentgraph.diffusion.sampling.conditions import set_area_fraction
 
         return set_area_fraction(
             self.conditioning, width=self.width, height=self.height, x=self.x, y=self.y, strength=self.strength
@@ -224,7 +224,7 @@ class ConditioningStrength(Node, version=1, comfy=ComfyName("ConditioningSetArea
     strength: float = Field(1.0, ge=0, le=10, description="Weight against the other conditions that hold there.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import set_strength
+        from latentgraph.diffusion.sampling.conditions import set_strength
 
         return set_strength(self.conditioning, self.strength)
 
@@ -242,7 +242,7 @@ class ConditioningMask(Node, version=1, comfy=ComfyName("ConditioningSetMask", {
     bounds: bool = Field(False, description="Show the network only the mask's bounding box.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import set_mask
+        from latentgraph.diffusion.sampling.conditions import set_mask
 
         return set_mask(self.conditioning, self.mask, strength=self.strength, bounds=self.bounds)
 
@@ -259,7 +259,7 @@ class ConditioningRange(Node, version=1, comfy=ComfyName("ConditioningSetTimeste
     end: float = Field(1.0, ge=0, le=1, description="Up to which fraction of the schedule it holds.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import set_range
+        from latentgraph.diffusion.sampling.conditions import set_range
 
         return set_range(self.conditioning, start=self.start, end=self.end)
 
@@ -283,7 +283,7 @@ class ConditioningSize(Node, version=1):
     target_height: int = Field(1024, ge=0, le=MAX_SIDE, description="Height that the picture is made for, in pixels.")
 
     def run(self, ctx: Context) -> Conditioning:
-        from latentgraph.diffusion.conditions import set_picture_size
+        from latentgraph.diffusion.sampling.conditions import set_picture_size
 
         return set_picture_size(self.conditioning, _size_of(self))
 

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from .parts import CALLER, JOB, parts_of
+from .api.parts import CALLER, JOB, parts_of
 
 _STANDARD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 _MAX_TEXT = 8_192

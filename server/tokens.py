@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from .clock import Clock, time_us
 from .errors import ServerError
-from .records import StoredToken, Tokens
+from .jobs.records import StoredToken, Tokens
 
 Scope = Literal["read", "submit", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)

@@ -27,7 +27,7 @@ ARROWS = {
 
 
 def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).glob("*.py"))
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
@@ -60,9 +60,12 @@ def test_every_package_folder_is_listed_for_packaging() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"training"}  # run from a checkout only
     assert folders == set(ARROWS)
-    assert set(settings["packages"]) == {f"latentgraph.{folder}" for folder in folders}
+    inits = (path for folder in folders for path in (ROOT / folder).rglob("__init__.py"))
+    packages = {".".join(("latentgraph", *path.relative_to(ROOT).parts[:-1])) for path in inits}
+    assert set(settings["packages"]) == packages
     assert settings["package-dir"] == {f"latentgraph.{folder}": folder for folder in folders}
-    assert not [path for folder in folders for path in (ROOT / folder).glob("*/__init__.py")], "packages are flat"
+    rooms = {path.parent for folder in folders for path in modules(folder)}
+    assert not [room for room in rooms if not (room / "__init__.py").is_file()]
 
 
 @pytest.mark.parametrize(

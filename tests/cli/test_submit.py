@@ -22,10 +22,10 @@ from latentgraph.cli.main import app
 from latentgraph.cli.remote import as_event, why_again
 from latentgraph.cli.show import RunBars
 from latentgraph.graph import NodeErred, NodeProgress, NodeReused, NodeWarned, RunStarted
+from latentgraph.server.api.job_views import EventView
 from latentgraph.server.client import Client
-from latentgraph.server.job_views import EventView
-from latentgraph.server.jobs import EventKind, Job, JobError, JobEvent, NodeOutcome, Outcome
-from latentgraph.server.states import JobState
+from latentgraph.server.jobs.states import JobState
+from latentgraph.server.jobs.values import EventKind, Job, JobError, JobEvent, NodeOutcome, Outcome
 
 from ..server.live_fakes import Live, free_port, output_file
 from ..server.web_fakes import PICTURE_YAML, YAML, png

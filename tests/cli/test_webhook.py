@@ -8,7 +8,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from latentgraph.cli.main import app
-from latentgraph.server.signing import load_key, secret_of, secret_text, sign, verify
+from latentgraph.server.webhooks.signing import load_key, secret_of, secret_text, sign, verify
 
 
 def call(*words: object) -> Result:

@@ -24,13 +24,13 @@ from latentgraph.cli.folders import make_server_resolver
 from latentgraph.cli.worker import EXIT_BROKEN_DEVICE, EngineRunner
 from latentgraph.graph import Context, FileInput, LatentGraphError, Node, Registry
 from latentgraph.nodes import default_registry
-from latentgraph.server.jobs import EventKind, JobDraft, Preview
-from latentgraph.server.messages import Done, EventTold, Message, PreviewMade, RunJob
-from latentgraph.server.process import WorkerLimits, WorkerSlot
-from latentgraph.server.states import JobState
-from latentgraph.server.store import JobStore
-from latentgraph.server.supervisor import Supervisor
-from latentgraph.server.worker import Cancellation, Report
+from latentgraph.server.jobs.states import JobState
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import EventKind, JobDraft, Preview
+from latentgraph.server.workers.messages import Done, EventTold, Message, PreviewMade, RunJob
+from latentgraph.server.workers.process import WorkerLimits, WorkerSlot
+from latentgraph.server.workers.supervisor import Supervisor
+from latentgraph.server.workers.worker import Cancellation, Report
 
 from .conftest import PAINT
 

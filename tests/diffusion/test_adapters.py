@@ -18,10 +18,10 @@ from diffusers.loaders.lora_conversion_utils import (
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentgraph.diffusion.adapters import Fit, fit, read_adapter, refusal
-from latentgraph.diffusion.describe import describe
-from latentgraph.diffusion.families import ClipSpec, UNetSpec
-from latentgraph.diffusion.headers import HeaderError
+from latentgraph.diffusion.adapters.files import Fit, fit, read_adapter, refusal
+from latentgraph.diffusion.checkpoints.describe import describe
+from latentgraph.diffusion.checkpoints.families import ClipSpec, UNetSpec
+from latentgraph.diffusion.checkpoints.headers import HeaderError
 
 Write = Callable[[Mapping[str, tuple[int, ...]]], Path]
 
@@ -319,7 +319,7 @@ def test_a_file_that_is_no_adapter_is_told_what_it_is(
 
 
 def test_reading_adapters_loads_no_torch() -> None:
-    code = "import sys, latentgraph.diffusion.adapters; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, latentgraph.diffusion.adapters.files; print('torch' in sys.modules, 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False False"
 
 

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor
 
-from latentgraph.diffusion.attention import ExactUNetAttention, ExactVaeAttention
+from latentgraph.diffusion.networks.attention import ExactUNetAttention, ExactVaeAttention
 
 
 def draw(*shape: int) -> Tensor:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.autoencoder import (
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.latents.autoencoder import (
     condition_on_inpaint,
     decode,
     decode_tiled,
@@ -19,9 +20,8 @@ from latentgraph.diffusion.autoencoder import (
     encode_for_inpaint,
     encode_tiled,
 )
-from latentgraph.diffusion.checkpoint import open_checkpoint
-from latentgraph.diffusion.memory import WeightMemory
-from latentgraph.diffusion.tiling import tiled_scale
+from latentgraph.diffusion.latents.tiling import tiled_scale
+from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask, Vae
 
 Picture = Callable[[int, int], Image]

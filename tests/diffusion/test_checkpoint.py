@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from latentgraph.diffusion.attention import ExactUNetAttention, ExactVaeAttention
-from latentgraph.diffusion.checkpoint import open_checkpoint, open_vae
-from latentgraph.diffusion.headers import HeaderError
-from latentgraph.diffusion.memory import WeightMemory
-from latentgraph.diffusion.precision import resolve
+from latentgraph.diffusion.checkpoints.headers import HeaderError
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_vae
+from latentgraph.diffusion.networks.attention import ExactUNetAttention, ExactVaeAttention
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.networks.precision import resolve
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "vectors" / "end_to_end_tiny.json").read_text())
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.compositing import composite_image, composite_latent, paste_latent
+from latentgraph.diffusion.pictures.compositing import composite_image, composite_latent, paste_latent
 from latentgraph.diffusion.types import Image, Latent, Mask
 
 

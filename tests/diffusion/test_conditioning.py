@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.conditioning import prepare_conditions
-from latentgraph.diffusion.denoiser import estimate
-from latentgraph.diffusion.families import SD_LATENT, ModelSpec, UNetSpec
-from latentgraph.diffusion.guidance import ClassifierFree, Estimates
-from latentgraph.diffusion.network_inputs import NetworkInputs
-from latentgraph.diffusion.sampling_space import discrete_space
+from latentgraph.diffusion.checkpoints.families import SD_LATENT, ModelSpec, UNetSpec
+from latentgraph.diffusion.levels.space import discrete_space
+from latentgraph.diffusion.sampling.conditioning import prepare_conditions
+from latentgraph.diffusion.sampling.denoiser import estimate
+from latentgraph.diffusion.sampling.guidance import ClassifierFree, Estimates
+from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
 from latentgraph.diffusion.types import Area, Condition, Conditioning
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "cond_batching.json").read_text("utf-8"))

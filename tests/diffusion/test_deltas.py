@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.adapter_keys import ENDINGS, FORMS
-from latentgraph.diffusion.deltas import changed
+from latentgraph.diffusion.adapters.deltas import changed
+from latentgraph.diffusion.adapters.keys import ENDINGS, FORMS
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "lora.json").read_text(encoding="utf-8"))
 CASES = [name for name, case in VECTORS.items() if isinstance(case, dict) and "tensors" in case]

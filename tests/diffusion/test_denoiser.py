@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.conditioning import PreparedCondition, Window
-from latentgraph.diffusion.denoiser import estimate
-from latentgraph.diffusion.network_inputs import NetworkInputs
-from latentgraph.diffusion.sampling_space import discrete_space
+from latentgraph.diffusion.levels.space import discrete_space
+from latentgraph.diffusion.sampling.conditioning import PreparedCondition, Window
+from latentgraph.diffusion.sampling.denoiser import estimate
+from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
 
 SPACE = discrete_space()
 

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoint import Checkpoint, open_checkpoint
-from latentgraph.diffusion.derived import (
+from latentgraph.diffusion.checkpoints.headers import HeaderError
+from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
+from latentgraph.diffusion.networks.derived import (
     AdapterMismatchError,
     Blend,
     DerivedSource,
@@ -26,8 +27,7 @@ from latentgraph.diffusion.derived import (
     mix_blocks,
     sum_of_both,
 )
-from latentgraph.diffusion.headers import HeaderError
-from latentgraph.diffusion.memory import MemoryBudgetError, WeightMemory
+from latentgraph.diffusion.networks.memory import MemoryBudgetError, WeightMemory
 from latentgraph.diffusion.types import Clip, Model
 
 

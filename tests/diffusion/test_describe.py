@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentgraph.diffusion.describe import describe, describe_vae
-from latentgraph.diffusion.families import SD_LATENT
-from latentgraph.diffusion.headers import HeaderError
+from latentgraph.diffusion.checkpoints.describe import describe, describe_vae
+from latentgraph.diffusion.checkpoints.families import SD_LATENT
+from latentgraph.diffusion.checkpoints.headers import HeaderError
 
 DETECTION = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text())["detection"]
 SUPPORTED = {"SD15": "sd1", "SD20": "sd2", "SDXL": "sdxl", "SSD1B": "sdxl"}  # SSD-1B is an SDXL with fewer blocks

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.drive import FinishedStep, observed, run_sampler, unguided
+from latentgraph.diffusion.levels.space import discrete_space
 from latentgraph.diffusion.names import SamplerName
-from latentgraph.diffusion.noise import NoiseSource, initial_noise
-from latentgraph.diffusion.problem import Problem, Steps
-from latentgraph.diffusion.samplers import SAMPLERS
-from latentgraph.diffusion.sampling_space import discrete_space
+from latentgraph.diffusion.samplers.catalogue import SAMPLERS
+from latentgraph.diffusion.samplers.drive import FinishedStep, observed, run_sampler, unguided
+from latentgraph.diffusion.samplers.noise import NoiseSource, initial_noise
+from latentgraph.diffusion.samplers.problem import Problem, Steps
 
 SIGMAS = torch.tensor([10.0, 4.0, 1.0, 0.0])
 X = initial_noise((1, 4, 8, 8), 0) * 10

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentgraph.diffusion.describe import describe
-from latentgraph.diffusion.embeddings import load_vectors, read_embedding, vector_finder
-from latentgraph.diffusion.families import ClipSpec
-from latentgraph.diffusion.headers import HeaderError
+from latentgraph.diffusion.checkpoints.describe import describe
+from latentgraph.diffusion.checkpoints.families import ClipSpec
+from latentgraph.diffusion.checkpoints.headers import HeaderError
+from latentgraph.diffusion.text.embeddings import load_vectors, read_embedding, vector_finder
 
 Write = Callable[[dict[str, Tensor]], Path]
 
@@ -108,5 +108,5 @@ def test_a_checkpoint_is_no_embedding(tiny_sd1: Path, tiny: ModuleType) -> None:
 
 
 def test_reading_embeddings_loads_no_torch() -> None:
-    code = "import sys, latentgraph.diffusion.embeddings; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, latentgraph.diffusion.text.embeddings; print('torch' in sys.modules, 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False False"

@@ -24,18 +24,18 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from torch import Tensor
 
-from latentgraph.diffusion.autoencoder import (
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.latents.autoencoder import (
     condition_on_inpaint,
     decode,
     decode_tiled,
     encode,
     encode_for_inpaint,
 )
-from latentgraph.diffusion.checkpoint import open_checkpoint
-from latentgraph.diffusion.latents import empty_latent, set_noise_mask
-from latentgraph.diffusion.memory import WeightMemory
-from latentgraph.diffusion.resize import resize_latent
-from latentgraph.diffusion.sampling import sample
+from latentgraph.diffusion.latents.batches import empty_latent, set_noise_mask
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.pictures.resize import resize_latent
+from latentgraph.diffusion.sampling.run import sample
 from latentgraph.diffusion.types import Area, Condition, Conditioning, Image, Latent, Mask, Model, Vae
 
 Picture = Callable[[int, int], Image]

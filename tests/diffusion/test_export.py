@@ -11,10 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoint import open_checkpoint
-from latentgraph.diffusion.derived import adapt
-from latentgraph.diffusion.export import save_checkpoint
-from latentgraph.diffusion.memory import WeightMemory
+from latentgraph.diffusion.checkpoints.export import save_checkpoint
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.networks.derived import adapt
+from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Clip, Model, Vae
 
 

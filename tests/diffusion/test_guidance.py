@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.guidance import ClassifierFree, Dual, Estimates, Guidance, Nested, Perpendicular
+from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Estimates, Guidance, Nested, Perpendicular
 
 
 def estimates(**values: float) -> Estimates:
@@ -115,5 +115,5 @@ def test_rescaling_takes_each_item_by_itself_and_a_level_for_each() -> None:
 
 
 def test_rules_load_no_torch() -> None:
-    code = "import sys, latentgraph.diffusion.guidance; sys.exit('torch' in sys.modules)"
+    code = "import sys, latentgraph.diffusion.sampling.guidance; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

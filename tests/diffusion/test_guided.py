@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoint import open_checkpoint
-from latentgraph.diffusion.guidance import ClassifierFree, Dual, Guidance, ListName, Perpendicular
-from latentgraph.diffusion.guided import gaussian_blur
-from latentgraph.diffusion.latents import empty_latent
-from latentgraph.diffusion.memory import WeightMemory
-from latentgraph.diffusion.sampling import Sampled, sample_guided
-from latentgraph.diffusion.sampling_options import FreeU, SamplingOptions, SelfAttentionGuidance
-from latentgraph.diffusion.space_spec import DiscreteLevels, SpaceSpec
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.latents.batches import empty_latent
+from latentgraph.diffusion.levels.space_spec import DiscreteLevels, SpaceSpec
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Guidance, ListName, Perpendicular
+from latentgraph.diffusion.sampling.guided import gaussian_blur
+from latentgraph.diffusion.sampling.options import FreeU, SamplingOptions, SelfAttentionGuidance
+from latentgraph.diffusion.sampling.run import Sampled, sample_guided
 from latentgraph.diffusion.types import Condition, Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
 
 LEVELS = Sigmas(torch.tensor([14.6146, 5.0, 1.5, 0.4, 0.0]))

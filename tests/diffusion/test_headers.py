@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from latentgraph.diffusion.headers import HeaderError, read_floats, read_header
+from latentgraph.diffusion.checkpoints.headers import HeaderError, read_floats, read_header
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -134,6 +134,6 @@ def test_no_large_tensor_is_read_for_its_values(tmp_path: Path) -> None:
 
 def test_describing_a_checkpoint_loads_no_torch() -> None:
     heavy = {"torch", "diffusers", "transformers", "numpy"}
-    code = f"import sys, latentgraph.diffusion.describe; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, latentgraph.diffusion.checkpoints.describe; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

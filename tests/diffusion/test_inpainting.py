@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.inpainting import grey_masked, grow_noise_mask, pad_for_outpaint
-from latentgraph.diffusion.masks import solid_mask
+from latentgraph.diffusion.pictures.inpainting import grey_masked, grow_noise_mask, pad_for_outpaint
+from latentgraph.diffusion.pictures.masks import solid_mask
 from latentgraph.diffusion.types import Image
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentgraph.diffusion.families import LatentFormat
-from latentgraph.diffusion.latents import (
+from latentgraph.diffusion.checkpoints.families import LatentFormat
+from latentgraph.diffusion.latents.batches import (
     empty_latent,
     fit_batch,
     latent_from_batch,

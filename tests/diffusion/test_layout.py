@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from latentgraph.diffusion.families import TextEncoderSpec, UNetSpec
-from latentgraph.diffusion.layout import modules_of, text_layout, unet_layout
-from latentgraph.diffusion.networks import build_text_encoder, build_unet
+from latentgraph.diffusion.checkpoints.families import TextEncoderSpec, UNetSpec
+from latentgraph.diffusion.checkpoints.layout import modules_of, text_layout, unet_layout
+from latentgraph.diffusion.networks.building import build_text_encoder, build_unet
 
 SD1 = UNetSpec(
     in_channels=4,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentgraph.diffusion.level_edits import extend, flip, parse_levels, set_first, split, split_by_denoise
+from latentgraph.diffusion.levels.edits import extend, flip, parse_levels, set_first, split, split_by_denoise
 
 LEVELS = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.level_schedules import (
+from latentgraph.diffusion.levels.chosen import (
     ALIGNED,
     aligned_levels,
     exponential_levels,
@@ -20,8 +20,8 @@ from latentgraph.diffusion.level_schedules import (
     turbo_levels,
     vp_levels,
 )
-from latentgraph.diffusion.sampling_space import discrete_space
-from latentgraph.diffusion.schedules import beta_levels, denoise_sigmas
+from latentgraph.diffusion.levels.schedules import beta_levels, denoise_sigmas
+from latentgraph.diffusion.levels.space import discrete_space
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "sigmas.json").read_text())
 SD = discrete_space()

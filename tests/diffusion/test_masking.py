@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.drive import run_sampler, unguided
-from latentgraph.diffusion.masking import fit_mask, gradual, masked
+from latentgraph.diffusion.levels.space import SamplingSpace, discrete_space, flow_space
 from latentgraph.diffusion.names import SamplerName
-from latentgraph.diffusion.noise import NoiseSource, initial_noise
-from latentgraph.diffusion.problem import Problem, Steps
-from latentgraph.diffusion.samplers import SAMPLERS
-from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
+from latentgraph.diffusion.samplers.catalogue import SAMPLERS
+from latentgraph.diffusion.samplers.drive import run_sampler, unguided
+from latentgraph.diffusion.samplers.noise import NoiseSource, initial_noise
+from latentgraph.diffusion.samplers.problem import Problem, Steps
+from latentgraph.diffusion.sampling.masking import fit_mask, gradual, masked
 
 LATENT = torch.linspace(-1, 1, 256).reshape(1, 4, 8, 8)
 NOISE = initial_noise((1, 4, 8, 8), 0)

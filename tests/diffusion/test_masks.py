@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.masks import (
+from latentgraph.diffusion.names import MaskOperation
+from latentgraph.diffusion.pictures.masks import (
     composite_mask,
     crop_mask,
     feather_mask,
@@ -16,7 +17,6 @@ from latentgraph.diffusion.masks import (
     solid_mask,
     threshold_mask,
 )
-from latentgraph.diffusion.names import MaskOperation
 from latentgraph.diffusion.types import Mask
 
 GROW_KEY = "GrowMask (9x9: 1 at y4x4, .5 at y2x3; for -1 the inverse)"

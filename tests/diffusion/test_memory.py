@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentgraph.diffusion.budget import cgroup_limit, default_budget
-from latentgraph.diffusion.memory import MemoryBudgetError, WeightMemory, Weights
-from latentgraph.diffusion.precision import NumericPolicy
+from latentgraph.diffusion.networks.budget import cgroup_limit, default_budget
+from latentgraph.diffusion.networks.memory import MemoryBudgetError, WeightMemory, Weights
+from latentgraph.diffusion.networks.precision import NumericPolicy
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from typing import get_args
 
+from latentgraph.diffusion.levels.schedules import SCHEDULES
 from latentgraph.diffusion.names import SamplerName, ScheduleName, unknown_name
-from latentgraph.diffusion.samplers import SAMPLERS
-from latentgraph.diffusion.schedules import SCHEDULES
+from latentgraph.diffusion.samplers.catalogue import SAMPLERS
 
 
 def test_every_sampler_name_is_registered_in_menu_order() -> None:

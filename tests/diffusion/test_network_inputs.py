@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoint import open_checkpoint
-from latentgraph.diffusion.denoiser import unet_network
-from latentgraph.diffusion.memory import WeightMemory
-from latentgraph.diffusion.network_inputs import BLANK_PICTURE, inpaint_channels, network_inputs, size_numbers
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.sampling.denoiser import unet_network
+from latentgraph.diffusion.sampling.network_inputs import BLANK_PICTURE, inpaint_channels, network_inputs, size_numbers
 from latentgraph.diffusion.types import Condition, Model, PictureSize
 
 SDXL_VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text("utf-8"))[

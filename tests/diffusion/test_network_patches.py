@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoint import open_checkpoint
-from latentgraph.diffusion.memory import WeightMemory
-from latentgraph.diffusion.network_patches import (
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.networks.patches import (
     add_free_u,
     free_u_backbone,
     free_u_skip,
     record_self_attention,
     shared_copy,
 )
-from latentgraph.diffusion.sampling_options import FreeU
+from latentgraph.diffusion.sampling.options import FreeU
 
 FIRST, ADAPTIVE = FreeU(1.1, 1.2, 0.9, 0.2), FreeU(1.3, 1.4, 0.9, 0.2, adaptive=True)
 

@@ -8,11 +8,17 @@ from types import ModuleType
 import pytest
 import torch
 
-from latentgraph.diffusion.families import FAMILIES
-from latentgraph.diffusion.keymaps import KeyMapError, rename, text_origins, unet_origins, vae_origins
-from latentgraph.diffusion.networks import build_text_encoder, build_unet, build_vae
-from latentgraph.diffusion.recognise import recognise
-from latentgraph.diffusion.structure import StructureError, read_text_encoder, read_unet, read_vae, with_heads
+from latentgraph.diffusion.checkpoints.families import FAMILIES
+from latentgraph.diffusion.checkpoints.keymaps import KeyMapError, rename, text_origins, unet_origins, vae_origins
+from latentgraph.diffusion.checkpoints.recognise import recognise
+from latentgraph.diffusion.checkpoints.structure import (
+    StructureError,
+    read_text_encoder,
+    read_unet,
+    read_vae,
+    with_heads,
+)
+from latentgraph.diffusion.networks.building import build_text_encoder, build_unet, build_vae
 
 DETECTION = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text())["detection"]
 

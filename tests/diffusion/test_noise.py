@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.noise import NoiseSource, initial_noise, inpaint_noise
+from latentgraph.diffusion.samplers.noise import NoiseSource, initial_noise, inpaint_noise
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "noise.json").read_text())
 SHAPE = (1, 4, 8, 8)

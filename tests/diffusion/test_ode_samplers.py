@@ -12,26 +12,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.adams_samplers import deis, ipndm, ipndm_v, lms
-from latentgraph.diffusion.ancestral_samplers import dpm_2_ancestral, dpmpp_2s_ancestral, euler_ancestral
-from latentgraph.diffusion.cfg_pp_samplers import (
+from latentgraph.diffusion.levels.space import discrete_space
+from latentgraph.diffusion.samplers.adams import deis, ipndm, ipndm_v, lms
+from latentgraph.diffusion.samplers.ancestral import dpm_2_ancestral, dpmpp_2s_ancestral, euler_ancestral
+from latentgraph.diffusion.samplers.cfg_pp import (
     dpmpp_2m_cfg_pp,
     euler_cfg_pp,
     gradient_estimation_cfg_pp,
     res_multistep_cfg_pp,
 )
-from latentgraph.diffusion.dpm_solver import dpm_adaptive, dpm_fast
-from latentgraph.diffusion.drive import run_sampler, unguided
-from latentgraph.diffusion.er_sde import er_sde
-from latentgraph.diffusion.noise import NoiseSource
-from latentgraph.diffusion.ode_samplers import dpm_2, dpmpp_2m, euler, gradient_estimation, heun, heunpp2
-from latentgraph.diffusion.problem import Problem, Steps
-from latentgraph.diffusion.res_multistep import res_multistep
-from latentgraph.diffusion.sa_solver import sa_solver
-from latentgraph.diffusion.sampling_space import discrete_space
-from latentgraph.diffusion.sde_samplers import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
-from latentgraph.diffusion.seeds import exp_heun_2_x0, seeds_2, seeds_3
-from latentgraph.diffusion.uni_pc import uni_pc
+from latentgraph.diffusion.samplers.dpm_solver import dpm_adaptive, dpm_fast
+from latentgraph.diffusion.samplers.drive import run_sampler, unguided
+from latentgraph.diffusion.samplers.er_sde import er_sde
+from latentgraph.diffusion.samplers.noise import NoiseSource
+from latentgraph.diffusion.samplers.ode import dpm_2, dpmpp_2m, euler, gradient_estimation, heun, heunpp2
+from latentgraph.diffusion.samplers.problem import Problem, Steps
+from latentgraph.diffusion.samplers.res_multistep import res_multistep
+from latentgraph.diffusion.samplers.sa_solver import sa_solver
+from latentgraph.diffusion.samplers.sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
+from latentgraph.diffusion.samplers.seeds import exp_heun_2_x0, seeds_2, seeds_3
+from latentgraph.diffusion.samplers.uni_pc import uni_pc
 
 HIGH, LOW = 10.0, 0.1
 FEW, MANY = 41, 161  # dpm_fast ends both with a step of order 2

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from latentgraph.diffusion.picture_headers import PictureError, read_picture_size
-from latentgraph.diffusion.pictures import load_picture
-from latentgraph.diffusion.sizes import Size
+from latentgraph.diffusion.pictures.files import load_picture
+from latentgraph.diffusion.pictures.headers import PictureError, read_picture_size
+from latentgraph.diffusion.pictures.sizes import Size
 
 
 def loaded_size(path: Path) -> Size:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from latentgraph.diffusion.picture_headers import PictureError
-from latentgraph.diffusion.pictures import load_mask, load_picture, make_grid, to_8bit
+from latentgraph.diffusion.pictures.files import load_mask, load_picture, make_grid, to_8bit
+from latentgraph.diffusion.pictures.headers import PictureError
 from latentgraph.diffusion.types import Image
 
 RED, HALF_BLUE = (255, 0, 0, 255), (0, 0, 255, 128)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion import precise
+from latentgraph.diffusion.samplers import precise
 
 
 @pytest.mark.parametrize(

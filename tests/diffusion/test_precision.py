@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from latentgraph.diffusion.precision import cpu_multiplies_bfloat16, resolve
+from latentgraph.diffusion.networks.precision import cpu_multiplies_bfloat16, resolve
 
 
 def test_exact_is_float32_with_rounded_text_encoders() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentgraph.diffusion.families import SD_LATENT, SDXL_LATENT, LatentFormat
-from latentgraph.diffusion.previews import preview_picture
+from latentgraph.diffusion.checkpoints.families import SD_LATENT, SDXL_LATENT, LatentFormat
+from latentgraph.diffusion.latents.previews import preview_picture
 
 
 @pytest.mark.parametrize("latent_format", [SD_LATENT, SDXL_LATENT])

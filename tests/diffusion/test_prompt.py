@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentgraph.diffusion.prompt import WeightedText, parse_weights
+from latentgraph.diffusion.text.prompt import WeightedText, parse_weights
 
 
 @pytest.mark.parametrize(

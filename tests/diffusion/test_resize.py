@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from latentgraph.diffusion.names import CropName, ResizeMethod
-from latentgraph.diffusion.resize import resize, resize_image, resize_image_to_megapixels, resize_latent, scale_image
+from latentgraph.diffusion.pictures.resize import (
+    resize,
+    resize_image,
+    resize_image_to_megapixels,
+    resize_latent,
+    scale_image,
+)
 from latentgraph.diffusion.types import Image, Latent
 
 METHODS: tuple[ResizeMethod, ...] = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")

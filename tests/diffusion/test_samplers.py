@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.drive import Denoise, run_sampler, unguided
-from latentgraph.diffusion.masking import masked
+from latentgraph.diffusion.levels.schedules import ksampler_sigmas
+from latentgraph.diffusion.levels.space import SamplingSpace, discrete_space, flow_space
 from latentgraph.diffusion.names import SamplerName, ScheduleName
-from latentgraph.diffusion.noise import NoiseSource, initial_noise, inpaint_noise
-from latentgraph.diffusion.problem import Answer, Problem, Query
-from latentgraph.diffusion.samplers import SAMPLERS
-from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
-from latentgraph.diffusion.schedules import ksampler_sigmas
+from latentgraph.diffusion.samplers.catalogue import SAMPLERS
+from latentgraph.diffusion.samplers.drive import Denoise, run_sampler, unguided
+from latentgraph.diffusion.samplers.noise import NoiseSource, initial_noise, inpaint_noise
+from latentgraph.diffusion.samplers.problem import Answer, Problem, Query
+from latentgraph.diffusion.sampling.masking import masked
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "samplers.json").read_text())
 ZERO = torch.zeros(1, 4, 8, 8)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoint import open_checkpoint
-from latentgraph.diffusion.latents import empty_latent, latent_from_batch
-from latentgraph.diffusion.memory import WeightMemory
-from latentgraph.diffusion.precision import Precision
-from latentgraph.diffusion.sampling import StepReport, sample
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.latents.batches import empty_latent, latent_from_batch
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.networks.precision import Precision
+from latentgraph.diffusion.sampling.run import StepReport, sample
 from latentgraph.diffusion.types import Condition, Conditioning, Latent, Model
 
 

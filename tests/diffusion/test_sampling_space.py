@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.sampling_space import discrete_space, flow_space, make_space
-from latentgraph.diffusion.space_spec import (
+from latentgraph.diffusion.levels.space import discrete_space, flow_space, make_space
+from latentgraph.diffusion.levels.space_spec import (
     ContinuousLevels,
     DiscreteLevels,
     FlowLevels,

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from latentgraph.diffusion import saving
-from latentgraph.diffusion.pictures import load_picture
-from latentgraph.diffusion.saving import save_pictures
+from latentgraph.diffusion.pictures import saving
+from latentgraph.diffusion.pictures.files import load_picture
+from latentgraph.diffusion.pictures.saving import save_pictures
 from latentgraph.diffusion.types import Image
 
 PICTURE = Image(torch.rand(1, 6, 5, 3, generator=torch.Generator().manual_seed(0)))

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.sampling_space import discrete_space, flow_space, make_space
-from latentgraph.diffusion.schedules import SCHEDULES, cut_sigmas, ksampler_sigmas, schedule_sigmas
-from latentgraph.diffusion.space_spec import ContinuousLevels, FluxLevels, SpaceSpec
+from latentgraph.diffusion.levels.schedules import SCHEDULES, cut_sigmas, ksampler_sigmas, schedule_sigmas
+from latentgraph.diffusion.levels.space import discrete_space, flow_space, make_space
+from latentgraph.diffusion.levels.space_spec import ContinuousLevels, FluxLevels, SpaceSpec
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "sigmas.json").read_text())
 SD = discrete_space()

@@ -12,24 +12,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.ancestral_samplers import (
+from latentgraph.diffusion.levels.space import SamplingSpace, discrete_space, flow_space
+from latentgraph.diffusion.samplers.ancestral import (
     ddpm,
     dpm_2_ancestral,
     dpmpp_2s_ancestral,
     euler_ancestral,
     lcm,
 )
-from latentgraph.diffusion.cfg_pp_samplers import euler_ancestral_cfg_pp, res_multistep_cfg_pp
-from latentgraph.diffusion.dpm_solver import dpm_adaptive
-from latentgraph.diffusion.drive import run_sampler, unguided
-from latentgraph.diffusion.er_sde import er_sde
-from latentgraph.diffusion.noise import NoiseSource
-from latentgraph.diffusion.problem import Problem, Steps
-from latentgraph.diffusion.res_multistep import res_multistep
-from latentgraph.diffusion.sa_solver import sa_solver
-from latentgraph.diffusion.sampling_space import SamplingSpace, discrete_space, flow_space
-from latentgraph.diffusion.sde_samplers import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
-from latentgraph.diffusion.seeds import exp_heun_2_x0, seeds_2, seeds_3
+from latentgraph.diffusion.samplers.cfg_pp import euler_ancestral_cfg_pp, res_multistep_cfg_pp
+from latentgraph.diffusion.samplers.dpm_solver import dpm_adaptive
+from latentgraph.diffusion.samplers.drive import run_sampler, unguided
+from latentgraph.diffusion.samplers.er_sde import er_sde
+from latentgraph.diffusion.samplers.noise import NoiseSource
+from latentgraph.diffusion.samplers.problem import Problem, Steps
+from latentgraph.diffusion.samplers.res_multistep import res_multistep
+from latentgraph.diffusion.samplers.sa_solver import sa_solver
+from latentgraph.diffusion.samplers.sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
+from latentgraph.diffusion.samplers.seeds import exp_heun_2_x0, seeds_2, seeds_3
 
 COUNT = 128 * 128
 STATISTICAL = 4 * math.sqrt(2 / COUNT)  # four standard deviations of the variance of COUNT normal numbers

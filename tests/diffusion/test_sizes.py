@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentgraph.diffusion.sizes import Size, resized, scaled, whole_cells, with_megapixels
+from latentgraph.diffusion.pictures.sizes import Size, resized, scaled, whole_cells, with_megapixels
 
 
 @pytest.mark.parametrize(

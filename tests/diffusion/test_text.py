@@ -14,9 +14,9 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from latentgraph.diffusion.families import ClipSpec, TextEncoderSpec
-from latentgraph.diffusion.text import encode_chunks, encode_prompt
-from latentgraph.diffusion.tokens import tokenize
+from latentgraph.diffusion.checkpoints.families import ClipSpec, TextEncoderSpec
+from latentgraph.diffusion.text.encoding import encode_chunks, encode_prompt
+from latentgraph.diffusion.text.tokens import tokenize
 from latentgraph.diffusion.types import Clip
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "clip_encode.json").read_text(encoding="utf-8"))

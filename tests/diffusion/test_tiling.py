@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from latentgraph.diffusion.tiling import tiled_scale
+from latentgraph.diffusion.latents.tiling import tiled_scale
 
 KEY = (
     "tiled_scale linspace(1,4,20,23) tile_x8 tile_y10 overlap3 up2; "

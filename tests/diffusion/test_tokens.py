@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.tokens import BOS, CHUNK_LENGTH, EOS, Token, TokenizedPrompt, embedding_names, pack, tokenize
+from latentgraph.diffusion.text.tokens import (
+    BOS,
+    CHUNK_LENGTH,
+    EOS,
+    Token,
+    TokenizedPrompt,
+    embedding_names,
+    pack,
+    tokenize,
+)
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "tokens.json").read_text(encoding="utf-8"))
 CASES = [

@@ -48,7 +48,7 @@ def watched() -> type[Watched]:
 @pytest.fixture(scope="session")
 def context() -> Context:
     """A context with memory for weights, as a run would give it."""
-    from latentgraph.diffusion.memory import WeightMemory
+    from latentgraph.diffusion.networks.memory import WeightMemory
 
     return Context(resources={WeightMemory: WeightMemory(precision="exact")})
 

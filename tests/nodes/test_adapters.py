@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.memory import WeightMemory
+from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.graph import (
     Context,
     Fingerprints,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.guidance import ClassifierFree, Dual, Nested, Perpendicular
+from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Nested, Perpendicular
 from latentgraph.diffusion.types import Guider, Latent, Sampler, Sigmas
 from latentgraph.graph import Context, InvalidWorkflow, RunCancelled, build_graph, parse_document
 from latentgraph.nodes import default_registry

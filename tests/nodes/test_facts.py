@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from latentgraph.diffusion.memory import WeightMemory
+from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Image, Latent, Mask
 from latentgraph.graph import (
     Fingerprints,

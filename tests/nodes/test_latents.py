@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.memory import WeightMemory
+from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask
 from latentgraph.graph import Context, RunCancelled
 from latentgraph.nodes.latents import (

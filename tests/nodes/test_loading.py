@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from latentgraph.diffusion.memory import WeightMemory
+from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.graph import Context
 from latentgraph.nodes.loading import LoadCheckpoint, LoadVAE
 

@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from latentgraph.diffusion.sampling_options import FreeU as FreeUSetting
-from latentgraph.diffusion.sampling_options import SamplingOptions
-from latentgraph.diffusion.sampling_options import SelfAttentionGuidance as SelfAttentionSetting
-from latentgraph.diffusion.space_spec import (
+from latentgraph.diffusion.levels.space_spec import (
     ContinuousLevels,
     DiscreteLevels,
     FlowLevels,
@@ -17,6 +14,9 @@ from latentgraph.diffusion.space_spec import (
     SpaceSpec,
     flux_shift,
 )
+from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
+from latentgraph.diffusion.sampling.options import SamplingOptions
+from latentgraph.diffusion.sampling.options import SelfAttentionGuidance as SelfAttentionSetting
 from latentgraph.graph import Context
 from latentgraph.nodes.model_options import (
     DifferentialDiffusion,

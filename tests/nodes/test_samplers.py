@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from latentgraph.diffusion.names import SamplerName
-from latentgraph.diffusion.samplers import SAMPLERS
+from latentgraph.diffusion.samplers.catalogue import SAMPLERS
 from latentgraph.diffusion.types import Sampler
 from latentgraph.graph import Context, Node
 from latentgraph.nodes import samplers

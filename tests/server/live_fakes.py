@@ -18,18 +18,18 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from latentgraph.server.app import make_app
+from latentgraph.server.api.app import make_app
+from latentgraph.server.api.connections import BoundedRunner
+from latentgraph.server.api.intake import Intake
+from latentgraph.server.api.parts import PARTS
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.api.streams import Streams
 from latentgraph.server.client import Client
-from latentgraph.server.connections import BoundedRunner
-from latentgraph.server.intake import Intake
-from latentgraph.server.jobs import EventKind, Job, JobEvent, Outcome, OutputFile
-from latentgraph.server.parts import PARTS
-from latentgraph.server.resolving import ServerResolver
-from latentgraph.server.settings import Settings
-from latentgraph.server.store import JobStore
-from latentgraph.server.streams import Streams
+from latentgraph.server.client.transport import Patience
+from latentgraph.server.files.resolving import ServerResolver
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import EventKind, Job, JobEvent, Outcome, OutputFile
 from latentgraph.server.tokens import Scope, make_token
-from latentgraph.server.transport import Patience
 
 from .web_fakes import REGISTRY, FakeSupervisor
 

@@ -18,12 +18,12 @@ from aiohttp.test_utils import TestClient
 from PIL import Image as Pillow
 
 from latentgraph.graph import Context, FileInput, Node, Registry
-from latentgraph.server.app import make_app
-from latentgraph.server.jobs import EventKind, Job, JobError, JobEvent, NodeOutcome, Outcome, OutputFile, Preview
-from latentgraph.server.page_routes import add_page
-from latentgraph.server.resolving import ServerResolver
-from latentgraph.server.settings import Settings
-from latentgraph.server.store import JobStore
+from latentgraph.server.api.app import make_app
+from latentgraph.server.api.page_routes import add_page
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.files.resolving import ServerResolver
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import EventKind, Job, JobError, JobEvent, NodeOutcome, Outcome, OutputFile, Preview
 
 from .web_fakes import BoundedTestServer, FakeSupervisor, Site
 

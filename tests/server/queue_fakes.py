@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from latentgraph.server.clock import SECOND_US
-from latentgraph.server.jobs import EventKind, Job, JobDraft, JobError, NumberedEvent, Outcome, OutputFile, QueueLimits
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import (
+    EventKind,
+    Job,
+    JobDraft,
+    JobError,
+    NumberedEvent,
+    Outcome,
+    OutputFile,
+    QueueLimits,
+)
 
 PATIENCE_SECONDS = 120.0  # how long a test waits for what must come; only a broken one waits so long
 DOCUMENT = '{"latentgraph":1,"nodes":{}}'

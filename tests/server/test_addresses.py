@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from latentgraph.server.addresses import (
+from latentgraph.server.errors import ServerError
+from latentgraph.server.webhooks.addresses import (
     AddressRefused,
     AddressRules,
     CheckingResolver,
@@ -16,7 +17,6 @@ from latentgraph.server.addresses import (
     forbid,
     socket_maker,
 )
-from latentgraph.server.errors import ServerError
 
 PRIVATE = [
     "0.0.0.0",

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from latentgraph.server.errors import IdempotencyConflict, JobIdTaken, QueueFull, QuotaExceeded
-from latentgraph.server.jobs import QueueLimits
-from latentgraph.server.records import StoredToken
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.records import StoredToken
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import QueueLimits
 
 from .queue_fakes import OUTCOME, HandClock, claimed, draft, opened, submitted
 

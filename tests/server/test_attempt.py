@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
-from latentgraph.server.attempt import Attempt, Stillness
 from latentgraph.server.errors import MalformedMessage, WorkerGone
-from latentgraph.server.jobs import EventKind, Job, Preview
-from latentgraph.server.messages import (
+from latentgraph.server.jobs.publishing import outputs_folder
+from latentgraph.server.jobs.states import JobState
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import EventKind, Job, Preview
+from latentgraph.server.workers.attempt import Attempt, Stillness
+from latentgraph.server.workers.messages import (
     CancelJob,
     Done,
     EventTold,
@@ -26,10 +29,7 @@ from latentgraph.server.messages import (
     Refused,
     RunJob,
 )
-from latentgraph.server.process import WorkerLimits, WorkerSlot
-from latentgraph.server.publishing import outputs_folder
-from latentgraph.server.states import JobState
-from latentgraph.server.store import JobStore
+from latentgraph.server.workers.process import WorkerLimits, WorkerSlot
 
 from .queue_fakes import Disk, HandClock, claimed, kinds, opened, submitted
 from .system_calls import Crash, at_call

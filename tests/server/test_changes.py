@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from latentgraph.server.changes import Changes
+from latentgraph.server.jobs.changes import Changes
 
 
 async def test_a_change_before_the_wait_is_not_lost() -> None:

@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from latentgraph.graph import InvalidWorkflow, document_from_tree
+from latentgraph.server.api.job_views import EventView, PreviewView
+from latentgraph.server.api.settings import Settings
 from latentgraph.server.client import Client
-from latentgraph.server.client_errors import (
+from latentgraph.server.client.errors import (
     ClientError,
     Conflict,
     NotAllowed,
@@ -23,11 +25,9 @@ from latentgraph.server.client_errors import (
     Unreachable,
     WorkflowRefused,
 )
-from latentgraph.server.job_views import EventView, PreviewView
-from latentgraph.server.jobs import JobError, Preview
-from latentgraph.server.settings import Settings
-from latentgraph.server.states import JobState
-from latentgraph.server.transport import Patience
+from latentgraph.server.client.transport import Patience
+from latentgraph.server.jobs.states import JobState
+from latentgraph.server.jobs.values import JobError, Preview
 
 from .live_fakes import ENDLESS, Wire, aside, living, scripted, short_sleep
 from .web_fakes import DOCUMENT, PICTURE_YAML, YAML, png
@@ -450,7 +450,7 @@ def test_what_is_no_job_is_told_as_such() -> None:
 
 def test_the_client_is_there_in_a_moment() -> None:
     code = (
-        "import sys, latentgraph.server.client\n"
+        "import sys, latentgraph.server.client.calls\n"
         "print([m for m in ('torch', 'aiohttp', 'diffusers', 'networkx', 'PIL', 'numpy') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from latentgraph.server.settings import Settings
+from latentgraph.server.api.settings import Settings
 
 from .web_fakes import DOCUMENT, Site, serving
 

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from latentgraph.server.content import RASTER, Content, media_type, read_content
 from latentgraph.server.errors import DamagedFile
+from latentgraph.server.files.content import RASTER, Content, media_type, read_content
 
 from .web_fakes import pillow_picture, png
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from latentgraph.server.database import Database, Transaction
 from latentgraph.server.errors import StoreClosed, StoreUnavailable, StoreUnusable
+from latentgraph.server.jobs.database import Database, Transaction
 
 from .queue_fakes import PATIENCE_SECONDS, Disk
 

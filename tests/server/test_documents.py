@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from latentgraph.graph import InvalidWorkflow
-from latentgraph.server import documents
-from latentgraph.server.documents import Checker
-from latentgraph.server.problems import Refusal
-from latentgraph.server.reading import canonical
-from latentgraph.server.records import StoredWorkflow
-from latentgraph.server.resolving import ServerResolver
-from latentgraph.server.settings import Settings
+from latentgraph.server.api import documents
+from latentgraph.server.api.documents import Checker
+from latentgraph.server.api.problems import Refusal
+from latentgraph.server.api.reading import canonical
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.files.resolving import ServerResolver
+from latentgraph.server.jobs.records import StoredWorkflow
 
 from .web_fakes import DOCUMENT, REGISTRY, YAML
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from latentgraph.server.api.job_views import FileView, JobView
 from latentgraph.server.client import Client
-from latentgraph.server.client_errors import ClientError, DamagedDownload
-from latentgraph.server.job_views import FileView, JobView
-from latentgraph.server.jobs import JobDraft
+from latentgraph.server.client.errors import ClientError, DamagedDownload
+from latentgraph.server.jobs.values import JobDraft
 
 from .live_fakes import ENDLESS, Live, Wire, aside, living, output_file, scripted, short_sleep
 from .web_fakes import png

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse, WSMsgType
 
-from latentgraph.server.jobs import EventKind, JobEvent, Preview, QueueLimits
-from latentgraph.server.settings import Settings
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.jobs.values import EventKind, JobEvent, Preview, QueueLimits
 
 from .web_fakes import Site, serving
 
@@ -198,7 +198,7 @@ async def test_the_place_of_a_client_that_has_gone_is_free_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("event_routes", "submitting"):
-        monkeypatch.setattr(f"latentgraph.server.{module}.LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(f"latentgraph.server.api.{module}.LOOK_SECONDS", 0.01)
     async with serving(tmp_path) as site:
         job = await site.submit()
         async with await site.ask("GET", f"{job['href']}/events?after=1") as response:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from latentgraph.server.errors import SlowReader, StoreClosed, UnknownJob
-from latentgraph.server.eventlog import Watcher
-from latentgraph.server.jobs import EventKind, JobEvent, NumberedEvent, Preview, QueueLimits
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.eventlog import Watcher
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import EventKind, JobEvent, NumberedEvent, Preview, QueueLimits
 
 from .queue_fakes import OUTCOME, PATIENCE_SECONDS, HandClock, claimed, kinds, opened, submitted
 

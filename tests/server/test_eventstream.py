@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentgraph.server.eventstream import LARGEST, StreamReader, StreamTooLarge, Told
+from latentgraph.server.client.eventstream import LARGEST, StreamReader, StreamTooLarge, Told
 
 STREAM = (
     b"retry: 1000\n\n:\n\nid: 1\nevent: queued\ndata: {}\n\n"

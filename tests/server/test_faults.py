@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from latentgraph.server.errors import StoreUnavailable
-from latentgraph.server.jobs import EventKind, JobEvent
-from latentgraph.server.states import JobState
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.states import JobState
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import EventKind, JobEvent
 
 from .queue_fakes import (
     OUTCOME,
@@ -203,8 +203,8 @@ FILLING = """
 import asyncio, resource, sys
 from pathlib import Path
 from latentgraph.server.errors import StoreUnavailable
-from latentgraph.server.jobs import JobDraft
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.values import JobDraft
+from latentgraph.server.jobs.store import JobStore
 
 async def main():
     store = await JobStore.open(Path(sys.argv[1]))

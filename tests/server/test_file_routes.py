@@ -9,8 +9,8 @@ import pytest
 from aiohttp import FormData
 from PIL import Image
 
-from latentgraph.server.files import PREFIX, upload_path
-from latentgraph.server.settings import Settings
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.files.uploads import PREFIX, upload_path
 
 from .web_fakes import PICTURE_YAML, pillow_picture, png, serving
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from latentgraph.server.api.settings import Settings
 from latentgraph.server.errors import DamagedFile, StorageFull, UnknownFile
-from latentgraph.server.files import FileStore, open_inside, upload_path
-from latentgraph.server.settings import Settings
+from latentgraph.server.files.uploads import FileStore, open_inside, upload_path
 
 from .web_fakes import png
 
@@ -66,7 +66,7 @@ async def test_a_disk_at_its_end_is_a_refusal_and_leaves_nothing(
     elif function == "rename":
         monkeypatch.setattr(Path, "replace", full)
     elif function == "write":
-        monkeypatch.setattr("latentgraph.server.files.secrets.token_hex", lambda size: "x/y")
+        monkeypatch.setattr("latentgraph.server.files.uploads.secrets.token_hex", lambda size: "x/y")
     else:
         monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(StorageFull, match="try again later"):

@@ -18,9 +18,9 @@ import pytest
 from aiohttp import ClientError
 from yarl import URL
 
-from latentgraph.server.app import ROUTES
-from latentgraph.server.routing import Route
-from latentgraph.server.settings import Settings
+from latentgraph.server.api.app import ROUTES
+from latentgraph.server.api.routing import Route
+from latentgraph.server.api.settings import Settings
 
 from .web_fakes import DOCUMENT, PICTURE_YAML, YAML, Site, pillow_picture, png, serving
 

@@ -12,8 +12,8 @@ import pytest
 from aiohttp import FormData
 from yarl import URL
 
-from latentgraph.server.jobs import Outcome, OutputFile
-from latentgraph.server.settings import Settings
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.jobs.values import Outcome, OutputFile
 
 from .web_fakes import DOCUMENT, Site, png, serving
 

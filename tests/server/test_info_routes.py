@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from latentgraph.server.jobs import EventKind, JobEvent
-from latentgraph.server.settings import Settings
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.jobs.values import EventKind, JobEvent
 
 from .web_fakes import DOCUMENT, REGISTRY, YAML, FakeWorker, serving
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import FormData
 
-from latentgraph.server.jobs import JobError, QueueLimits
-from latentgraph.server.settings import Settings
-from latentgraph.server.states import JobState
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.jobs.states import JobState
+from latentgraph.server.jobs.values import JobError, QueueLimits
 
 from .web_fakes import DOCUMENT, PICTURE_YAML, YAML, pillow_picture, png, serving
 

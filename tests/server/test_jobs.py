@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from latentgraph.server.errors import InvalidDraft
-from latentgraph.server.jobs import JobDraft, is_job_id, new_job_id
+from latentgraph.server.jobs.values import JobDraft, is_job_id, new_job_id
 
 from .queue_fakes import OUTCOME, draft
 

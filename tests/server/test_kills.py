@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from latentgraph.server.states import JobState
+from latentgraph.server.jobs.states import JobState
 
 from .queue_fakes import check_clean, kinds, opened
 
@@ -22,8 +22,8 @@ KILLS = int(os.environ.get("LATENTGRAPH_KILLS", "5"))
 SERVER = """
 import asyncio, sys
 from pathlib import Path
-from latentgraph.server.jobs import JobDraft, Outcome, EventKind, JobEvent
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.values import JobDraft, Outcome, EventKind, JobEvent
+from latentgraph.server.jobs.store import JobStore
 
 def say(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\\n")

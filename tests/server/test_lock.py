@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from latentgraph.server.errors import StoreLocked
-from latentgraph.server.lock import FolderLock
+from latentgraph.server.jobs.lock import FolderLock
 
 HOLDER = """
 import sys
 from pathlib import Path
-from latentgraph.server.lock import FolderLock
+from latentgraph.server.jobs.lock import FolderLock
 lock = FolderLock.take(Path(sys.argv[1]))
 print("locked", flush=True)
 sys.stdin.read()

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentgraph.server.errors import MalformedMessage
-from latentgraph.server.jobs import EventKind
-from latentgraph.server.messages import (
+from latentgraph.server.jobs.values import EventKind
+from latentgraph.server.workers.messages import (
     MAX_LINE_BYTES,
     MAX_PREVIEW_BYTES,
     Beat,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from latentgraph.server.jobs import EventKind, NumberedEvent
-from latentgraph.server.metrics import Histogram, Metrics
+from latentgraph.server.api.metrics import Histogram, Metrics
+from latentgraph.server.jobs.values import EventKind, NumberedEvent
 
 LINE = re.compile(r'latentgraph_[a-z_]+(\{([a-z]+="([^"\\\n]|\\.)*",?)+\})? -?[0-9.e+-]+(inf)?')
 

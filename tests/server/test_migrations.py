@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from latentgraph.server.errors import SchemaTooNew, StoreUnusable
-from latentgraph.server.migrations import MIGRATIONS, migrate, schema_of
+from latentgraph.server.jobs.migrations import MIGRATIONS, migrate, schema_of
 
 FIRST = ("CREATE TABLE one (a)", "INSERT INTO one VALUES (1)")
 SECOND = ("ALTER TABLE one ADD COLUMN b DEFAULT 2", "CREATE TABLE two (c)")

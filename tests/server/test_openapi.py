@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from latentgraph.server import app, job_views, schemas, views
-from latentgraph.server.openapi import openapi_document, param_schema
-from latentgraph.server.problems import TITLES
-from latentgraph.server.try_page import PAGE, PAGE_POLICY
-from latentgraph.server.views import ParamView
+from latentgraph.server.api import app, job_views, schemas, views
+from latentgraph.server.api.openapi import openapi_document, param_schema
+from latentgraph.server.api.problems import TITLES
+from latentgraph.server.api.try_page import PAGE, PAGE_POLICY
+from latentgraph.server.api.views import ParamView
 
 from .web_fakes import DOCUMENT, PICTURE_YAML, YAML, png, serving
 

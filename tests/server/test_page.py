@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image as Pillow
 
-from latentgraph.server.jobs import EventKind, JobError, NodeOutcome
+from latentgraph.server.jobs.values import EventKind, JobError, NodeOutcome
 
 from .browser import CHROMIUM, Tab, open_tab, running_chromium
 from .page_fakes import PAINT, REPAINT, Painter, picture, serving_page, store_workflow

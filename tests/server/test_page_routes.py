@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from latentgraph.server import page_routes
-from latentgraph.server.page_routes import POLICY, read_page
+from latentgraph.server.api import page_routes
+from latentgraph.server.api.page_routes import POLICY, read_page
 
 from .page_fakes import serving_page
 
@@ -147,4 +147,4 @@ def test_the_token_is_kept_for_the_tab_alone() -> None:
 
 def test_the_page_travels_with_the_package() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    assert "page/*" in settings["package-data"]["latentgraph.server"]
+    assert "page/*" in settings["package-data"]["latentgraph.server.api"]

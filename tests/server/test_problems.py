@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from latentgraph.server import errors, problems
-from latentgraph.server.problems import TITLES, Refusal, as_refusal, problem_response
-from latentgraph.server.routing import Answer, Route
+from latentgraph.server import errors
+from latentgraph.server.api import problems
+from latentgraph.server.api.problems import TITLES, Refusal, as_refusal, problem_response
+from latentgraph.server.api.routing import Answer, Route
 
 from .web_fakes import serving
 

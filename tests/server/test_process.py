@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from latentgraph.server.errors import WorkerGone
-from latentgraph.server.jobs import EventKind
-from latentgraph.server.messages import CancelJob, Done, EventTold, FromWorker, RunJob
-from latentgraph.server.process import LOG_LINE_CHARACTERS, LOG_LINES, WorkerLimits, WorkerProcess, WorkerSlot
+from latentgraph.server.jobs.values import EventKind
+from latentgraph.server.workers.messages import CancelJob, Done, EventTold, FromWorker, RunJob
+from latentgraph.server.workers.process import LOG_LINE_CHARACTERS, LOG_LINES, WorkerLimits, WorkerProcess, WorkerSlot
 
 from .toy_worker import PATIENCE_SECONDS
 
@@ -216,7 +216,7 @@ async def test_a_worker_that_nobody_listens_to_waits_and_is_not_blamed(start: St
 async def test_what_a_worker_writes_is_logged_and_its_end_is_kept(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="latentgraph.server.process")
+    caplog.set_level(logging.INFO, logger="latentgraph.server.workers.process")
     process = await start()
     lines = [f"line {number}" for number in range(100)]
     await run(process, tmp_path, ["print", "\n".join(lines) + "\n" + "x" * 100_000 + "\n\xe9 no end"], ["exit", 1])

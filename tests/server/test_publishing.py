@@ -13,10 +13,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from latentgraph.server import publishing
 from latentgraph.server.errors import OutputRefused
-from latentgraph.server.jobs import OutputFile
-from latentgraph.server.publishing import attempt_folder, discard_attempt, make_attempt_folder, outputs_folder, publish
+from latentgraph.server.jobs import publishing
+from latentgraph.server.jobs.publishing import (
+    attempt_folder,
+    discard_attempt,
+    make_attempt_folder,
+    outputs_folder,
+    publish,
+)
+from latentgraph.server.jobs.values import OutputFile
 
 from .system_calls import Crash, at_call
 

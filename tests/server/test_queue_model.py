@@ -18,9 +18,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from latentgraph.server.clock import SECOND_US
 from latentgraph.server.errors import IdempotencyConflict, QueueFull, QuotaExceeded
-from latentgraph.server.jobs import EventKind, Job, JobEvent, QueueLimits
-from latentgraph.server.states import ENDED, WAITING, JobState
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.states import ENDED, WAITING, JobState
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import EventKind, Job, JobEvent, QueueLimits
 
 from .queue_fakes import ERROR, OUTCOME, HandClock, check_clean, draft
 

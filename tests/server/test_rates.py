@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentgraph.server.rates import RateLimiter
+from latentgraph.server.api.rates import RateLimiter
 
 
 class Hands:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from latentgraph.graph import InvalidWorkflow, Limits
 from latentgraph.graph.problems import Problems
-from latentgraph.server import reading
-from latentgraph.server.reading import canonical, read_document, read_json
+from latentgraph.server.api import reading
+from latentgraph.server.api.reading import canonical, read_document, read_json
 
 LIMITS = Limits(bytes=100_000, depth=8, values=10_000)
 TREES: st.SearchStrategy[Any] = st.recursive(

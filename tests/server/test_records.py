@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from latentgraph.server.database import Database
 from latentgraph.server.errors import QuotaExceeded, UnknownWorkflow
-from latentgraph.server.records import StoredToken, Tokens, Usage
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.database import Database
+from latentgraph.server.jobs.records import StoredToken, Tokens, Usage
+from latentgraph.server.jobs.store import JobStore
 
 from .queue_fakes import OUTCOME, HandClock, claimed, opened, submitted
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from latentgraph.graph import FileNotUsable
-from latentgraph.server.files import upload_path
-from latentgraph.server.resolving import ServerResolver, content_digests
+from latentgraph.server.files.resolving import ServerResolver, content_digests
+from latentgraph.server.files.uploads import upload_path
 
 DIGEST = "ab" * 32
 

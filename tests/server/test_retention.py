@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from latentgraph.server.errors import UnknownJob
-from latentgraph.server.jobs import Job
-from latentgraph.server.retention import RetentionPolicy, sweep
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.retention import RetentionPolicy, sweep
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import Job
 
 from .queue_fakes import OUTCOME, HandClock, check_clean, claimed, draft, opened, submitted
 

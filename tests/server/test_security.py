@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from latentgraph.server.settings import Settings
+from latentgraph.server.api.settings import Settings
 
 from .web_fakes import DOCUMENT, YAML, png, serving
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from latentgraph.server.errors import ServerError
-from latentgraph.server.signing import BadSignature, load_key, secret_of, secret_text, sign, verify
+from latentgraph.server.webhooks.signing import BadSignature, load_key, secret_of, secret_text, sign, verify
 
 SECRET = bytes(range(32))
 BODY = '{"job":"ä"}'.encode()

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from latentgraph.server.errors import IllegalTransition
-from latentgraph.server.states import ALLOWED, ENDED, WAITING, JobState, check_transition
+from latentgraph.server.jobs.states import ALLOWED, ENDED, WAITING, JobState, check_transition
 
 
 def test_every_state_waits_runs_or_has_ended() -> None:

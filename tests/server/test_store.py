@@ -11,10 +11,10 @@ import pytest
 
 from latentgraph.server.clock import SECOND_US
 from latentgraph.server.errors import SchemaTooNew, StoreClosed, StoreLocked, StoreUnusable, UnknownJob
-from latentgraph.server.jobs import EventKind, Job, JobEvent, QueueLimits
-from latentgraph.server.states import ENDED, JobState
-from latentgraph.server.store import JobStore
-from latentgraph.server.transitions import _HIGHEST_DUE, _OWNERS_THAT_WAIT
+from latentgraph.server.jobs.states import ENDED, JobState
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.transitions import _HIGHEST_DUE, _OWNERS_THAT_WAIT
+from latentgraph.server.jobs.values import EventKind, Job, JobEvent, QueueLimits
 
 from .queue_fakes import DOCUMENT, ERROR, OUTCOME, HandClock, check_clean, claimed, kinds, opened, submitted
 

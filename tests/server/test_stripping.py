@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
 from latentgraph.server.errors import DamagedFile
-from latentgraph.server.stripping import orientation, without_metadata
+from latentgraph.server.files.stripping import orientation, without_metadata
 
 from .web_fakes import pillow_picture, png
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from latentgraph.server.clock import SECOND_US, time_us
-from latentgraph.server.process import WorkerSlot
-from latentgraph.server.states import JobState
-from latentgraph.server.supervisor import WorkerView
+from latentgraph.server.jobs.states import JobState
+from latentgraph.server.workers.process import WorkerSlot
+from latentgraph.server.workers.supervisor import WorkerView
 
 from .queue_fakes import kinds
 from .toy_bench import TOY, Bench, bench
@@ -242,7 +242,7 @@ async def test_a_server_that_ends_without_a_word_takes_its_workers_along(tmp_pat
 import asyncio, os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from latentgraph.server.process import WorkerLimits, WorkerProcess, WorkerSlot
+from latentgraph.server.workers.process import WorkerLimits, WorkerProcess, WorkerSlot
 
 async def main():
     process = await WorkerProcess.start(WorkerSlot("toy-0"), {list(TOY)!r}, WorkerLimits())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from latentgraph.server.errors import ServerError
-from latentgraph.server.store import JobStore
+from latentgraph.server.jobs.store import JobStore
 from latentgraph.server.tokens import ANYBODY, TokenBook, digest, make_token
 
 

@@ -12,7 +12,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from latentgraph.server.client_errors import (
+from latentgraph.server.client.errors import (
     Busy,
     ClientError,
     Conflict,
@@ -25,7 +25,7 @@ from latentgraph.server.client_errors import (
     Unreachable,
     WorkflowRefused,
 )
-from latentgraph.server.transport import Patience, Transport
+from latentgraph.server.client.transport import Patience, Transport
 
 from .live_fakes import free_port, scripted
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from latentgraph.server.app import ROUTES
+from latentgraph.server.api.app import ROUTES
 
 from .browser import CHROMIUM, open_tab, running_chromium
 from .web_fakes import DOCUMENT, YAML, png, serving

@@ -15,13 +15,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from latentgraph.server.addresses import AddressRules, CheckingResolver
 from latentgraph.server.clock import SECOND_US
 from latentgraph.server.errors import StoreUnavailable
-from latentgraph.server.records import Delivery, Webhooks
-from latentgraph.server.signing import secret_of, secret_text, verify
-from latentgraph.server.store import JobStore
-from latentgraph.server.webhooks import WebhookSender, WebhookSettings
+from latentgraph.server.jobs.records import Delivery, Webhooks
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.webhooks.addresses import AddressRules, CheckingResolver
+from latentgraph.server.webhooks.calling import WebhookSender, WebhookSettings
+from latentgraph.server.webhooks.signing import secret_of, secret_text, verify
 
 from .queue_fakes import HandClock, opened, submitted
 from .web_fakes import DOCUMENT, serving

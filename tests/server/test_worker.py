@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from latentgraph.server.jobs import EventKind
-from latentgraph.server.messages import (
+from latentgraph.server.jobs.values import EventKind
+from latentgraph.server.workers.messages import (
     MAX_PREVIEW_BYTES,
     MAX_TEXT,
     Beat,
@@ -32,7 +32,7 @@ from latentgraph.server.messages import (
     read_from_worker,
     write_line,
 )
-from latentgraph.server.worker import Cancellation, Report, Runner, serve_jobs
+from latentgraph.server.workers.worker import Cancellation, Report, Runner, serve_jobs
 
 from .toy_worker import PATIENCE_SECONDS, ToyRunner
 

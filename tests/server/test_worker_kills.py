@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from latentgraph.server import publishing
-from latentgraph.server.jobs import Job, OutputFile, QueueLimits
-from latentgraph.server.states import JobState
+from latentgraph.server.jobs import publishing
+from latentgraph.server.jobs.states import JobState
+from latentgraph.server.jobs.values import Job, OutputFile, QueueLimits
 
 from .queue_fakes import kinds
 from .toy_bench import Bench, bench

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import FormData
 from yarl import URL
 
-from latentgraph.server.settings import Settings
+from latentgraph.server.api.settings import Settings
 
 from .web_fakes import DOCUMENT, PICTURE_YAML, YAML, Site, png, serving
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from latentgraph.server.clock import time_us
-from latentgraph.server.jobs import Job, JobDraft, QueueLimits
-from latentgraph.server.process import WorkerLimits, WorkerSlot
-from latentgraph.server.store import JobStore
-from latentgraph.server.supervisor import Supervisor, WorkerView
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import Job, JobDraft, QueueLimits
+from latentgraph.server.workers.process import WorkerLimits, WorkerSlot
+from latentgraph.server.workers.supervisor import Supervisor, WorkerView
 
 from .toy_worker import PATIENCE_SECONDS
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from latentgraph.server.jobs import EventKind
-from latentgraph.server.messages import Done, Failure, NodeReport, Ready, RunJob
-from latentgraph.server.worker import Cancellation, Report, failed, serve_jobs
+from latentgraph.server.jobs.values import EventKind
+from latentgraph.server.workers.messages import Done, Failure, NodeReport, Ready, RunJob
+from latentgraph.server.workers.worker import Cancellation, Report, failed, serve_jobs
 
 PATIENCE_SECONDS = 300.0
 """How long anything is waited for that a machine, however busy, will do."""

@@ -18,14 +18,14 @@ from pydantic import Field
 from yarl import URL
 
 from latentgraph.graph import Context, FileInput, Known, LatentGraphError, Node, OutputFacts, Registry
-from latentgraph.server.app import make_app
-from latentgraph.server.connections import BoundedRunner
-from latentgraph.server.content import media_type
-from latentgraph.server.jobs import JobEvent, Outcome, OutputFile, QueueLimits
-from latentgraph.server.parts import PARTS, Parts
-from latentgraph.server.resolving import ServerResolver
-from latentgraph.server.settings import Settings
-from latentgraph.server.store import JobStore
+from latentgraph.server.api.app import make_app
+from latentgraph.server.api.connections import BoundedRunner
+from latentgraph.server.api.parts import PARTS, Parts
+from latentgraph.server.api.settings import Settings
+from latentgraph.server.files.content import media_type
+from latentgraph.server.files.resolving import ServerResolver
+from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.values import JobEvent, Outcome, OutputFile, QueueLimits
 from latentgraph.server.tokens import Scope, make_token
 
 

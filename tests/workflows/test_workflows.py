@@ -11,8 +11,8 @@ import torch
 from PIL import Image as Pillow
 
 import latentgraph.models
-from latentgraph.diffusion.memory import WeightMemory
-from latentgraph.diffusion.pictures import load_picture
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.pictures.files import load_picture
 from latentgraph.graph import (
     Event,
     Fingerprints,

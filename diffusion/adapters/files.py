@@ -1,0 +1,304 @@
+"""What an adapter file changes, from its header alone: which modules, in which form, and whether a network has them.
+
+No weights are read here and no torch is loaded, so that an adapter for another network is refused in milliseconds. How keys
+are named is data in `adapter_keys`; what becomes of a weight is `deltas`' affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from ..checkpoints.describe import key_groups, refuse_strangers
+from ..checkpoints.families import FAMILIES, ClipSpec, UNetSpec
+from ..checkpoints.headers import Header, HeaderError, read_header
+from ..checkpoints.keymaps import rename, unet_modules
+from ..checkpoints.layout import modules_of, text_layout, unet_layout
+from ..checkpoints.recognise import network_prefix
+from ..checkpoints.strangers import IMPOSTORS, LORA, PARTS, without_cures
+from .keys import (
+    ADAPTER_FAMILIES,
+    ENDINGS,
+    FORMS,
+    SECOND_TEXT_NAME,
+    TEXT_NAME,
+    TEXT_NAMINGS,
+    UNET_NAMINGS,
+    AdapterFamily,
+    Form,
+)
+from .shapes import BrokenChangeError, in_words, misfit
+
+NetworkSpec = UNetSpec | ClipSpec
+UNET = "unet"
+"""What a target's network is called if it is the denoising one; text encoders go by their keys."""
+
+
+class Target(NamedTuple):
+    """A tensor of a network; `network` is "unet" or the key of a text encoder."""
+
+    network: str
+    tensor: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Change:
+    """One change to one module: the module as the file calls it, the form, and the keys of the tensors by role."""
+
+    module: str
+    form: Form
+    keys: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Adapter:
+    """An adapter file. shapes: by key. strays: keys that are part of no whole change."""
+
+    path: Path
+    changes: tuple[Change, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    strays: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """What people call it: "LoRA", "LoHa", ...; the form that most of its changes have."""
+        titles = [change.form.title for change in self.changes]
+        return max(dict.fromkeys(titles), key=titles.count)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families that it can be for, as far as its modules tell."""
+        return tuple(row.name for row in _families(self))
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages: "a LoRA for Stable Diffusion XL"."""
+        titles = {family.name: family.title for family in FAMILIES}
+        article = "an" if self.kind.startswith("O") else "a"
+        known = [titles[name] for name in self.families]
+        return f"{article} {self.kind}" + (f" for {' or '.join(known)}" if known else "")
+
+    def concerns(self, spec: NetworkSpec) -> list[Change]:
+        """Returns the changes that are meant for this kind of network, whether it has their modules or not."""
+        is_text = isinstance(spec, ClipSpec)
+        return [change for change in self.changes if bool(TEXT_NAME.match(change.module)) == is_text]
+
+    def shapes_of(self, change: Change) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of a change's tensors by role."""
+        return {role: self.shapes[key] for role, key in change.keys.items()}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fit:
+    """How an adapter fits a network. placed: its changes by the tensor that they change, in the order of the file.
+
+    homeless: modules that the network does not have. misfits: the changes of another size, in words. broken: those whose
+    tensors don't go together, in words.
+    """
+
+    placed: tuple[tuple[Target, Change], ...]
+    homeless: tuple[str, ...] = ()
+    misfits: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+
+    @property
+    def mismatch(self) -> str | None:
+        """Why the adapter is for another network, in words: a size differs, or most modules are not there. Else None."""
+        if self.misfits:
+            return self.misfits[0]
+        if len(self.homeless) <= len(self.placed):
+            return None
+        few = (
+            f"{len(self.homeless)} of its {len(self.homeless) + len(self.placed)} modules"
+            if self.placed
+            else "its modules"
+        )
+        return f"{few}, such as {self.homeless[0]}, are not in the network"
+
+
+def read_adapter(path: Path | str) -> Adapter:
+    """Returns what an adapter file holds. Raises HeaderError for a file that is none, and says what it is instead."""
+    header = read_header(path)
+    shapes = {key: info.shape for key, info in header.tensors.items()}
+    modules: dict[str, dict[str, str]] = {}
+    for key in shapes:
+        if (parted := _parted(key)) is not None:
+            modules.setdefault(parted[0], {})[parted[1]] = key
+    changes = [change for module, keys in modules.items() for change in _changes(module, keys)]
+    if not changes:
+        _refuse(header)
+    used = {key for change in changes for key in change.keys.values()}
+    return Adapter(header.path, tuple(changes), shapes, tuple(key for key in shapes if key not in used))
+
+
+def fit(adapter: Adapter, spec: NetworkSpec) -> Fit:
+    """Returns how an adapter fits a denoising network, or the text encoders of a model."""
+    places, shapes = _places(spec), target_shapes(spec)
+    placed: list[tuple[Target, Change]] = []
+    homeless: dict[str, None] = {}
+    misfits: list[str] = []
+    broken: list[str] = []
+    for change in adapter.concerns(spec):
+        place = places.get(change.module)
+        target = None if place is None else Target(place.network, f"{place.tensor}.{change.form.leaf}")
+        if target is None or target not in shapes:
+            homeless[change.module] = None
+            continue
+        try:
+            size = misfit(change.form.name, adapter.shapes_of(change), shapes[target])
+        except BrokenChangeError as error:
+            broken.append(f"{change.module}: {error}")
+            continue
+        if size is None:
+            placed.append((target, change))
+        elif target.tensor == "conv_in.weight":  # an inpainting network has more channels than its adapter's
+            homeless[change.module] = None
+        else:
+            misfits.append(f"{change.module} is for {size}, and the network has {in_words(shapes[target])}")
+    return Fit(tuple(placed), tuple(homeless), tuple(misfits), tuple(broken))
+
+
+def refusal(adapter: Adapter, fitted: Fit, *, what: str, family: str) -> str | None:
+    """Returns why an adapter can't be laid on a network, as the rest of a sentence about it, or None if it can.
+
+    what: the network in words; family: its family's name.
+    """
+    if fitted.broken:
+        return f"is {adapter.title} with a broken module, {fitted.broken[0]}; get the file again"
+    if (reason := fitted.mismatch) is None:
+        return None
+    cure = "of these widths" if family in adapter.families else f"of the {family} family"
+    return f"is {adapter.title}, but {what} is of the {family} family: {reason}; use an adapter for a network {cure}"
+
+
+def unlike(first: NetworkSpec, second: NetworkSpec) -> str | None:
+    """Returns in words why two networks can't be mixed, or None if they can."""
+    one, other = target_shapes(first), target_shapes(second)
+    for target in (*one, *other):
+        found = [in_words(shapes[target]) if target in shapes else "none" for shapes in (one, other)]
+        if one.get(target) != other.get(target) and target.tensor != "conv_in.weight":
+            return f"{target.tensor} is {found[0]} in the one and {found[1]} in the other"
+    return None
+
+
+def _parted(key: str) -> tuple[str, str] | None:
+    """Returns the module and the role that a key names, or None for a key of no known ending."""
+    dot = len(key)
+    found = None
+    while (dot := key.rfind(".", 0, dot)) >= 0:
+        role = ENDINGS.get(key[dot:])
+        found = (key[:dot], role) if role is not None else found  # the longest ending counts
+        if len(key) - dot > _LONGEST:
+            break
+    for ending in _JOINED:
+        if key.endswith(ending):
+            return key.removesuffix(ending), ENDINGS[ending]
+    return found
+
+
+_LONGEST = max(map(len, ENDINGS))
+_JOINED = tuple(ending for ending in ENDINGS if not ending.startswith("."))
+
+
+def _changes(module: str, keys: Mapping[str, str]) -> Iterator[Change]:
+    present = frozenset(keys)
+    for form in FORMS:
+        if (roles := form.roles(present)) is not None:
+            yield Change(module, form, {role: key for role, key in keys.items() if role in roles})
+
+
+def _refuse(header: Header) -> NoReturn:
+    """Raises HeaderError for a file without a change, which says what it is instead."""
+    path, keys = header.path, list(header.tensors)
+    others = without_cures(kind for kind in IMPOSTORS if kind is not LORA)
+    refuse_strangers(path, [header], others, expected=_EXPECTED, cure=_CURE)
+    if network_prefix(keys) is not None:
+        found = f"a checkpoint ({len(keys)} tensors, such as {keys[0]})"
+        raise HeaderError(path, found, expected=_EXPECTED, cure="Load it with LoadCheckpoint.")
+    refuse_strangers(path, [header], PARTS, expected=_EXPECTED, cure=_CURE)
+    if halves := LORA.keys_of(keys):
+        raise HeaderError(path, f"half of a LoRA ({halves[0]})", expected="each product whole", cure="Get it again.")
+    raise HeaderError(path, key_groups(keys), expected=_EXPECTED, cure=_CURE)
+
+
+_EXPECTED, _CURE = "a LoRA or another adapter", "Name an adapter."
+
+
+@cache
+def _places(spec: NetworkSpec) -> Mapping[str, Target]:
+    """Returns what each name of a module in an adapter stands for: a network, and the module's path there."""
+    if isinstance(spec, UNetSpec):
+        modules = modules_of(unet_layout(spec))
+        paths = {"ours": dict(zip(modules, modules, strict=True)), "ldm": _ldm_paths(spec, modules)}
+        return {
+            naming.name(path): Target(UNET, ours)
+            for naming in reversed(UNET_NAMINGS)  # the first to name a module keeps it
+            for ours, path in paths[naming.layout].items()
+        }
+    return {
+        naming.name(path).replace("{key}", encoder.key): Target(encoder.key, module)
+        for encoder, namings in zip(spec.encoders, TEXT_NAMINGS, strict=False)
+        for naming in namings
+        for module in modules_of(text_layout(encoder))
+        for path in (module, f"text_model.{module}")
+    }
+
+
+def _ldm_paths(spec: UNetSpec, modules: list[str]) -> dict[str, str]:
+    renamed = dict(unet_modules(spec))
+    return {module: rename(module, renamed) for module in modules}
+
+
+@cache
+def target_shapes(spec: NetworkSpec) -> Mapping[Target, tuple[int, ...]]:
+    """Returns the shape of every tensor of a network that an adapter may change."""
+    if isinstance(spec, UNetSpec):
+        return {Target(UNET, name): shape for name, shape in unet_layout(spec).items()}
+    return {
+        Target(encoder.key, name): shape for encoder in spec.encoders for name, shape in text_layout(encoder).items()
+    }
+
+
+def _families(adapter: Adapter) -> list[AdapterFamily]:
+    """Returns the rows that the adapter's modules do not rule out; usual widths decide where several are left."""
+    names = [change.module for change in adapter.changes]
+    network = [name for name in names if not TEXT_NAME.match(name)]
+    several = any(SECOND_TEXT_NAME.match(name) for name in names)
+    linear = _is_linear(adapter)
+    rows = [
+        row
+        for row in ADAPTER_FAMILIES
+        if (not network or any(row.markers.search(name) for name in network))
+        and not any(pattern.search(name) for pattern in row.lacks for name in network)
+        and (linear is None or row.linear is None or row.linear == linear)
+        and (row.encoders > 1 or not several)
+    ]
+    for usual, width in (("context", _width(adapter, "attn2", "to_k", "to_v")), ("text", _width(adapter, "q_proj"))):
+        if width is not None and any(getattr(row, usual) == width for row in rows):
+            rows = [row for row in rows if getattr(row, usual) == width]
+    return rows if len(rows) < len(ADAPTER_FAMILIES) else []
+
+
+def _is_linear(adapter: Adapter) -> bool | None:
+    """Returns whether the transformers' proj_in is a matrix; products of two factors alone tell."""
+    for change in adapter.changes:
+        if change.module.endswith("proj_in") and change.form.name == "lora":
+            return len(adapter.shapes[change.keys["down"]]) == 2
+    return None
+
+
+def _width(adapter: Adapter, *words: str) -> int | None:
+    """Returns how many numbers the first module reads whose name has the first word and, if more are given, one of them."""
+    first, *others = words
+    for change in adapter.changes:
+        if SECOND_TEXT_NAME.match(change.module):
+            continue
+        if first in change.module and (not others or change.module.endswith(tuple(others))):
+            if change.form.name == "lora":
+                return adapter.shapes[change.keys["down"]][-1]
+            if change.form.name == "loha":
+                return adapter.shapes[change.keys["w1_b"]][-1]
+    return None

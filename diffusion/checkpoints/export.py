@@ -1,0 +1,165 @@
+"""A model written as a single safetensors file, in the layout that its family's checkpoints were published in.
+
+The tensors go from the networks in memory straight into the file, one part after the other, so no second copy of the weights is
+made. Adapters and mixtures are part of what is written.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from ..names import WeightFormat
+from ..networks.building import build_text_encoder, build_unet, build_vae
+from ..pictures.saving import numbered_file
+from ..types import Clip, Model, Vae
+from .families import FAMILIES, Family, ModelSpec
+from .keymaps import Destination, text_destinations, unet_destinations, vae_destinations
+
+UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
+OPEN_CLIP_ENDING = ".model."  # of the prefix below which a family keeps a text encoder in OpenCLIP's layout
+_FORMATS: Mapping[WeightFormat, tuple[torch.dtype, str]] = {
+    "float16": (torch.float16, "F16"),
+    "bfloat16": (torch.bfloat16, "BF16"),
+    "float32": (torch.float32, "F32"),
+}
+
+OnTensor = Callable[[int, int], None]
+"""Called with how many tensors are written, and of how many."""
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    prefix: str,
+    model: Model,
+    clip: Clip | None = None,
+    vae: Vae | None = None,
+    format: WeightFormat = "float16",
+    text: Mapping[str, str] | None = None,
+    on_tensor: OnTensor | None = None,
+) -> Path:
+    """Writes a checkpoint as `{prefix}_{number:05}_.safetensors` and returns its path; see `saving` for names.
+
+    text: metadata by keyword, such as the workflow.
+    """
+    family = next(row for row in FAMILIES if row.name == model.spec.family)
+    parts = [_Part(model, UNET_PREFIX, _unet_entries(model)), *_text_parts(family, clip)]
+    if vae is not None:
+        parts.append(_Part(vae, VAE_PREFIX, _vae_entries(vae)))
+    dtype, code = _FORMATS[format]
+    entries = [(part.prefix + entry.destination.key, entry.shape) for part in parts for entry in part.entries]
+    header = _header(
+        entries, _marks(family, model.spec), code, dtype.itemsize, _metadata(model.spec) | dict(text or {})
+    )
+    with numbered_file(folder, prefix=prefix, suffix=".safetensors") as target:
+        target.file.write(header)
+        done = 0
+        for part in parts:
+            with part.handle.weights.use() as network, torch.no_grad():
+                for entry in part.entries:
+                    _write(target.file, _joined(network, entry), dtype)
+                    done += 1
+                    if on_tensor is not None:
+                        on_tensor(done, len(entries))
+    return target.path
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tensor of the file: where it comes from, and its shape. network: the key of a text encoder, or None."""
+
+    destination: Destination
+    shape: tuple[int, ...]
+    network: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The tensors of one handle that lie below a prefix."""
+
+    handle: Model | Clip | Vae
+    prefix: str
+    entries: Sequence[_Entry]
+
+
+def _unet_entries(model: Model) -> list[_Entry]:
+    shapes = _shapes(build_unet(model.spec.network))
+    return [_entry(destination, shapes) for destination in unet_destinations(model.spec.network, shapes)]
+
+
+def _vae_entries(vae: Vae) -> list[_Entry]:
+    shapes = _shapes(build_vae(vae.spec))
+    return [_entry(destination, shapes) for destination in vae_destinations(vae.spec, shapes)]
+
+
+def _text_parts(family: Family, clip: Clip | None) -> Iterator[_Part]:
+    if clip is None:
+        return
+    for layout, spec in zip(family.text, clip.spec.encoders, strict=True):
+        shapes = _shapes(build_text_encoder(spec))
+        prefix = layout.prefixes[0]
+        destinations = text_destinations(spec, shapes, open_clip=prefix.endswith(OPEN_CLIP_ENDING))
+        yield _Part(clip, prefix, [_entry(destination, shapes, spec.key) for destination in destinations])
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def _entry(destination: Destination, shapes: Mapping[str, tuple[int, ...]], network: str | None = None) -> _Entry:
+    first, *rest = (shapes[name] for name in destination.names)
+    shape = (first[0] + sum(other[0] for other in rest), *first[1:])
+    shape = shape[::-1] if destination.transposed else shape
+    return _Entry(destination, (*shape, 1, 1) if destination.kernel else shape, network)
+
+
+def _joined(networks: Any, entry: _Entry) -> Tensor:
+    network: nn.Module = networks if entry.network is None else networks[entry.network]
+    tensors: list[Tensor] = [network.get_parameter(name) for name in entry.destination.names]
+    tensor = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+    return (tensor.T if entry.destination.transposed else tensor).reshape(entry.shape)
+
+
+def _write(file: BinaryIO, tensor: Tensor, dtype: torch.dtype) -> None:
+    flat = tensor.detach().to("cpu", dtype).contiguous().reshape(-1)
+    file.write(flat.view(torch.uint8).numpy().data)
+
+
+def _header(
+    entries: Sequence[tuple[str, tuple[int, ...]]], marks: Sequence[str], code: str, size: int, text: Mapping[str, str]
+) -> bytes:
+    """Returns the header of a safetensors file whose tensors follow one another in this order; marks are empty tensors."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **text}}
+    end = 0
+    for key, shape in entries:
+        begin, end = end, end + prod(shape) * size
+        header[key] = {"dtype": code, "shape": shape, "data_offsets": [begin, end]}
+    header |= {mark: {"dtype": code, "shape": [0], "data_offsets": [end, end]} for mark in marks}
+    packed = json.dumps(header, separators=(",", ":")).encode()
+    packed += b" " * (-len(packed) % 8)  # the tensors begin at a multiple of eight
+    return struct.pack("<Q", len(packed)) + packed
+
+
+def _marks(family: Family, spec: ModelSpec) -> list[str]:
+    """Returns the keys by which a file of the family shows what its network predicts."""
+    rule = family.prediction
+    marks = [rule.v_key if spec.prediction == "v" else None, rule.zero_snr_key if spec.zero_terminal_snr else None]
+    return [mark for mark in marks if mark is not None]
+
+
+def _metadata(spec: ModelSpec) -> dict[str, str]:
+    """Returns what Stability AI's modelspec 1.0 says of a model, as far as it is read again."""
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.prediction_type": "v" if spec.prediction == "v" else "epsilon",
+        "modelspec.resolution": f"{spec.resolution}x{spec.resolution}",
+    }

@@ -1,0 +1,40 @@
+"""Opens checkpoints: from a path to a model, text encoders and a VAE. No weights are read here; see `networks.memory`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..networks.memory import WeightMemory, Weights
+from ..networks.sources import TextSource, UNetSource, VaeSource
+from ..types import Clip, Model, Vae
+from .describe import CheckpointDescription, describe, describe_vae
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Checkpoint:
+    """The parts of a checkpoint. clip and vae are None where it has no text encoders or no VAE."""
+
+    model: Model
+    clip: Clip | None
+    vae: Vae | None
+    description: CheckpointDescription
+
+
+def open_checkpoint(path: Path | str, memory: WeightMemory) -> Checkpoint:
+    """Returns the parts of a safetensors file or a diffusers folder, their weights still on disk. Raises HeaderError."""
+    found = describe(path)
+    return Checkpoint(
+        model=Model(found.model, Weights(memory, UNetSource(found.model.network, found.model_part))),
+        clip=Clip(found.clip, Weights(memory, TextSource(found.clip, found.clip_parts))) if found.clip else None,
+        vae=Vae(found.vae, Weights(memory, VaeSource(found.vae, found.vae_part)))
+        if found.vae and found.vae_part
+        else None,
+        description=found,
+    )
+
+
+def open_vae(path: Path | str, memory: WeightMemory) -> Vae:
+    """Returns the VAE of a VAE file, of a checkpoint or of a diffusers folder. Raises HeaderError."""
+    found = describe_vae(path)
+    return Vae(found.spec, Weights(memory, VaeSource(found.spec, found.part)))

@@ -1,0 +1,1 @@
+"""Latents: made, batched, previewed, and carried to pictures and back."""

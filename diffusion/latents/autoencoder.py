@@ -1,0 +1,223 @@
+"""Pictures to latents and back, whole or in tiles.
+
+An autoencoder speaks VAE space: nothing here knows a family's scale, a network that denoises, or any noise. Encoding
+takes the mean of the posterior, so it is deterministic. Behaviour as in ComfyUI 0.8.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import reduce
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..pictures.inpainting import grey_masked, grow_noise_mask
+from ..types import Conditioning, Image, Latent, Mask, Vae
+from .tiling import tiled_scale
+
+MAX_PIXELS = 2**20  # pictures that go through the autoencoder at once: one of 1024 x 1024, or four of 512 x 512
+
+OnProgress = Callable[[float], None]
+"""Called with the fraction that is done, after each piece of the work; it may raise to cancel."""
+
+
+@torch.inference_mode()
+def encode(vae: Vae, image: Image, *, max_pixels: int = MAX_PIXELS, on_progress: OnProgress | None = None) -> Latent:
+    """Returns the pictures' latents. Sides are cropped around the centre to whole cells; an alpha channel is dropped.
+
+    max_pixels: at most so many pixels go through the network at once, though never less than one picture.
+    """
+    x = _network_pixels(vae, image)
+    with vae.weights.use() as network:
+        return Latent(_in_batches(lambda part: _encode(network, part), x, max_pixels, on_progress))
+
+
+@torch.inference_mode()
+def decode(vae: Vae, latent: Latent, *, max_pixels: int = MAX_PIXELS, on_progress: OnProgress | None = None) -> Image:
+    """Returns the latents' pictures, RGB in 0..1. max_pixels: as for `encode`, counted in the picture."""
+    z = _network_latent(vae, latent)
+    with vae.weights.use() as network:
+        y = _in_batches(lambda part: _decode(network, part), z, max_pixels // vae.spec.downscale**2, on_progress)
+    return _picture(y)
+
+
+@torch.inference_mode()
+def encode_tiled(
+    vae: Vae, image: Image, *, tile_size: int = 512, overlap: int = 64, on_progress: OnProgress | None = None
+) -> Latent:
+    """Returns the pictures' latents, made in tiles, so that memory does not grow with the picture.
+
+    tile_size, overlap: in pixels; the mean of passes with square, wide and high tiles. Raises ValueError for sizes that
+    are not whole cells, or an overlap of half a tile or more.
+    """
+    cell = vae.spec.downscale
+    if tile_size % (2 * cell) or overlap % cell or not 0 <= overlap < tile_size // 2:
+        raise ValueError(
+            f"cannot encode in tiles of {tile_size} pixels that overlap by {overlap}; the tile must be a multiple of "
+            f"{2 * cell}, the overlap a multiple of {cell} and less than half a tile."
+        )
+    wide, high = (2 * tile_size, tile_size // 2), (tile_size // 2, 2 * tile_size)
+    x = _network_pixels(vae, image)
+    with vae.weights.use() as network:
+        return Latent(
+            _in_tiles(
+                lambda tile: _encode(network, tile),
+                x,
+                passes=((tile_size, tile_size), wide, high),
+                overlap=overlap,
+                scale=1 / cell,
+                on_progress=on_progress,
+            )
+        )
+
+
+@torch.inference_mode()
+def decode_tiled(
+    vae: Vae, latent: Latent, *, tile_size: int = 512, overlap: int = 64, on_progress: OnProgress | None = None
+) -> Image:
+    """Returns the latents' pictures, made in tiles, so that memory does not grow with the picture.
+
+    tile_size, overlap: in pixels of the picture, rounded down to whole cells; an overlap of more than a quarter of a
+    tile becomes a quarter. The mean of passes with high, wide and square tiles.
+    """
+    cell = vae.spec.downscale
+    tile, overlap = tile_size // cell, min(overlap, tile_size // 4) // cell
+    if tile < 2:
+        raise ValueError(f"cannot decode in tiles of {tile_size} pixels; give at least {2 * cell}.")
+    high, wide = (tile // 2, 2 * tile), (2 * tile, tile // 2)
+    z = _network_latent(vae, latent)
+    with vae.weights.use() as network:
+        y = _in_tiles(
+            lambda part: _decode(network, part),
+            z,
+            passes=(high, wide, (tile, tile)),
+            overlap=overlap,
+            scale=cell,
+            on_progress=on_progress,
+        )
+    return _picture(y)
+
+
+def encode_for_inpaint(
+    vae: Vae, image: Image, mask: Mask, *, grow_mask_by: int = 6, max_pixels: int = MAX_PIXELS
+) -> Latent:
+    """Returns the latents of the pictures with the masked part greyed out, and that part, grown, as their noise mask.
+
+    For models that know nothing of inpainting, at full denoise: what was under the mask is lost.
+    """
+    greyed = grey_masked(image, mask, multiple=vae.spec.downscale)
+    latent = encode(vae, greyed.image, max_pixels=max_pixels)
+    return replace(latent, noise_mask=grow_noise_mask(greyed.mask, pixels=grow_mask_by))
+
+
+class InpaintConditions(NamedTuple):
+    """What a model that was trained to inpaint takes: conditions that carry the masked picture, and the latent."""
+
+    positive: Conditioning
+    negative: Conditioning
+    latent: Latent
+
+
+def condition_on_inpaint(
+    vae: Vae,
+    positive: Conditioning,
+    negative: Conditioning,
+    image: Image,
+    mask: Mask,
+    *,
+    noise_mask: bool = True,
+    max_pixels: int = MAX_PIXELS,
+) -> InpaintConditions:
+    """Returns the conditions with mask and masked picture, for a network with channels for them, and the full latent.
+
+    noise_mask: also keep the unmasked part of the latent as it is while sampling.
+    """
+    greyed = grey_masked(image, mask, multiple=vae.spec.downscale)
+    picture = encode(vae, greyed.image, max_pixels=max_pixels).samples
+    channels = greyed.mask.values.unsqueeze(1)
+    latent = encode(vae, image, max_pixels=max_pixels)
+    if noise_mask:
+        latent = replace(latent, noise_mask=channels)
+
+    def carrying(conditioning: Conditioning) -> Conditioning:
+        entries = (replace(entry, concat_latent=picture, concat_mask=channels) for entry in conditioning.entries)
+        return Conditioning(tuple(entries))
+
+    return InpaintConditions(carrying(positive), carrying(negative), latent)
+
+
+def _network_pixels(vae: Vae, image: Image) -> Tensor:
+    """(B, 3, H, W) in -1..1, whole cells."""
+    cell = vae.spec.downscale
+    h, w = image.pixels.shape[1:3]
+    if min(h, w) < cell:
+        raise ValueError(f"cannot encode a picture of {w}x{h} pixels; its sides must be at least {cell}.")
+    top, left = (h % cell) // 2, (w % cell) // 2
+    pixels = image.pixels.contiguous()[
+        :, top : top + h // cell * cell, left : left + w // cell * cell, : vae.spec.picture_channels
+    ]
+    return pixels.movedim(-1, 1) * 2.0 - 1.0
+
+
+def _network_latent(vae: Vae, latent: Latent) -> Tensor:
+    channels = latent.samples.shape[1]
+    if channels != vae.spec.latent_channels:
+        raise ValueError(
+            f"the latent has {channels} channels, but the autoencoder decodes {vae.spec.latent_channels}; "
+            "use the autoencoder of the model that made it."
+        )
+    return latent.samples.contiguous()  # as in `_encode`
+
+
+def _encode(network: Any, x: Tensor) -> Tensor:
+    x = x.to(network.device, network.dtype).clone(memory_format=torch.channels_last)  # the layout moves the last bits
+    mean: Tensor = network.encode(x).latent_dist.mean
+    return mean.float().cpu().contiguous()
+
+
+def _decode(network: Any, z: Tensor) -> Tensor:
+    y: Tensor = network.decode(z.to(network.device, network.dtype), return_dict=False)[0]
+    return y.float().cpu()
+
+
+def _picture(y: Tensor) -> Image:
+    return Image(((y + 1.0) / 2.0).clamp(0.0, 1.0).movedim(1, -1))
+
+
+def _in_batches(
+    function: Callable[[Tensor], Tensor], x: Tensor, max_cells: int, on_progress: OnProgress | None
+) -> Tensor:
+    size = max(1, max_cells // (x.shape[2] * x.shape[3]))
+    done = []
+    for start in range(0, len(x), size):
+        done.append(function(x[start : start + size]))
+        if on_progress is not None:
+            on_progress(min(1.0, (start + size) / len(x)))
+    return torch.cat(done)
+
+
+def _in_tiles(
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    passes: tuple[tuple[int, int], ...],
+    overlap: int,
+    scale: float,
+    on_progress: OnProgress | None,
+) -> Tensor:
+    """The mean of one pass for each tile of (width, height), so that no tile's border shows."""
+
+    def one_pass(number: int) -> Tensor:
+        def on_tile(done: int, tiles: int) -> None:
+            if on_progress is not None:
+                on_progress((number + done / tiles) / len(passes))
+
+        width, height = passes[number]
+        return tiled_scale(
+            x, function, tile_width=width, tile_height=height, overlap=overlap, scale=scale, on_tile=on_tile
+        )
+
+    return reduce(torch.add, map(one_pass, range(len(passes)))) / len(passes)

@@ -1,0 +1,96 @@
+"""Builds the networks of diffusers and transformers from a spec, without weights.
+
+What is built lies on the meta device: it has every tensor's name and shape, and no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from ..checkpoints.families import TextEncoderSpec, UNetSpec, VaeSpec
+from ..checkpoints.structure import StructureError
+
+GROUPS = 32  # of every group norm in these networks
+BOS, EOS = 49406, 49407  # in CLIP's vocabulary
+
+
+def build_unet(spec: UNetSpec) -> UNet2DConditionModel:
+    """Returns diffusers' UNet of this structure. Raises StructureError for one that diffusers can't express."""
+    _check_widths(spec.widths)
+    # Where the innermost level has no attention, its depth is free and serves the middle block, which has the last one.
+    down = [list(depths) if any(depths) else [spec.depth_middle or 1] for depths in spec.depths_in]
+    up = [list(depths) if any(depths) else [1] for depths in spec.depths_out]
+    if not all(all(depths) for depths in (*down, *up)):
+        raise StructureError(f"a level attends in some of its blocks only: depths {spec.depths_in}, {spec.depths_out}")
+    if spec.depth_middle and down[-1][0] != spec.depth_middle:
+        raise StructureError(f"depth {spec.depth_middle} in the middle, but {down[-1][0]} at the innermost level")
+    middles = {None: None, 0: "UNetMidBlock2D"}
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            in_channels=spec.in_channels,
+            out_channels=spec.out_channels,
+            block_out_channels=spec.widths,
+            layers_per_block=spec.res_blocks,
+            down_block_types=["CrossAttnDownBlock2D" if any(depths) else "DownBlock2D" for depths in spec.depths_in],
+            up_block_types=["CrossAttnUpBlock2D" if any(depths) else "UpBlock2D" for depths in spec.depths_out],
+            mid_block_type=middles.get(spec.depth_middle, "UNetMidBlock2DCrossAttn"),
+            transformer_layers_per_block=down,
+            reverse_transformer_layers_per_block=up,
+            attention_head_dim=spec.heads,  # diffusers' old name for the number of heads
+            cross_attention_dim=spec.context_width,
+            use_linear_projection=spec.linear_projection,
+            addition_embed_type="text_time" if spec.vector_width else None,
+            addition_time_embed_dim=spec.size_width if spec.vector_width else None,
+            projection_class_embeddings_input_dim=spec.vector_width,
+            norm_num_groups=GROUPS,
+        )
+
+
+def build_vae(spec: VaeSpec) -> AutoencoderKL:
+    """Returns diffusers' autoencoder of this structure. Raises StructureError for one that diffusers can't express."""
+    _check_widths(spec.widths)
+    with torch.device("meta"):
+        return AutoencoderKL(
+            in_channels=spec.picture_channels,
+            out_channels=spec.picture_channels,
+            latent_channels=spec.latent_channels,
+            block_out_channels=spec.widths,
+            layers_per_block=spec.encoder_blocks,
+            down_block_types=["DownEncoderBlock2D"] * len(spec.widths),
+            up_block_types=["UpDecoderBlock2D"] * len(spec.widths),
+            use_quant_conv=spec.quant_convs,
+            use_post_quant_conv=spec.quant_convs,
+            norm_num_groups=GROUPS,
+        )
+
+
+def build_text_encoder(spec: TextEncoderSpec, *, attention: Literal["eager", "sdpa"] = "sdpa") -> nn.Module:
+    """Returns transformers' CLIP text model of this structure, with a projection where the file has one."""
+    config = CLIPTextConfig(
+        vocab_size=spec.vocab,
+        hidden_size=spec.width,
+        intermediate_size=spec.intermediate,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        max_position_embeddings=spec.positions,
+        hidden_act=spec.activation,
+        projection_dim=spec.projection_width or spec.width,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=spec.pad_id,
+        attn_implementation=attention,
+    )
+    with torch.device("meta"):
+        network: nn.Module = (CLIPTextModelWithProjection if spec.projection_width else CLIPTextModel)(config)
+    return network
+
+
+def _check_widths(widths: Sequence[int]) -> None:
+    if odd := [width for width in widths if width % GROUPS]:
+        raise StructureError(f"levels of {odd} channels, which {GROUPS} groups can't share equally")

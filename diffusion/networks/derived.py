@@ -1,0 +1,275 @@
+"""Networks made from others: a base with adapters laid on it and others mixed in, one after the other, as a copy.
+
+The base's own weights are never changed. A copy shares every tensor with it that nothing touches, so two graphs with
+different adapters on one checkpoint hold one copy of what they have in common. What is done to a network is small, frozen
+data (`Patch`, `Blend`), which goes along with the handle on the weights and is cheap to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import chain
+from math import prod
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from ..adapters.deltas import changed
+from ..adapters.files import UNET, Change, NetworkSpec, Target, fit, read_adapter, refusal, target_shapes, unlike
+from ..checkpoints.families import ClipSpec
+from ..checkpoints.headers import HeaderError
+from ..checkpoints.parts import FileId, file_id
+from ..types import Clip, Model
+from .memory import WeightSource
+from .precision import NumericPolicy
+from .sources import TextSource, UNetSource
+
+Handle = TypeVar("Handle", Model, Clip)
+
+
+class AdapterMismatchError(ValueError):
+    """An adapter that was made for another network than the one that it is laid on."""
+
+
+class MergeError(ValueError):
+    """Two networks of different structure, which can't be mixed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """An adapter file laid on a network. strength: 1 is what it was trained for, and a negative one takes it away."""
+
+    file: FileId
+    strength: float
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"{self.file.path.name} at {self.strength:g}"
+
+
+class Share(NamedTuple):
+    """How much of two networks goes into the weights whose names begin with `prefix`: W becomes keep W + add W2."""
+
+    prefix: str
+    keep: float
+    add: float
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Another network of the same structure, mixed in. Of the shares, the one with the longest fitting prefix counts."""
+
+    other: WeightSource
+    shares: tuple[Share, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return self.other.title
+
+    def apply(self, name: str, weight: Tensor, other: Tensor) -> Tensor:
+        """Returns a weight mixed with its counterpart, float32."""
+        share = max((s for s in self.shares if name.startswith(s.prefix)), key=lambda share: len(share.prefix))
+        return weight * share.keep + share.add * other.to(weight)
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedSource:
+    """A network with adapters laid on it and others mixed in, in the order of the steps."""
+
+    base: UNetSource | TextSource
+    steps: tuple[Patch | Blend, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"{self.base.title} with {', '.join(step.title for step in self.steps)}"
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The structure, which is the base's."""
+        return self.base.spec
+
+    @property
+    def ingredients(self) -> tuple[WeightSource, ...]:
+        """The base, whose tensors it shares, and what is mixed in."""
+        return (self.base, *(step.other for step in self.steps if isinstance(step, Blend)))
+
+    def size(self, policy: NumericPolicy) -> int:
+        """Returns the bytes of the tensors that are changed."""
+        dtype = policy.text if isinstance(self.spec, ClipSpec) else policy.unet
+        shapes = target_shapes(self.spec)
+        return sum(prod(shapes[target]) for target in self._plan()) * dtype.itemsize
+
+    def load(self, policy: NumericPolicy, *ingredients: Any) -> Any:
+        """Returns the copy of the loaded base with every step taken."""
+        base, *others = ingredients
+        rounding = policy.text_rounding if isinstance(self.spec, ClipSpec) else None
+        tensors = dict(_named_tensors(base))
+        with ExitStack() as stack, torch.no_grad():
+            mixed = iter([dict(_named_tensors(other)) for other in others])
+            sources = [_opened(step.file, stack) if isinstance(step, Patch) else next(mixed) for step in self.steps]
+            new = {
+                target: _stored(self._made(target, tensors[target], taken, sources), tensors[target], rounding)
+                for target, taken in self._plan().items()
+            }
+        return _copy_with(base, new)
+
+    def _plan(self) -> dict[Target, list[_Taken]]:
+        """Returns for each tensor that changes what changes it, in order."""
+        plan: dict[Target, list[_Taken]] = {}
+        for number, step in enumerate(self.steps):
+            if isinstance(step, Patch):
+                for target, change in fit(read_adapter(step.file.path), self.spec).placed:
+                    plan.setdefault(target, []).append(_Taken(number, change))
+            else:
+                for target in _shared_targets(self.spec, _spec_of(step.other)):
+                    plan.setdefault(target, []).append(_Taken(number))
+        return plan
+
+    def _made(self, target: Target, tensor: Tensor, taken: Sequence[_Taken], sources: Sequence[Any]) -> Tensor:
+        """Returns a tensor with its changes made, float32."""
+        weight = tensor.to(torch.float32, memory_format=torch.contiguous_format)
+        for number, change in taken:
+            step, source = self.steps[number], sources[number]
+            if isinstance(step, Blend):
+                weight = step.apply(target.tensor, weight, source[target])
+            elif change is not None:
+                parts = {role: source.get_tensor(key).to(weight) for role, key in change.keys.items()}
+                weight = changed(weight, change.form.name, parts, step.strength)
+        return weight
+
+
+class _Taken(NamedTuple):
+    """A step that changes a tensor, by its number, and for an adapter which of its changes."""
+
+    step: int
+    change: Change | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Adapted(Generic[Handle]):
+    """A model, or text encoders, with an adapter on them. unused: modules of the file that have no place there."""
+
+    handle: Handle
+    unused: tuple[str, ...] = ()
+
+
+def adapt(handle: Handle, path: Path | str, *, strength: float = 1.0) -> Adapted[Handle]:
+    """Returns a model, or text encoders, with an adapter laid on them; a strength of 0 leaves them as they are.
+
+    No weights are read. Raises HeaderError for a file that is no adapter, and AdapterMismatchError for one that was made for
+    another network.
+    """
+    spec = _spec(handle)
+    adapter, file = read_adapter(path), file_id(Path(path))
+    if strength == 0.0:
+        return Adapted(handle)
+    fitted = fit(adapter, spec)
+    what = "the network" if isinstance(handle, Model) else "the text encoder"
+    if wrong := refusal(adapter, fitted, what=f"{what} that it is laid on", family=handle.spec.family):
+        raise AdapterMismatchError(f"{adapter.path} {wrong}")
+    if not fitted.placed:
+        return Adapted(handle, fitted.homeless)
+    return Adapted(_with_step(handle, Patch(file, strength)), fitted.homeless)
+
+
+def mix(ratio: float) -> tuple[Share, ...]:
+    """Returns the shares of a mean of two networks: ratio 1 is the first alone, 0 the second."""
+    return (Share("", ratio, 1.0 - ratio),)
+
+
+def mix_blocks(*, input: float, middle: float, out: float) -> tuple[Share, ...]:
+    """Returns the shares of a mean by the part of a UNet; what belongs to none (times, sizes) goes with the input blocks."""
+    ratios = {"": input, "mid_block.": middle, "up_blocks.": out, "conv_norm_out.": out, "conv_out.": out}
+    return tuple(Share(prefix, ratio, 1.0 - ratio) for prefix, ratio in ratios.items())
+
+
+def sum_of_both() -> tuple[Share, ...]:
+    """Returns the shares of a sum."""
+    return (Share("", 1.0, 1.0),)
+
+
+def difference(factor: float) -> tuple[Share, ...]:
+    """Returns the shares of a difference, times a factor."""
+    return (Share("", factor, -factor),)
+
+
+def merge(handle: Handle, other: Handle, shares: tuple[Share, ...]) -> Handle:
+    """Returns a model, or text encoders, with another one of the same structure mixed in.
+
+    Adapters on either are part of it. A first convolution of other channels (inpainting) is left as it is. No weights are
+    read. Raises MergeError.
+    """
+    if (reason := unlike(_spec(handle), _spec(other))) is not None:
+        raise MergeError(f"{handle.weights.source.title} and {other.weights.source.title} can't be mixed: {reason}")
+    return _with_step(handle, Blend(other.weights.source, shares))
+
+
+def _spec(handle: Model | Clip) -> NetworkSpec:
+    return handle.spec.network if isinstance(handle, Model) else handle.spec
+
+
+def _spec_of(source: Any) -> NetworkSpec:
+    spec: NetworkSpec = source.spec
+    return spec
+
+
+def _shared_targets(first: NetworkSpec, second: NetworkSpec) -> list[Target]:
+    """Returns the tensors that two networks have in the same shape."""
+    others = target_shapes(second)
+    return [target for target, shape in target_shapes(first).items() if others.get(target) == shape]
+
+
+def _with_step(handle: Handle, step: Patch | Blend) -> Handle:
+    return replace(handle, weights=replace(handle.weights, source=_derived(handle.weights.source, step)))
+
+
+def _derived(source: Any, step: Patch | Blend) -> DerivedSource:
+    """Returns a source with one step more; all steps are taken from one base, in one copy."""
+    derived = source if isinstance(source, DerivedSource) else DerivedSource(source, ())
+    return replace(derived, steps=(*derived.steps, step))
+
+
+def _named_tensors(network: Any) -> Iterator[tuple[Target, Tensor]]:
+    """Yields the parameters of a UNet, or of text encoders by key, by the names that adapters' targets have."""
+    for key, module in _modules(network):
+        for name, tensor in module.named_parameters():
+            yield Target(key, name.removeprefix("text_model.")), tensor
+
+
+def _modules(network: Any) -> list[tuple[str, nn.Module]]:
+    return list(network.items()) if isinstance(network, dict) else [(UNET, network)]
+
+
+def _copy_with(network: Any, new: Mapping[Target, Tensor]) -> Any:
+    """Returns a copy of a network that shares its tensors, but for new ones."""
+    modules = [module for _, module in _modules(network)]
+    shared = {id(w): w for module in modules for w in chain(module.parameters(), module.buffers())}
+    copy = deepcopy(network, shared)
+    for key, module in _modules(copy):
+        for name, _ in list(module.named_parameters()):
+            tensor = new.get(Target(key, name.removeprefix("text_model.")))
+            if tensor is not None:
+                path, _, leaf = name.rpartition(".")
+                setattr(module.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=False))
+    return copy
+
+
+def _stored(weight: Tensor, like: Tensor, rounding: torch.dtype | None) -> Tensor:
+    """Returns a weight in the number format and memory layout of the one that it takes the place of."""
+    rounded = weight if rounding is None else weight.to(rounding)
+    return torch.empty_like(like, requires_grad=False).copy_(rounded)
+
+
+def _opened(file: FileId, stack: ExitStack) -> Any:
+    if not file.is_current():
+        raise HeaderError(file.path, "a changed file", expected="it as it was opened", cure="Load it again.")
+    return stack.enter_context(safe_open(file.path, framework="pt", device="cpu"))

@@ -1,0 +1,203 @@
+"""Networks as `memory` loads them: what a part of a file holds, and how its weights come into a network.
+
+A network is built on the meta device, so its weights exist once: each tensor is read from the mapped file, copied in the
+policy's format to the policy's device, and assigned. It does not lean on the file afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from ..checkpoints.families import ClipSpec, UNetSpec, VaeSpec
+from ..checkpoints.headers import HeaderError
+from ..checkpoints.keymaps import KeyMapError, Origin, Origins, text_origins, unet_origins, vae_origins
+from ..checkpoints.parts import Part
+from .attention import ExactUNetAttention, ExactVaeAttention
+from .building import build_text_encoder, build_unet, build_vae
+from .precision import NumericPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class UNetSource:
+    """The denoising network in a part of a file."""
+
+    spec: UNetSpec
+    part: Part
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"the UNet of {_names(self.part)}"
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
+    def size(self, policy: NumericPolicy) -> int:
+        """Returns the bytes it takes when loaded."""
+        return self.part.values * policy.unet.itemsize
+
+    def load(self, policy: NumericPolicy) -> UNet2DConditionModel:
+        """Returns diffusers' UNet2DConditionModel with these weights."""
+        network = build_unet(self.spec)
+        _fill(
+            network,
+            self.part,
+            partial(unet_origins, self.spec),
+            _Conversion(policy.device, policy.unet, memory_format=policy.memory_format),
+        )
+        if policy.attention == "exact":
+            network.set_attn_processor(ExactUNetAttention())
+        return network
+
+
+@dataclass(frozen=True, slots=True)
+class VaeSource:
+    """The autoencoder in a part of a file."""
+
+    spec: VaeSpec
+    part: Part
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"the VAE of {_names(self.part)}"
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
+    def size(self, policy: NumericPolicy) -> int:
+        """Returns the bytes it takes when loaded."""
+        return self.part.values * policy.vae.itemsize
+
+    def load(self, policy: NumericPolicy) -> AutoencoderKL:
+        """Returns diffusers' AutoencoderKL with these weights."""
+        network = build_vae(self.spec)
+        _fill(
+            network,
+            self.part,
+            partial(vae_origins, self.spec),
+            _Conversion(policy.device, policy.vae, memory_format=policy.memory_format),
+        )
+        if policy.attention == "exact":
+            network.set_attn_processor(ExactVaeAttention())
+        return network
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """The text encoders of a model: one part for each encoder of the spec."""
+
+    spec: ClipSpec
+    parts: tuple[Part, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"the text encoder of {_names(*self.parts)}"
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
+    def size(self, policy: NumericPolicy) -> int:
+        """Returns the bytes they take when loaded."""
+        return sum(part.values for part in self.parts) * policy.text.itemsize
+
+    def load(self, policy: NumericPolicy) -> dict[str, nn.Module]:
+        """Returns transformers' CLIP text models with these weights, by the encoder's key."""
+        conversion = _Conversion(policy.device, policy.text, rounding=policy.text_rounding)
+        networks: dict[str, nn.Module] = {}
+        for spec, part in zip(self.spec.encoders, self.parts, strict=True):
+            network = build_text_encoder(spec, attention="eager" if policy.attention == "exact" else "sdpa")
+            _fill(network, part, partial(text_origins, spec), conversion)
+            _restore_positions(network, spec.positions, policy.device)
+            networks[spec.key] = network
+        return networks
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversion:
+    """What becomes of each tensor on its way from the file."""
+
+    device: torch.device
+    dtype: torch.dtype
+    memory_format: torch.memory_format = torch.contiguous_format
+    rounding: torch.dtype | None = None
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if self.rounding is not None:
+            tensor = tensor.to(self.rounding)
+        memory_format = self.memory_format if tensor.ndim == 4 else torch.contiguous_format
+        return tensor.to(self.device, self.dtype, copy=True, memory_format=memory_format)
+
+
+def _fill(
+    network: nn.Module,
+    part: Part,
+    find_origins: Callable[[Collection[str], Collection[str]], Origins],
+    convert: _Conversion,
+) -> None:
+    """Assigns the part's tensors to the network. Raises HeaderError if they are not exactly the network's."""
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    first = part.files[0].path
+    with ExitStack() as stack:
+        holders: dict[str, Any] = {}
+        for file in part.files:
+            if not file.is_current():
+                raise HeaderError(file.path, "a changed file", expected="it as it was opened", cure="Open it again.")
+            handle = stack.enter_context(safe_open(file.path, framework="pt", device="cpu"))
+            keys: list[str] = handle.keys()
+            holders |= {key.removeprefix(part.prefix): handle for key in keys if key.startswith(part.prefix)}
+        try:
+            origins = find_origins(wanted.keys(), holders.keys())
+        except KeyMapError as error:
+            raise HeaderError(first, str(error), expected="each of its tensors once", cure="Get it again.") from None
+        state = {}
+        for name, shape in wanted.items():
+            origin = origins[name]
+            tensor = _pick(holders[origin.key].get_tensor(part.prefix + origin.key), origin)
+            if _bare(tensor.shape) != _bare(shape):
+                found = f"{part.prefix}{origin.key} with the shape {list(tensor.shape)}"
+                raise HeaderError(first, found, expected=f"{list(shape)} for {name}", cure="Get the file again.")
+            state[name] = convert(tensor.reshape(shape))
+    network.load_state_dict(state, strict=True, assign=True)
+    network.requires_grad_(False).eval()
+
+
+def _pick(tensor: Tensor, origin: Origin) -> Tensor:
+    if origin.third is not None:
+        tensor = tensor.chunk(3)[origin.third]
+    return tensor.T if origin.transposed else tensor
+
+
+def _bare(shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns a shape but for ones at its end: a 1x1 convolution's weight is a matrix."""
+    sizes = list(shape)
+    while sizes and sizes[-1] == 1:
+        sizes.pop()
+    return tuple(sizes)
+
+
+def _restore_positions(network: nn.Module, positions: int, device: torch.device) -> None:
+    """Gives a CLIP text model the buffer 0, 1, 2, ..., which no file holds and the meta device left empty."""
+    for module in network.modules():
+        if "position_ids" in dict(module.named_buffers(recurse=False)):
+            module.register_buffer("position_ids", torch.arange(positions, device=device)[None], persistent=False)
+
+
+def _names(*parts: Part) -> str:
+    return ", ".join(dict.fromkeys(file.path.name for part in parts for file in part.files))

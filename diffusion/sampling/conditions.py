@@ -1,0 +1,103 @@
+"""Conditions told where, when and how strongly to hold, joined and mixed, as in ComfyUI 0.8.0 (behaviour).
+
+Every function returns a new conditioning. What a run makes of these settings is `conditioning`'s affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..pictures.sizes import CELL
+from ..types import Area, Condition, Conditioning, Mask, PictureSize
+
+
+def combine(first: Conditioning, second: Conditioning) -> Conditioning:
+    """Returns the conditions of both; their predictions are averaged by weight."""
+    return Conditioning(first.entries + second.entries)
+
+
+def concatenate(conditioning: Conditioning, following: Conditioning) -> Conditioning:
+    """Returns the conditions, each with the tokens of the first condition of `following` behind its own."""
+    tail = following.entries[0].embedding
+    return _each(conditioning, lambda entry: replace(entry, embedding=torch.cat([entry.embedding, tail], dim=1)))
+
+
+def average(conditioning: Conditioning, other: Conditioning, *, weight: float) -> Conditioning:
+    """Returns the conditions mixed with the first one of `other`: weight 1 is `conditioning` alone, 0 the other.
+
+    The other is cut, or filled with zeros, to the length of each condition. The pooled vector is mixed where the other
+    has one; a condition without one takes the other's.
+    """
+    second = other.entries[0]
+
+    def mixed(entry: Condition) -> Condition:
+        pooled = entry.pooled
+        if second.pooled is not None:
+            pooled = second.pooled if pooled is None else pooled * weight + second.pooled * (1.0 - weight)
+        embedding = _fit_length(second.embedding, entry.embedding.shape[1])
+        return replace(entry, embedding=entry.embedding * weight + embedding * (1.0 - weight), pooled=pooled)
+
+    return _each(conditioning, mixed)
+
+
+def zero_out(conditioning: Conditioning) -> Conditioning:
+    """Returns the conditions with zeros for their text: for a network, that nothing was said."""
+
+    def zeroed(entry: Condition) -> Condition:
+        pooled = None if entry.pooled is None else torch.zeros_like(entry.pooled)
+        return replace(entry, embedding=torch.zeros_like(entry.embedding), pooled=pooled)
+
+    return _each(conditioning, zeroed)
+
+
+def set_area(
+    conditioning: Conditioning, *, width: int, height: int, x: int = 0, y: int = 0, strength: float = 1.0
+) -> Conditioning:
+    """Returns the conditions limited to a rectangle, in pixels, rounded down to whole latent cells."""
+    area = Area(height=height // CELL, width=width // CELL, y=y // CELL, x=x // CELL)
+    return _each(conditioning, lambda entry: replace(entry, area=area, strength=strength, mask_bounds=False))
+
+
+def set_area_fraction(
+    conditioning: Conditioning, *, width: float, height: float, x: float = 0.0, y: float = 0.0, strength: float = 1.0
+) -> Conditioning:
+    """Returns the conditions limited to a rectangle, in fractions of the picture's sides."""
+    area = Area(height=height, width=width, y=y, x=x, unit="fraction")
+    return _each(conditioning, lambda entry: replace(entry, area=area, strength=strength, mask_bounds=False))
+
+
+def set_strength(conditioning: Conditioning, strength: float) -> Conditioning:
+    """Returns the conditions with another weight against those that hold with them."""
+    return _each(conditioning, lambda entry: replace(entry, strength=strength))
+
+
+def set_mask(conditioning: Conditioning, mask: Mask, *, strength: float = 1.0, bounds: bool = False) -> Conditioning:
+    """Returns the conditions weighted by a mask; `bounds` shows the network only the mask's bounding box."""
+    return _each(
+        conditioning,
+        lambda entry: replace(entry, mask=mask.values, mask_strength=strength, mask_bounds=bounds),
+    )
+
+
+def set_range(conditioning: Conditioning, *, start: float = 0.0, end: float = 1.0) -> Conditioning:
+    """Returns the conditions limited to a part of the sampling, as fractions of the schedule (0 is the noisiest)."""
+    return _each(conditioning, lambda entry: replace(entry, start=start, end=end))
+
+
+def set_picture_size(conditioning: Conditioning, size: PictureSize) -> Conditioning:
+    """Returns the conditions with SDXL's size conditioning; other families do not look at it."""
+    return _each(conditioning, lambda entry: replace(entry, size=size))
+
+
+def _each(conditioning: Conditioning, change: Callable[[Condition], Condition]) -> Conditioning:
+    return Conditioning(tuple(map(change, conditioning.entries)))
+
+
+def _fit_length(embedding: Tensor, length: int) -> Tensor:
+    """(1, T, D) cut, or filled with zeros, to `length` tokens."""
+    missing = max(0, length - embedding.shape[1])
+    return torch.nn.functional.pad(embedding[:, :length], (0, 0, 0, missing))

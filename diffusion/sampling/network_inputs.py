@@ -1,0 +1,112 @@
+"""What a network is fed beside the noisy latent: text, sizes and extra channels, made from a condition once per run.
+
+Families differ here by numbers of their spec alone: a network with a vector width takes pooled text and sizes, one with
+more input channels than the latent has takes a mask and a masked picture. Knows no areas, no strengths and no steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.families import ModelSpec
+from ..latents.batches import fit_batch, to_model_space
+from ..pictures.resize import resize
+from ..types import Condition, PictureSize
+
+BLANK_PICTURE = (0.8223, -0.6876, 0.6364, 0.1380)  # mid-grey in SD1's scaled latents; as in ComfyUI 0.8.0 (behaviour)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NetworkInputs:
+    """The network's arguments for one condition, or for a batch of them.
+
+    context: (B, T, D), the text's token states. pooled: (B, P) and sizes: (B, 6), for networks with vector
+    conditioning. concat: (B, k, h, w), channels that follow those of the latent. B is 1 where all items share.
+    """
+
+    context: Tensor
+    pooled: Tensor | None = None
+    sizes: Tensor | None = None
+    concat: Tensor | None = None
+
+
+def network_inputs(
+    condition: Condition, *, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None = None
+) -> NetworkInputs:
+    """Returns what the network of `spec` is fed for a condition, on the latent's device.
+
+    latent: (B, C, h, w), the start of the run in scaled-latent units. noise_mask: (B, C, h, w) or None. Raises
+    ValueError where the condition is not one for this network.
+    """
+    _check_context(condition, spec)
+    context = condition.embedding.to(latent.device)
+    pooled = sizes = None
+    if spec.vector_width is not None:
+        pooled = _pooled(condition, spec).to(latent.device)
+        h, w = latent.shape[-2:]
+        numbers = size_numbers(condition.size, height=h * spec.latent.downscale, width=w * spec.latent.downscale)
+        sizes = torch.tensor([numbers], dtype=torch.float32, device=latent.device)
+    concat = inpaint_channels(condition, spec=spec, latent=latent, noise_mask=noise_mask) if spec.inpaint else None
+    return NetworkInputs(context, pooled, sizes, concat)
+
+
+def size_numbers(size: PictureSize, *, height: int, width: int) -> tuple[int, int, int, int, int, int]:
+    """Returns SDXL's size conditioning: height, width, crop top, crop left, target height, target width, in pixels.
+
+    height, width: what a size that is not given defaults to. Podell et al. 2023, arXiv:2307.01952, section 2.2.
+    """
+    original_height = height if size.height is None else size.height
+    original_width = width if size.width is None else size.width
+    target_height = original_height if size.target_height is None else size.target_height
+    target_width = original_width if size.target_width is None else size.target_width
+    return original_height, original_width, size.crop_y, size.crop_x, target_height, target_width
+
+
+def inpaint_channels(
+    condition: Condition, *, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None = None
+) -> Tensor:
+    """Returns (B, 1 + C, h, w): the mask, 1 where the picture is to be made, then the masked picture's scaled latent.
+
+    The condition's own mask and picture come before the run's noise mask and latent. With no mask at all everything is
+    to be made, and the picture is blank. As in ComfyUI 0.8.0 (behaviour).
+    """
+    b, _, h, w = latent.shape
+    mask = noise_mask if condition.concat_mask is None else condition.concat_mask
+    if mask is None:
+        blank = latent.new_tensor(BLANK_PICTURE).reshape(1, -1, 1, 1).expand(b, -1, h, w)
+        return torch.cat([latent.new_ones(b, 1, h, w), blank], dim=1)
+    mask = _fitted(mask[:, :1].to(latent), latent).round()
+    picture = latent
+    if condition.concat_latent is not None:
+        picture = _fitted(to_model_space(condition.concat_latent.to(latent), spec.latent), latent)
+    return torch.cat([mask, picture], dim=1)
+
+
+def _fitted(x: Tensor, latent: Tensor) -> Tensor:
+    b, _, h, w = latent.shape
+    if x.shape[-2:] != (h, w):
+        x = resize(x, width=w, height=h, method="bilinear", crop="center")
+    return fit_batch(x, b)
+
+
+def _check_context(condition: Condition, spec: ModelSpec) -> None:
+    width = condition.embedding.shape[-1]
+    if width != spec.context_width:
+        raise ValueError(
+            f"the condition's text is {width} wide, but a {spec.family} network attends to {spec.context_width}; "
+            "encode the prompt with the text encoder of the same model family."
+        )
+
+
+def _pooled(condition: Condition, spec: ModelSpec) -> Tensor:
+    width = (spec.vector_width or 0) - 6 * spec.network.size_width
+    found = "none" if condition.pooled is None else f"one of width {condition.pooled.shape[-1]}"
+    if condition.pooled is None or condition.pooled.shape[-1] != width:
+        raise ValueError(
+            f"a {spec.family} network takes a pooled text vector of width {width}, but the condition has {found}; "
+            "encode the prompt with the text encoder of the same model family."
+        )
+    return condition.pooled

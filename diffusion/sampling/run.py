@@ -1,0 +1,235 @@
+"""From a guider and a latent to a denoised latent: one run, as KSampler and SamplerCustom make it.
+
+This module puts the others together: schedule, noise, masking, sampler, denoiser, guidance. Behaviour as in
+ComfyUI 0.8.0. Every random number comes from a seed; neither torch's random state nor its settings are touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.families import LatentFormat, ModelSpec
+from ..latents.batches import to_model_space, to_vae_space, widen_empty
+from ..latents.previews import preview_picture
+from ..levels.schedules import cut_sigmas, ksampler_sigmas
+from ..levels.space import SamplingSpace, make_space
+from ..levels.space_spec import DiscreteLevels, PredictionName, SpaceSpec
+from ..names import SamplerName, ScheduleName
+from ..samplers.catalogue import Method, method_of
+from ..samplers.drive import FinishedStep, observed, run_sampler
+from ..samplers.noise import NoiseSource, initial_noise, inpaint_noise
+from ..samplers.problem import Problem, Steps
+from ..types import Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
+from .conditioning import PreparedCondition, prepare_conditions
+from .guidance import ClassifierFree, ListName
+from .guided import guided_denoiser
+from .masking import fit_mask, gradual, masked
+
+_PREDICTIONS: dict[str, PredictionName] = {"eps": "eps", "v": "v_prediction"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class StepReport:
+    """Step number `step`, from 1, of `total` is done. denoised: (B, C, h, w), what the run is heading for, scaled."""
+
+    step: int
+    total: int
+    denoised: Tensor
+    latent_format: LatentFormat
+
+    def preview(self, item: int = 0) -> Tensor:
+        """Returns uint8 (h, w, 3), a small rough picture of one item of the batch."""
+        return preview_picture(self.denoised[item], self.latent_format)
+
+
+OnStep = Callable[[StepReport], None]
+
+
+def space_of(spec: ModelSpec) -> SpaceSpec:
+    """Returns the space that networks of this kind were trained in."""
+    return SpaceSpec(_PREDICTIONS[spec.prediction], DiscreteLevels(zero_terminal_snr=spec.zero_terminal_snr))
+
+
+def sampling_space(model: Model) -> SamplingSpace:
+    """Returns the space that a model denoises in: its own, or the one that was chosen for it."""
+    return make_space(model.options.space or space_of(model.spec))
+
+
+def sample(
+    model: Model,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent: Latent,
+    *,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler: SamplerName,
+    scheduler: ScheduleName,
+    denoise: float = 1.0,
+    start_at_step: int | None = None,
+    end_at_step: int | None = None,
+    add_noise: bool = True,
+    leftover_noise: bool = False,
+    max_batch: int | None = None,
+    on_step: OnStep | None = None,
+) -> Latent:
+    """Returns the latent, denoised, as KSampler does it: `sample_guided` with classifier-free guidance and a schedule.
+
+    denoise: below 1 starts from the latent with so much noise that this fraction of a longer schedule is left.
+    start_at_step, end_at_step: run a part of the schedule. add_noise off: the latent already carries the noise of its
+    first step. leftover_noise: stop at the noise level of end_at_step instead of going all the way to a clean latent.
+    """
+    space = sampling_space(model)
+    sigmas = ksampler_sigmas(space, sampler=sampler, schedule=scheduler, steps=steps, denoise=denoise)
+    sigmas = cut_sigmas(sigmas, start=start_at_step or 0, end=end_at_step, leftover_noise=leftover_noise)
+    result = sample_guided(
+        Guider(model, {"positive": positive, "negative": negative}, ClassifierFree(cfg)),
+        latent,
+        noise=Noise(seed, silent=not add_noise),
+        sampler=Sampler(sampler),
+        sigmas=Sigmas(sigmas),
+        max_batch=max_batch,
+        on_step=on_step,
+    )
+    return result.latent
+
+
+class Sampled(NamedTuple):
+    """A run's result, and the estimate that its last step was heading for: the same, noise aside."""
+
+    latent: Latent
+    denoised: Latent
+
+
+@torch.inference_mode()
+def sample_guided(
+    guider: Guider,
+    latent: Latent,
+    *,
+    noise: Noise,
+    sampler: Sampler,
+    sigmas: Sigmas,
+    max_batch: int | None = None,
+    on_step: OnStep | None = None,
+) -> Sampled:
+    """Returns the latent, denoised: float32 on the CPU, in VAE space, with the given mask and batch_index.
+
+    max_batch: the most latents in one pass through the network; less memory, and other last bits. on_step is called
+    after every step; the run stops at once if it raises. A run without any level returns the latent as it is.
+    """
+    levels = sigmas.values
+    if len(levels) == 0:
+        return Sampled(latent, latent)
+    model = guider.model
+    spec, space, policy = model.spec, sampling_space(model), model.weights.memory.policy
+    start = _start(spec, latent, policy.device)
+    first = torch.zeros_like(start)
+    if not noise.silent:
+        first = initial_noise(start.shape, noise.seed, latent.batch_index).to(start)
+    method = method_of(sampler)
+    run = _Run(method, space, levels, noise.seed, start, first, _fitted_mask(latent, start), model.options.gradual_mask)
+    prepared = prepare_conditions(
+        list(guider.lists.values()), spec=spec, space=space, latent=start, noise_mask=run.mask
+    )
+    lists: Mapping[ListName, tuple[PreparedCondition, ...]] = dict(zip(guider.lists, prepared, strict=True))
+    if policy.precision != "exact":  # there even what adds nothing has its place in a batch
+        lists = {name: _without_weightless(conditions) for name, conditions in lists.items()}
+    last = _LastEstimate(on_step, spec.latent)
+    with model.weights.use() as unet:
+        denoise = guided_denoiser(unet, space, lists, guider.rule, options=model.options, max_batch=max_batch)
+        x = run_sampler(run.begin(last), denoise)
+
+    def finished(result: Tensor) -> Latent:
+        return replace(latent, samples=to_vae_space(result, spec.latent).float().cpu())
+
+    return Sampled(finished(x), finished(x if last.denoised is None else last.denoised))
+
+
+@torch.inference_mode()
+def add_noise(model: Model, latent: Latent, *, noise: Noise, sigmas: Sigmas) -> Latent:
+    """Returns the latent with as much noise as lies between the first level and the last, in VAE space.
+
+    A single level is taken for what it is; with no level at all the latent stays as it is.
+    """
+    levels = sigmas.values
+    if len(levels) == 0:
+        return latent
+    spec, space = model.spec, sampling_space(model)
+    start = _start(spec, latent, torch.device("cpu"))
+    amount = (levels[0] - levels[-1]).abs() if len(levels) > 1 else levels[0]
+    first = torch.zeros_like(start) if noise.silent else initial_noise(start.shape, noise.seed, latent.batch_index)
+    x = to_vae_space(space.noise_scaling(amount, first, start), spec.latent)
+    return replace(latent, samples=x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Run:
+    """What a sampler starts from. start: (B, C, h, w), the clean latent, scaled; noise, mask: like start."""
+
+    method: Method
+    space: SamplingSpace
+    sigmas: Tensor
+    seed: int
+    start: Tensor
+    noise: Tensor
+    mask: Tensor | None
+    gradual_mask: float | None
+
+    def begin(self, on_step: Callable[[FinishedStep], None]) -> Steps:
+        """Starts the sampler, masked and observed as need be; it ends in what a run hands on."""
+        steps = self.method.start(Problem(self._noised(), self.sigmas, self.space, self._source()))
+        steps = observed(steps, len(self.sigmas) - 1, on_step)
+        if self.mask is not None:
+            noise = self.noise
+            if self.method.fresh_inpaint_noise:
+                noise = inpaint_noise(self.start.shape, self.seed).to(self.start)
+            mask_at = None
+            if self.gradual_mask is not None:
+                mask_at = gradual(self.mask, space=self.space, sigmas=self.sigmas, strictness=self.gradual_mask)
+            steps = masked(steps, mask=self.mask, latent=self.start, noise=noise, space=self.space, mask_at=mask_at)
+        x = yield from steps
+        return self.space.inverse_noise_scaling(self.sigmas[-1], x)
+
+    def _noised(self) -> Tensor:
+        first = self.sigmas[0]
+        return self.space.noise_scaling(first, self.noise, self.start, max_denoise=self.space.is_max(first.item()))
+
+    def _source(self) -> NoiseSource:
+        return NoiseSource(self.start, self.sigmas, self.seed)
+
+
+def _start(spec: ModelSpec, latent: Latent, device: torch.device) -> Tensor:
+    """The latent in the network's units; an empty one stays zero, whatever the family's shift.
+
+    Always contiguous, because the layout in memory moves the last bits.
+    """
+    samples = widen_empty(latent.samples.float().contiguous(), spec.latent.channels).to(device)
+    return to_model_space(samples, spec.latent) if samples.any() else samples
+
+
+def _fitted_mask(latent: Latent, start: Tensor) -> Tensor | None:
+    return None if latent.noise_mask is None else fit_mask(latent.noise_mask.to(start), start)
+
+
+def _without_weightless(conditions: tuple[PreparedCondition, ...]) -> tuple[PreparedCondition, ...]:
+    return tuple(condition for condition in conditions if not condition.is_weightless)
+
+
+class _LastEstimate:
+    """Keeps the last step's estimate of a run, and reports each step to who asked for it."""
+
+    def __init__(self, on_step: OnStep | None, latent_format: LatentFormat) -> None:
+        self.denoised: Tensor | None = None
+        self._on_step = on_step
+        self._latent_format = latent_format
+
+    def __call__(self, done: FinishedStep) -> None:
+        self.denoised = done.denoised
+        if self._on_step is not None:
+            self._on_step(StepReport(done.step + 1, done.total, done.denoised, self._latent_format))

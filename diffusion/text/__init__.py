@@ -1,0 +1,1 @@
+"""Text: from a prompt to the embedding that a denoising network attends to."""

@@ -1,0 +1,278 @@
+"""What the API gives, as pydantic models: answers are written by them, and OpenAPI is made from them.
+
+Views are made from the store's values and hold nothing that is not meant to be seen: no path, no token, no document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from latentgraph.graph import NodeSpec, Param, Problem
+from latentgraph.graph.ports import InputPort, type_name
+
+from ..files.uploads import PREFIX
+from ..jobs.records import StoredUpload, StoredWorkflow
+from ..jobs.states import JobState
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class View(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ProblemView(View):
+    """One finding in a workflow."""
+
+    code: str
+    severity: Literal["error", "warning"]
+    message: str
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    node: str | None = None
+    input: str | None = None
+    near: str | None = None
+
+    @classmethod
+    def of(cls, problem: Problem) -> ProblemView:
+        return cls(**problem.as_json())
+
+
+class ErrorView(View):
+    """A refusal (RFC 9457)."""
+
+    type: str = Field(description="urn:problem:latentgraph: and the code.")
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    code: str
+    problems: list[ProblemView] | None = Field(None, description="The report on a workflow with errors.")
+    job: str | None = Field(None, description="The job that an idempotency key belongs to.")
+
+
+class ParamView(View):
+    """A parameter of a workflow, as a form needs it."""
+
+    type: str
+    required: bool
+    default: Any = None
+    description: str = ""
+    expected: str
+    min: float | None = None
+    max: float | None = None
+    multiple_of: float | None = None
+    choices: list[Any] | None = None
+
+    @classmethod
+    def of(cls, param: Param) -> ParamView:
+        return cls(
+            type=param.type,
+            required=param.required,
+            default=None if param.required else param.default,
+            description=param.description,
+            expected=param.expected,
+            min=param.minimum,
+            max=param.maximum,
+            multiple_of=param.multiple_of,
+            choices=None if param.choices is None else list(param.choices),
+        )
+
+
+class WorkflowView(View):
+    """A stored workflow."""
+
+    name: str
+    description: str
+    params: dict[str, ParamView]
+    outputs: list[str]
+    media_type: str
+    sha256: str
+    updated: str
+    href: str
+    warnings: list[ProblemView] = []
+
+    @classmethod
+    def of(
+        cls,
+        stored: StoredWorkflow,
+        description: str,
+        params: Mapping[str, Param],
+        outputs: Sequence[str],
+        warnings: Sequence[Problem] = (),
+    ) -> WorkflowView:
+        return cls(
+            name=stored.name,
+            description=description,
+            params={name: ParamView.of(param) for name, param in params.items()},
+            outputs=list(outputs),
+            media_type=stored.media_type,
+            sha256=stored.sha256,
+            updated=moment(stored.updated_us),
+            href=f"/v1/workflows/{stored.name}",
+            warnings=[ProblemView.of(problem) for problem in warnings],
+        )
+
+
+class WorkflowPage(View):
+    """Some stored workflows, by name. next: what to give as `after` for the following page; null at the end."""
+
+    items: list[WorkflowView]
+    next: str | None
+
+
+class ValidationView(View):
+    """What a check of a workflow found."""
+
+    valid: bool
+    nodes: int
+    outputs: list[str]
+    problems: list[ProblemView]
+
+
+class ExplanationView(View):
+    """Whether a node would run: hit (with the tier), miss or not needed, and what changed since the last run."""
+
+    node: str
+    type: str
+    status: str
+    tier: str | None = None
+    changes: list[str] = []
+
+
+class ExplanationsView(View):
+    """What a run would do, node by node."""
+
+    nodes: list[ExplanationView]
+
+
+class UploadView(View):
+    """A file of the caller's. id: what an input such as LoadImage's `file` takes."""
+
+    id: str
+    size: int
+    media_type: str
+    width: int | None = None
+    height: int | None = None
+    created: str
+    href: str
+
+    @classmethod
+    def of(cls, upload: StoredUpload, width: int | None = None, height: int | None = None) -> UploadView:
+        id = PREFIX + upload.sha256
+        return cls(
+            id=id,
+            size=upload.size,
+            media_type=upload.media_type,
+            width=width,
+            height=height,
+            created=moment(upload.created_us),
+            href=f"/v1/files/{id}",
+        )
+
+
+class InputView(View):
+    """An input of a node type. literal: the JSON Schema of a value written down; null if it takes links alone."""
+
+    takes: str
+    required: bool
+    default: Any = None
+    description: str = ""
+    file: str | None = None
+    literal: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, port: InputPort) -> InputView:
+        default = None if port.required else port.default
+        return cls(
+            takes=port.expected,
+            required=port.required,
+            default=default if default is None or isinstance(default, str | int | float | bool) else str(default),
+            description=port.description,
+            file=port.file.kind if port.file else None,
+            literal=dict(port.json_schema) if port.literal else None,
+        )
+
+
+class NodeTypeView(View):
+    """A node type."""
+
+    type: str
+    version: int
+    doc: str
+    lane: str
+    effect: bool
+    comfyui: str | None
+    inputs: dict[str, InputView]
+    outputs: dict[str, str]
+
+    @classmethod
+    def of(cls, spec: NodeSpec) -> NodeTypeView:
+        return cls(
+            type=spec.type,
+            version=spec.version,
+            doc=spec.doc,
+            lane=spec.lane,
+            effect=spec.effect,
+            comfyui=spec.comfy.name if spec.comfy else None,
+            inputs={name: InputView.of(port) for name, port in spec.inputs.items()},
+            outputs={port.name: type_name(port.type) for port in spec.outputs},
+        )
+
+
+class NodeTypesView(View):
+    """The node types that documents may use."""
+
+    items: list[NodeTypeView]
+
+
+class ModelView(View):
+    """A model file that documents can name, or what is wrong with one."""
+
+    name: str
+    kind: str
+    family: str | None = None
+    problem: str | None = None
+
+
+class ModelsView(View):
+    """The model files of the server."""
+
+    items: list[ModelView]
+
+
+class QueueView(View):
+    """The queue: how many jobs are in each state, and whether any are begun."""
+
+    jobs: dict[JobState, int]
+    paused: bool
+    draining: bool
+
+
+class HealthView(View):
+    """Whether the server answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyView(View):
+    """Whether jobs can be begun at once, and if not, why."""
+
+    ready: bool
+    reason: str = ""
+
+
+def moment(us: int) -> str:
+    """Returns a time as RFC 3339 writes it, in UTC; one past the year 9999 as its last moment."""
+    try:
+        at = _EPOCH + timedelta(microseconds=us)
+    except OverflowError:
+        at = datetime.max.replace(tzinfo=UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
