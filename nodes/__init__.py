@@ -29,165 +29,57 @@ A node is a class. Its fields are its inputs, what `run` returns are its outputs
   header or a size shows must never cost someone a run.
 - `comfy` states ComfyUI's name of the node and of inputs that are called otherwise there.
 
-Then list it in `default_registry`, and test it as a value: `InvertMask(mask=mask).run(Context())`.
+`default_registry` has every node class that a module of `MODULES` defines. Test yours as a value:
+`InvertMask(mask=mask).run(Context())`.
 """
 
-from latentgraph.graph import Registry
+from __future__ import annotations
 
-from .adapters import LoadLora, LoadLoraModelOnly
-from .custom_sampling import (
-    AddNoise,
-    BasicGuider,
-    CFGGuider,
-    DisableNoise,
-    DualCFGGuider,
-    PerpNegGuider,
-    RandomNoise,
-    SamplerCustom,
-    SamplerCustomAdvanced,
-)
-from .images import (
-    CompositeMasked,
-    GridImage,
-    LoadImage,
-    PadForOutpaint,
-    SaveImage,
-    ScaleImage,
-    ScaleImageBy,
-    ScaleImageToMegapixels,
-)
-from .latents import (
-    CompositeLatent,
-    EmptyLatent,
-    InpaintConditioning,
-    LatentFromBatch,
-    LatentUpscale,
-    LatentUpscaleBy,
-    PasteLatent,
-    RepeatLatent,
-    SetLatentMask,
-    VAEDecode,
-    VAEDecodeTiled,
-    VAEEncode,
-    VAEEncodeTiled,
-)
-from .loading import LoadCheckpoint, LoadVAE
-from .masks import (
-    CompositeMask,
-    CropMask,
-    FeatherMask,
-    GrowMask,
-    ImageFromMask,
-    InvertMask,
-    LoadMask,
-    MaskFromImage,
-    ScaleMask,
-    SolidMask,
-    ThresholdMask,
-)
-from .merging import (
-    AddClips,
-    AddModels,
-    MergeClips,
-    MergeModelBlocks,
-    MergeModels,
-    SaveCheckpoint,
-    SubtractClips,
-    SubtractModels,
-)
-from .model_options import (
-    DifferentialDiffusion,
-    FreeU,
-    FreeUAdaptive,
-    ModelSamplingAuraFlow,
-    ModelSamplingContinuousEDM,
-    ModelSamplingContinuousV,
-    ModelSamplingDiscrete,
-    ModelSamplingFlux,
-    ModelSamplingSD3,
-    RescaleCFG,
-    SelfAttentionGuidance,
-)
-from .samplers import (
-    KSamplerSelect,
-    SamplerDPMAdaptive,
-    SamplerDPMPP2MSDE,
-    SamplerDPMPP2SAncestral,
-    SamplerDPMPP3MSDE,
-    SamplerDPMPPSDE,
-    SamplerERSDE,
-    SamplerEulerAncestral,
-    SamplerEulerAncestralCFGPP,
-    SamplerLMS,
-    SamplerSASolver,
-    SamplerSEEDS2,
-)
-from .sampling import KSampler
-from .schedules import (
-    AlignYourStepsScheduler,
-    BasicScheduler,
-    BetaSamplingScheduler,
-    ExponentialScheduler,
-    ExtendIntermediateSigmas,
-    FlipSigmas,
-    KarrasScheduler,
-    LaplaceScheduler,
-    ManualSigmas,
-    PolyexponentialScheduler,
-    SamplingPercentToSigma,
-    SDTurboScheduler,
-    SetFirstSigma,
-    SplitSigmas,
-    SplitSigmasDenoise,
-    VPScheduler,
-)
-from .text import (
-    ClipSkip,
-    ConditioningArea,
-    ConditioningAreaFraction,
-    ConditioningAverage,
-    ConditioningCombine,
-    ConditioningConcat,
-    ConditioningMask,
-    ConditioningRange,
-    ConditioningSize,
-    ConditioningStrength,
-    ConditioningZeroOut,
-    TextEncode,
-    TextEncodeSDXL,
+from collections.abc import Iterator
+from types import ModuleType
+
+from latentgraph.graph import Node, Registry
+
+from . import (
+    adapters,
+    custom_sampling,
+    images,
+    latents,
+    loading,
+    masks,
+    merging,
+    model_options,
+    samplers,
+    sampling,
+    schedules,
+    text,
 )
 
 __all__ = ["default_registry"]
 
+MODULES = (
+    loading,
+    adapters,
+    merging,
+    text,
+    latents,
+    sampling,
+    custom_sampling,
+    samplers,
+    schedules,
+    model_options,
+    images,
+    masks,
+)
+"""The modules that define nodes, in the order of a menu."""
+
 
 def default_registry() -> Registry:
     """Returns the nodes that come with latentgraph, in the order of a menu."""
-    return Registry(
-        (
-            *(LoadCheckpoint, LoadVAE, LoadLora, LoadLoraModelOnly),
-            *(MergeModels, MergeModelBlocks, AddModels, SubtractModels),
-            *(MergeClips, AddClips, SubtractClips, SaveCheckpoint),
-            *(TextEncode, TextEncodeSDXL, ClipSkip),
-            *(ConditioningCombine, ConditioningConcat, ConditioningAverage, ConditioningZeroOut, ConditioningStrength),
-            *(ConditioningArea, ConditioningAreaFraction, ConditioningMask, ConditioningRange, ConditioningSize),
-            *(EmptyLatent, VAEEncode, VAEDecode, VAEEncodeTiled, VAEDecodeTiled),
-            *(KSampler, LatentUpscale, LatentUpscaleBy, SetLatentMask, InpaintConditioning),
-            *(SamplerCustom, SamplerCustomAdvanced, RandomNoise, DisableNoise, AddNoise),
-            *(BasicGuider, CFGGuider, DualCFGGuider, PerpNegGuider),
-            *(KSamplerSelect, SamplerEulerAncestral, SamplerEulerAncestralCFGPP, SamplerDPMPP2SAncestral),
-            *(SamplerDPMPPSDE, SamplerDPMPP2MSDE, SamplerDPMPP3MSDE, SamplerLMS),
-            *(SamplerDPMAdaptive, SamplerERSDE, SamplerSEEDS2, SamplerSASolver),
-            *(BasicScheduler, BetaSamplingScheduler, SDTurboScheduler, AlignYourStepsScheduler, KarrasScheduler),
-            *(ExponentialScheduler, PolyexponentialScheduler, LaplaceScheduler, VPScheduler, ManualSigmas),
-            *(SplitSigmas, SplitSigmasDenoise, FlipSigmas, SetFirstSigma, ExtendIntermediateSigmas),
-            *(SamplingPercentToSigma,),
-            *(ModelSamplingDiscrete, ModelSamplingContinuousEDM, ModelSamplingContinuousV, ModelSamplingSD3),
-            *(ModelSamplingAuraFlow, ModelSamplingFlux, RescaleCFG, FreeU),
-            *(FreeUAdaptive, SelfAttentionGuidance, DifferentialDiffusion),
-            *(LatentFromBatch, RepeatLatent, CompositeLatent, PasteLatent),
-            *(LoadImage, SaveImage, ScaleImage, ScaleImageBy, ScaleImageToMegapixels),
-            *(PadForOutpaint, CompositeMasked, GridImage),
-            *(LoadMask, SolidMask, MaskFromImage, ImageFromMask, ScaleMask),
-            *(InvertMask, GrowMask, FeatherMask, ThresholdMask, CropMask, CompositeMask),
-        )
-    )
+    return Registry(cls for module in MODULES for cls in _node_classes(module))
+
+
+def _node_classes(module: ModuleType) -> Iterator[type[Node]]:
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Node) and value.__module__ == module.__name__:
+            yield value

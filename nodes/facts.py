@@ -17,13 +17,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from latentgraph.diffusion.checkpoints.families import ClipSpec, ModelSpec, VaeSpec
 from latentgraph.diffusion.pictures.sizes import CELL, Size, resized
-from latentgraph.graph import Facts, Known, LatentGraphError
+from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
 
 T = TypeVar("T")
+
+
+class SameFacts:
+    """A mixin for nodes: what is known of the input that bears the output's name is true of the output."""
+
+    spec: ClassVar[NodeSpec]
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        name = cls.spec.outputs[0].name
+        return {name: known.facts(name)}
 
 
 def read_header(read: Callable[[Path], T], path: Path) -> T:

@@ -13,7 +13,7 @@ from latentgraph.diffusion.pictures.sizes import MAX_SIDE, Size
 from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
-from .facts import batch_of, read_header, resized_size, size_facts, size_of
+from .facts import SameFacts, batch_of, read_header, resized_size, size_facts, size_of
 
 MaskMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 
@@ -106,7 +106,7 @@ class ScaleMask(Node, version=1):
         return {"mask": size_facts(size, batch_of(known, "mask"))}
 
 
-class InvertMask(Node, version=1, comfy=ComfyName("InvertMask")):
+class InvertMask(SameFacts, Node, version=1, comfy=ComfyName("InvertMask")):
     """Swap what a mask keeps and what it changes."""
 
     mask: Mask = Field(description="The mask.")
@@ -116,12 +116,8 @@ class InvertMask(Node, version=1, comfy=ComfyName("InvertMask")):
 
         return invert_mask(self.mask)
 
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return {"mask": known.facts("mask")}
 
-
-class GrowMask(Node, version=1, comfy=ComfyName("GrowMask", {"pixels": "expand"})):
+class GrowMask(SameFacts, Node, version=1, comfy=ComfyName("GrowMask", {"pixels": "expand"})):
     """Grow a mask in every direction, or shrink it."""
 
     mask: Mask = Field(description="The mask.")
@@ -133,12 +129,8 @@ class GrowMask(Node, version=1, comfy=ComfyName("GrowMask", {"pixels": "expand"}
 
         return grow_mask(self.mask, pixels=self.pixels, tapered_corners=self.tapered_corners)
 
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return {"mask": known.facts("mask")}
 
-
-class FeatherMask(Node, version=1, comfy=ComfyName("FeatherMask")):
+class FeatherMask(SameFacts, Node, version=1, comfy=ComfyName("FeatherMask")):
     """Fade a mask out towards the sides of the picture."""
 
     mask: Mask = Field(description="The mask.")
@@ -152,12 +144,8 @@ class FeatherMask(Node, version=1, comfy=ComfyName("FeatherMask")):
 
         return feather_mask(self.mask, left=self.left, top=self.top, right=self.right, bottom=self.bottom)
 
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return {"mask": known.facts("mask")}
 
-
-class ThresholdMask(Node, version=1, comfy=ComfyName("ThresholdMask")):
+class ThresholdMask(SameFacts, Node, version=1, comfy=ComfyName("ThresholdMask")):
     """Make a soft mask hard: 1 above a value, 0 elsewhere."""
 
     mask: Mask = Field(description="The mask.")
@@ -167,10 +155,6 @@ class ThresholdMask(Node, version=1, comfy=ComfyName("ThresholdMask")):
         from latentgraph.diffusion.pictures.masks import threshold_mask
 
         return threshold_mask(self.mask, value=self.value)
-
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return {"mask": known.facts("mask")}
 
 
 class CropMask(Node, version=1, comfy=ComfyName("CropMask")):

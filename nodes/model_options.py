@@ -19,7 +19,9 @@ from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
 from latentgraph.diffusion.sampling.options import SelfAttentionGuidance as SelfAttentionSetting
 from latentgraph.diffusion.types import Model
-from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
+from latentgraph.graph import ComfyName, Context, Node
+
+from .facts import SameFacts
 
 MODEL = "The denoising network."
 SHIFT = "How far the levels are shifted towards noise; larger pictures want more."
@@ -27,15 +29,7 @@ LCM_STRIDE = 20  # 50 of 1000 levels, which latent consistency models were disti
 EDM_DATA = 0.5  # std of the data that networks of the "edm" kind were trained for, Karras et al. 2022, arXiv:2206.00364
 
 
-class _SameModel:
-    """What is known of the model that goes in is true of the one that comes out."""
-
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return {"model": known.facts("model")}
-
-
-class ModelSamplingDiscrete(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingDiscrete")):
+class ModelSamplingDiscrete(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingDiscrete")):
     """Say what a network of the Stable Diffusion kind predicts, where its file does not tell."""
 
     model: Model = Field(description=MODEL)
@@ -50,7 +44,7 @@ class ModelSamplingDiscrete(_SameModel, Node, version=1, cached=False, comfy=Com
 
 
 class ModelSamplingContinuousEDM(
-    _SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousEDM")
+    SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousEDM")
 ):
     """Say what a network predicts that was trained at every noise level between two ends."""
 
@@ -64,7 +58,7 @@ class ModelSamplingContinuousEDM(
         return _in_space(self.model, SpaceSpec(self.sampling, ContinuousLevels(self.sigma_min, self.sigma_max), data))
 
 
-class ModelSamplingContinuousV(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousV")):
+class ModelSamplingContinuousV(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousV")):
     """The same for a network that is told a noise level as an angle."""
 
     model: Model = Field(description=MODEL)
@@ -77,7 +71,7 @@ class ModelSamplingContinuousV(_SameModel, Node, version=1, cached=False, comfy=
         return _in_space(self.model, SpaceSpec(self.sampling, levels))
 
 
-class ModelSamplingSD3(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingSD3")):
+class ModelSamplingSD3(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingSD3")):
     """Shift the noise levels of a rectified-flow model of the Stable Diffusion 3 kind."""
 
     model: Model = Field(description=MODEL)
@@ -87,7 +81,7 @@ class ModelSamplingSD3(_SameModel, Node, version=1, cached=False, comfy=ComfyNam
         return _in_space(self.model, SpaceSpec("flow", FlowLevels(self.shift)))
 
 
-class ModelSamplingAuraFlow(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingAuraFlow")):
+class ModelSamplingAuraFlow(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingAuraFlow")):
     """Shift the noise levels of a rectified-flow model that is told them from 0 to 1, like AuraFlow or FLUX schnell."""
 
     model: Model = Field(description=MODEL)
@@ -97,7 +91,7 @@ class ModelSamplingAuraFlow(_SameModel, Node, version=1, cached=False, comfy=Com
         return _in_space(self.model, SpaceSpec("flow", FlowLevels(self.shift, multiplier=1.0)))
 
 
-class ModelSamplingFlux(_SameModel, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingFlux")):
+class ModelSamplingFlux(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingFlux")):
     """Shift the noise levels of FLUX as its makers do, by the size of the picture."""
 
     model: Model = Field(description=MODEL)
@@ -111,7 +105,7 @@ class ModelSamplingFlux(_SameModel, Node, version=1, cached=False, comfy=ComfyNa
         return _in_space(self.model, SpaceSpec("flow", FluxLevels(shift)))
 
 
-class RescaleCFG(_SameModel, Node, version=1, cached=False, comfy=ComfyName("RescaleCFG")):
+class RescaleCFG(SameFacts, Node, version=1, cached=False, comfy=ComfyName("RescaleCFG")):
     """Keep strong guidance from over-exposing pictures, of v networks above all."""
 
     model: Model = Field(description=MODEL)
@@ -123,7 +117,7 @@ class RescaleCFG(_SameModel, Node, version=1, cached=False, comfy=ComfyName("Res
         return _with(self.model, rescale=self.multiplier)
 
 
-class FreeU(_SameModel, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
+class FreeU(SameFacts, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
     """Strengthen a UNet's main path against its shortcuts: cleaner pictures for nothing. For SD2: 1.1, 1.2, 0.9, 0.2."""
 
     model: Model = Field(description=MODEL)
@@ -138,7 +132,7 @@ class FreeU(_SameModel, Node, version=1, cached=False, comfy=ComfyName("FreeU"))
         return _with_free_u(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2))
 
 
-class FreeUAdaptive(_SameModel, Node, version=1, cached=False, comfy=ComfyName("FreeU_V2")):
+class FreeUAdaptive(SameFacts, Node, version=1, cached=False, comfy=ComfyName("FreeU_V2")):
     """FreeU in its makers' later version: it strengthens the main path where that is strong already."""
 
     model: Model = Field(description=MODEL)
@@ -153,7 +147,7 @@ class FreeUAdaptive(_SameModel, Node, version=1, cached=False, comfy=ComfyName("
         return _with_free_u(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2, adaptive=True))
 
 
-class SelfAttentionGuidance(_SameModel, Node, version=1, cached=False, comfy=ComfyName("SelfAttentionGuidance")):
+class SelfAttentionGuidance(SameFacts, Node, version=1, cached=False, comfy=ComfyName("SelfAttentionGuidance")):
     """Steer away from a picture in which whatever the network looks at is blurred; it costs a pass more a step."""
 
     model: Model = Field(description=MODEL)
@@ -164,7 +158,7 @@ class SelfAttentionGuidance(_SameModel, Node, version=1, cached=False, comfy=Com
         return _with(self.model, self_attention=SelfAttentionSetting(self.scale, self.blur_sigma))
 
 
-class DifferentialDiffusion(_SameModel, Node, version=1, cached=False, comfy=ComfyName("DifferentialDiffusion")):
+class DifferentialDiffusion(SameFacts, Node, version=1, cached=False, comfy=ComfyName("DifferentialDiffusion")):
     """Let a soft mask say how early each part of a picture begins to change, instead of how strongly it is blended."""
 
     model: Model = Field(description=MODEL)

@@ -15,7 +15,7 @@ from latentgraph.diffusion.text.tokens import embedding_names
 from latentgraph.diffusion.types import Clip, Conditioning, Mask, PictureSize
 from latentgraph.graph import ComfyName, Context, Facts, FilesInText, Known, Node, OutputFacts
 
-from .facts import TEXT, read_header, some
+from .facts import TEXT, SameFacts, read_header, some
 
 Prompt = Annotated[str, FilesInText("embedding", embedding_names)]
 
@@ -82,7 +82,9 @@ class TextEncodeSDXL(
         return {"conditioning": some(known.facts("clip"), TEXT)}
 
 
-class ClipSkip(Node, version=1, cached=False, comfy=ComfyName("CLIPSetLastLayer", {"layer": "stop_at_clip_layer"})):
+class ClipSkip(
+    SameFacts, Node, version=1, cached=False, comfy=ComfyName("CLIPSetLastLayer", {"layer": "stop_at_clip_layer"})
+):
     """Read the text encoders' hidden states from another layer than their family's own."""
 
     clip: Clip = Field(description="The text encoders.")
@@ -90,10 +92,6 @@ class ClipSkip(Node, version=1, cached=False, comfy=ComfyName("CLIPSetLastLayer"
 
     def run(self, ctx: Context) -> Clip:
         return replace(self.clip, layer=self.layer)
-
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return {"clip": known.facts("clip")}
 
 
 class ConditioningCombine(
@@ -158,7 +156,7 @@ class ConditioningAverage(
         return _joined(known, "conditioning", "other")
 
 
-class ConditioningZeroOut(Node, version=1, comfy=ComfyName("ConditioningZeroOut")):
+class ConditioningZeroOut(SameFacts, Node, version=1, comfy=ComfyName("ConditioningZeroOut")):
     """Blank the text of a conditioning: zeros in place of what a prompt, even an empty one, would say."""
 
     conditioning: Conditioning = Field(description="The conditioning to blank.")
@@ -168,12 +166,8 @@ class ConditioningZeroOut(Node, version=1, comfy=ComfyName("ConditioningZeroOut"
 
         return zero_out(self.conditioning)
 
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return _same(known)
 
-
-class ConditioningArea(Node, version=1, comfy=ComfyName("ConditioningSetArea")):
+class ConditioningArea(SameFacts, Node, version=1, comfy=ComfyName("ConditioningSetArea")):
     """Limit a conditioning to a rectangle of the picture, in pixels."""
 
     conditioning: Conditioning = Field(description="The conditioning to limit.")
@@ -190,12 +184,8 @@ class ConditioningArea(Node, version=1, comfy=ComfyName("ConditioningSetArea")):
             self.conditioning, width=self.width, height=self.height, x=self.x, y=self.y, strength=self.strength
         )
 
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return _same(known)
 
-
-class ConditioningAreaFraction(Node, version=1, comfy=ComfyName("ConditioningSetAreaPercentage")):
+class ConditioningAreaFraction(SameFacts, Node, version=1, comfy=ComfyName("ConditioningSetAreaPercentage")):
     """Limit a conditioning to a rectangle of the picture, in fractions of its sides."""
 
     conditioning: Conditioning = Field(description="The conditioning to limit.")
@@ -212,12 +202,8 @@ class ConditioningAreaFraction(Node, version=1, comfy=ComfyName("ConditioningSet
             self.conditioning, width=self.width, height=self.height, x=self.x, y=self.y, strength=self.strength
         )
 
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return _same(known)
 
-
-class ConditioningStrength(Node, version=1, comfy=ComfyName("ConditioningSetAreaStrength")):
+class ConditioningStrength(SameFacts, Node, version=1, comfy=ComfyName("ConditioningSetAreaStrength")):
     """Weigh a conditioning against the others that hold with it; alone, it is the same at any strength."""
 
     conditioning: Conditioning = Field(description="The conditioning to weigh.")
@@ -228,12 +214,8 @@ class ConditioningStrength(Node, version=1, comfy=ComfyName("ConditioningSetArea
 
         return set_strength(self.conditioning, self.strength)
 
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return _same(known)
 
-
-class ConditioningMask(Node, version=1, comfy=ComfyName("ConditioningSetMask", {"bounds": "set_cond_area"})):
+class ConditioningMask(SameFacts, Node, version=1, comfy=ComfyName("ConditioningSetMask", {"bounds": "set_cond_area"})):
     """Limit a conditioning to the part of the picture that a mask marks."""
 
     conditioning: Conditioning = Field(description="The conditioning to limit.")
@@ -245,10 +227,6 @@ class ConditioningMask(Node, version=1, comfy=ComfyName("ConditioningSetMask", {
         from latentgraph.diffusion.sampling.conditions import set_mask
 
         return set_mask(self.conditioning, self.mask, strength=self.strength, bounds=self.bounds)
-
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return _same(known)
 
 
 class ConditioningRange(Node, version=1, comfy=ComfyName("ConditioningSetTimestepRange")):
@@ -268,10 +246,10 @@ class ConditioningRange(Node, version=1, comfy=ComfyName("ConditioningSetTimeste
         start, end = known.value("start"), known.value("end")
         if start is not None and end is not None and start > end:
             known.problem("end", f"is {end}, before input 'start' at {start}; the conditioning would never hold")
-        return _same(known)
+        return {"conditioning": known.facts("conditioning")}
 
 
-class ConditioningSize(Node, version=1):
+class ConditioningSize(SameFacts, Node, version=1):
     """Tell an SDXL network which picture size, crop and target size to draw for; other families do not look at it."""
 
     conditioning: Conditioning = Field(description="The conditioning to complete.")
@@ -286,10 +264,6 @@ class ConditioningSize(Node, version=1):
         from latentgraph.diffusion.sampling.conditions import set_picture_size
 
         return set_picture_size(self.conditioning, _size_of(self))
-
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        return _same(known)
 
 
 def _size_of(node: ConditioningSize | TextEncodeSDXL) -> PictureSize:
@@ -315,10 +289,6 @@ def _check_embeddings(known: Known, text: str) -> None:
         embedding = read_header(read_embedding, path)
         if clip is not None and (wrong := embedding.misfit(clip)) is not None:
             known.problem(text, f"names the embedding {name!r}, which {wrong}")
-
-
-def _same(known: Known) -> OutputFacts:
-    return {"conditioning": known.facts("conditioning")}
 
 
 def _joined(known: Known, first: str, second: str) -> OutputFacts:

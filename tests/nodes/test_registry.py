@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
+import latentgraph.nodes
 from latentgraph.graph import Node, json_schema
 from latentgraph.nodes import default_registry
 
@@ -49,6 +52,8 @@ def test_all_nodes_of_the_package_are_registered() -> None:
     def below(cls: type[Node]) -> set[type[Node]]:
         return {cls}.union(*(below(child) for child in cls.__subclasses__()))
 
+    for module in pkgutil.iter_modules(latentgraph.nodes.__path__):
+        importlib.import_module(f"latentgraph.nodes.{module.name}")
     ours = {cls for cls in below(Node) if cls.__module__.startswith("latentgraph.nodes.")}
     assert ours == set(REGISTRY.values())
 
