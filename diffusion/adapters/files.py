@@ -18,6 +18,7 @@ from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.keymaps import rename, unet_modules
 from ..checkpoints.layout import modules_of, text_layout, unet_layout
 from ..checkpoints.recognise import network_prefix
+from ..checkpoints.remembering import remembered
 from ..checkpoints.strangers import IMPOSTORS, LORA, PARTS, without_cures
 from .keys import (
     ADAPTER_FAMILIES,
@@ -119,6 +120,7 @@ class Fit:
         return f"{few}, such as {self.homeless[0]}, are not in the network"
 
 
+@remembered
 def read_adapter(path: Path | str) -> Adapter:
     """Returns what an adapter file holds. Raises HeaderError for a file that is none, and says what it is instead."""
     header = read_header(path)

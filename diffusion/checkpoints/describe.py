@@ -28,6 +28,7 @@ from .folders import INDEX, Component, Folder, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .parts import Part, find_part, find_shapes
 from .recognise import UnknownFamilyError, find_prediction, network_prefix, recognise
+from .remembering import remembered
 from .strangers import IMPOSTORS, PARTS, Stranger
 from .structure import Shapes, StructureError, last_attention, read_text_encoder, read_vae, with_heads
 
@@ -63,6 +64,7 @@ class VaeDescription:
     part: Part
 
 
+@remembered
 def describe(path: Path | str) -> CheckpointDescription:
     """Returns what a checkpoint is: a single safetensors file or a diffusers folder. Raises HeaderError."""
     path = Path(path)
@@ -74,6 +76,7 @@ def describe(path: Path | str) -> CheckpointDescription:
         raise _unbuildable(path, error) from None
 
 
+@remembered
 def describe_vae(path: Path | str) -> VaeDescription:
     """Returns what a VAE is: a file of its own, the VAE of a checkpoint, or a diffusers folder. Raises HeaderError."""
     path = Path(path)
