@@ -37,15 +37,15 @@ def as_event(job: str, told: EventView) -> Event | None:
     data = told.data
     where = (job, _text(data, "node"), _text(data, "node_type"))
     match told.kind:
-        case "started":
-            return RunStarted(job)
+        case "started" | "planned":  # of an attempt, which may be planned anew; how many nodes it needs is told second
+            return RunStarted(job, nodes=_count(data, "nodes"))
         case "node_started":
             return NodeStarted(*where)
         case "node_cached":
             return NodeReused(*where, tier=_text(data, "tier"))
         case "progress":
             left = data.get("seconds_left")
-            step, total = (int(data[name]) if isinstance(data.get(name), int) else 0 for name in ("step", "total"))
+            step, total = _count(data, "step"), _count(data, "total")
             return NodeProgress(*where, step, total, float(left) if isinstance(left, int | float) else None)
         case "node_finished":
             return NodeFinished(*where)
@@ -71,6 +71,11 @@ def as_result(job: JobView) -> RunResult:
     """Returns the end of a job as that of a run."""
     nodes = {id: NodeReport(node.status, node.tier or None, node.seconds) for id, node in job.nodes.items()}
     return RunResult(RunId(job.id), job.state.value, job.values, nodes, job.seconds or 0.0)
+
+
+def _count(data: dict[str, Any], name: str) -> int:
+    value = data.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _text(data: dict[str, Any], name: str) -> str:

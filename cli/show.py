@@ -117,11 +117,11 @@ class RunBars:
         self._progress.update(self._run, description=words)
 
     def _begin(self, nodes: int) -> None:
-        for bar in self._steps.values():
-            self._progress.remove_task(bar)
+        for bar in (self._run, *self._steps.values()):
+            self._progress.remove_task(bar)  # a total that is known can't be made unknown
         self._steps.clear()
         self._running.clear()
-        self._progress.reset(self._run, total=nodes or None, description="nodes")  # None: how many is not known
+        self._run = self._progress.add_task("nodes", total=nodes or None, left="")
 
     def _name_running(self) -> None:
         names = ", ".join(self._running)

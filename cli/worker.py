@@ -31,6 +31,7 @@ from latentgraph.graph import (
     NodeSaved,
     NodeStarted,
     NodeWarned,
+    RunStarted,
     document_from_tree,
 )
 from latentgraph.server.jobs.values import EventKind
@@ -166,6 +167,8 @@ class _Teller:
     def __call__(self, event: Event) -> None:
         tell, where = self._report.event, (event.node, event.node_type)
         match event:
+            case RunStarted():
+                tell(EventKind.PLANNED, nodes=event.nodes)
             case NodeStarted():
                 tell(EventKind.NODE_STARTED, *where)
             case NodeReused():

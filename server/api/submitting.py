@@ -8,12 +8,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
-from functools import partial
 
 from aiohttp import web
 
 from ..clock import SECOND_US
-from ..jobs.admission import find_first
 from ..jobs.values import Job, JobDraft, Submitted
 from ..tokens import Caller
 from .documents import Checked, Loaded
@@ -60,7 +58,7 @@ async def submit(request: web.Request, wanted: JobRequest, wait: float) -> web.R
     key = _idempotency_key(request)
     body_sha256 = await parts.checker.in_thread(lambda: _digest(wanted)) if key else ""
     draft = JobDraft("", owner=caller_of(request).owner, idempotency_key=key, body_sha256=body_sha256)
-    first = await parts.store.database.read(partial(find_first, draft=draft)) if key else None
+    first = await parts.store.find_submitted(draft) if key else None
     submitted = Submitted(first, created=False) if first else await _submit_new(request, wanted, draft)
     job = submitted.job
     request[JOB] = job.id

@@ -18,6 +18,7 @@ from typing import Any
 
 from ..clock import LAST_US, Clock, time_us
 from ..errors import StoreClosed, UnknownJob
+from .admission import find_first
 from .changes import Changes
 from .database import Database, Hook, Transaction, sync_folder
 from .eventlog import EventLog, Listener, Watcher
@@ -91,6 +92,10 @@ class JobStore:
     async def submit(self, draft: JobDraft) -> Submitted:
         """Takes a job into the queue. Raises QueueFull, QuotaExceeded, IdempotencyConflict, JobIdTaken, StoreUnavailable."""
         return await self.database.write(partial(self._transitions.submit, draft=draft))
+
+    async def find_submitted(self, draft: JobDraft) -> Job | None:
+        """Returns the job that a submit with the draft's idempotency key has made. Raises IdempotencyConflict."""
+        return await self.database.read(partial(find_first, draft=draft))
 
     async def claim(self, worker: str) -> Job | None:
         """Gives a due job to a worker: highest priority, then the owner served longest ago, then the oldest."""

@@ -208,6 +208,7 @@ class EventKind(StrEnum):
     CANCEL_REQUESTED = "cancel_requested"  # why: "asked" or "deadline"
     FINISHED = "finished"  # state, error; the last event of every job
 
+    PLANNED = "planned"  # nodes: how many the run needs at most, those that the cache has among them
     NODE_STARTED = "node_started"
     NODE_FINISHED = "node_finished"  # seconds
     NODE_CACHED = "node_cached"  # tier

@@ -28,6 +28,7 @@ MAX_TEXT = 16_384
 """How many characters of an error or a warning are told."""
 
 Told = Literal[
+    EventKind.PLANNED,
     EventKind.NODE_STARTED,
     EventKind.NODE_FINISHED,
     EventKind.NODE_CACHED,

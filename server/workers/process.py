@@ -46,16 +46,17 @@ StartWorker = Callable[[WorkerSlot], Sequence[str]]
 class WorkerLimits:
     """What is expected of workers.
 
-    first_beat_seconds: from the start of the process to its first word. warm_up_seconds: to its being ready.
-    heartbeat_timeout_seconds: without a word. node_timeout_seconds: of a node, or of what a job does between nodes, without
+    warm_up_seconds: from the start of the process to its being ready. warm_up_silence_seconds: without a word until then, which
+    is long, since imports hold up the thread that beats, above all on a busy machine. heartbeat_timeout_seconds: without a word
+    from then on. node_timeout_seconds: of a node, or of what a job does between nodes, without
     an event. memory_bytes: what the process may have in use, None for no limit. cancel_grace_seconds: from a cancel to the
     end of the job. drain_grace_seconds: for running jobs when the server drains. exit_seconds: for a worker that is told to
     end. back_off_seconds, back_off_cap_seconds: before a worker is started anew that died before it was ready, doubled each
     time up to the cap.
     """
 
-    first_beat_seconds: float = 60.0
     warm_up_seconds: float = 600.0
+    warm_up_silence_seconds: float = 120.0
     heartbeat_timeout_seconds: float = 10.0
     node_timeout_seconds: float = 3600.0
     memory_bytes: int | None = None
@@ -88,7 +89,7 @@ class WorkerProcess:
         self._sending = asyncio.Lock()
         self._reason = self._end = ""
         self._silent_seconds = 0.0
-        self._heard = self._deserted = False
+        self._deserted = False
         self._life = asyncio.create_task(self._live(), name=f"worker {slot.name}")
 
     @classmethod
@@ -214,7 +215,7 @@ class WorkerProcess:
         loop, lines = asyncio.get_running_loop(), Lines()
         with contextlib.suppress(OSError):
             while piece := await loop.sock_recv(self._channel, _PIECE_BYTES):
-                self._heard, self._silent_seconds = True, 0.0
+                self._silent_seconds = 0.0
                 try:
                     messages = [read_from_worker(line) for line in lines.feed(piece)]
                 except MalformedMessage as error:
@@ -244,13 +245,14 @@ class WorkerProcess:
     async def _watch(self) -> None:
         """Kills a worker that is silent. Time is counted in steps, so a server that stood still blames nobody for it."""
         limits = self._limits
-        step = min(limits.heartbeat_timeout_seconds, limits.first_beat_seconds, limits.warm_up_seconds) / 10
+        step = min(limits.heartbeat_timeout_seconds, limits.warm_up_silence_seconds, limits.warm_up_seconds) / 10
         warming = 0.0
         while True:
             await asyncio.sleep(step)
             self._silent_seconds = 0.0 if self._full else self._silent_seconds + step
-            patience = limits.heartbeat_timeout_seconds if self._heard else limits.first_beat_seconds
-            warming += step if self.facts is None else 0.0
+            ready = self.facts is not None
+            patience = limits.heartbeat_timeout_seconds if ready else limits.warm_up_silence_seconds
+            warming += 0.0 if ready else step
             if self._silent_seconds >= patience:
                 self.kill(f"it gave no sign of life for {patience:g} s")
             elif warming >= limits.warm_up_seconds:

@@ -337,6 +337,8 @@ def event(kind: str, **data: Any) -> EventView:
 
 def test_events_of_a_job_are_those_of_a_run() -> None:
     assert as_event("j", event("started")) == RunStarted("j")
+    assert as_event("j", event("planned", nodes=7)) == RunStarted("j", nodes=7)
+    assert as_event("j", event("planned", nodes="many")) == RunStarted("j")
     assert as_event("j", event("node_cached", node="a", node_type="A", tier="disk")) == NodeReused(
         "j", "a", "A", "disk"
     )
@@ -367,11 +369,13 @@ def test_the_bars_begin_anew_with_the_next_attempt() -> None:
         assert "job waits in the queue" in console.file.getvalue()  # type: ignore[attr-defined]
         for kind, data in (
             ("started", {}),
+            ("planned", {"nodes": 7}),
             ("node_started", {"node": "a"}),
             ("progress", {"node": "a", "step": 3, "total": 9}),
         ):
             bars.on_event(as_event("j", event(kind, **data)))  # type: ignore[arg-type]
         bars._progress.refresh()
         assert "3/9" in console.file.getvalue()  # type: ignore[attr-defined]
+        assert "0/7" in console.file.getvalue()  # type: ignore[attr-defined]
         bars.on_event(RunStarted("j"))
         assert [(task.description, task.completed, task.total) for task in bars._progress.tasks] == [("nodes", 0, None)]

@@ -156,6 +156,7 @@ def test_an_output_that_can_not_be_told_is_said_to_be_left_out(stage: Stage) -> 
 
 def test_events_and_previews_are_told_as_the_run_goes(stage: Stage) -> None:
     stage.run({"paint": {"type": "Paint", "steps": 3}}, {"half": "$paint"}, previews=True)
+    assert stage.events(EventKind.PLANNED) == [("", {"nodes": 1})]
     assert stage.events(EventKind.NODE_STARTED) == [("paint", {})]
     assert [data["step"] for _, data in stage.events(EventKind.PROGRESS)] == [1, 2, 3]
     assert stage.events(EventKind.WARNING) == [("paint", {"message": "output/draft is not kept"})]

@@ -92,16 +92,17 @@ async def test_a_picture_is_ordered_watched_and_seen(tab: Tab, site: Site) -> No
     }
 
     painter = await Painter.take(site.store)
+    await painter.tell(EventKind.PLANNED, nodes=4)
     await painter.tell(EventKind.NODE_CACHED, node="checkpoint", tier="memory")
     await painter.run("words")
     await painter.tell(EventKind.NODE_STARTED, node="sample")
     await painter.step(5, 20)
-    await tab.sees("sample: step 5 of 20", ".now")
+    await tab.sees("sample: step 5 of 20, node 3 of 4", ".now")
     await tab.sees("about 15 s left", ".now")
     states = [await tab.evaluate(state_of(node)) for node in ("checkpoint", "words", "sample", "decode")]
     assert states == ["cached", "done", "running", "waiting"]
     assert await tab.evaluate("document.querySelector('[role=progressbar]').ariaValueText") == (
-        "sample: step 5 of 20, about 15 s left"
+        "sample: step 5 of 20, node 3 of 4, about 15 s left"
     )
     assert await tab.evaluate("document.title") == "56 % · paint"
 

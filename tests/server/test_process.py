@@ -24,7 +24,7 @@ from .toy_worker import PATIENCE_SECONDS
 TOY = (sys.executable, str(Path(__file__).with_name("toy_worker.py")))
 SLOT = WorkerSlot("toy-0", "cpu")
 PATIENT = WorkerLimits(
-    first_beat_seconds=PATIENCE_SECONDS,
+    warm_up_silence_seconds=PATIENCE_SECONDS,
     warm_up_seconds=PATIENCE_SECONDS,
     heartbeat_timeout_seconds=PATIENCE_SECONDS,
     exit_seconds=PATIENCE_SECONDS,
@@ -155,7 +155,7 @@ async def test_a_worker_that_says_a_line_without_end_is_killed(start: Start, tmp
 @pytest.mark.parametrize(
     ("options", "limits", "words"),
     [
-        (["--mute"], {"first_beat_seconds": 0.5}, "no sign of life for 0.5 s"),
+        (["--mute"], {"warm_up_silence_seconds": 0.5}, "no sign of life for 0.5 s"),
         (["--mute"], {"warm_up_seconds": 0.5}, "not ready within 0.5 s"),
         (["--die-if", "/"], {}, "exit code 1"),
     ],
@@ -167,6 +167,23 @@ async def test_a_worker_that_never_gets_ready_is_given_up(
     assert await said_until_gone(process) == []
     assert process.facts is None
     with pytest.raises(WorkerGone, match=words):
+        await process.receive(0)
+
+
+async def test_the_heartbeat_is_expected_once_a_worker_is_ready(start: Start, tmp_path: Path) -> None:
+    """Until then imports may hold up the thread that beats."""
+    gate = tmp_path / "gate"
+    silent = ("--beat-seconds", "1000", "--ready-once", str(gate))
+    process = await start(*silent, ready=False, heartbeat_timeout_seconds=0.2)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while process.beat.rss_bytes == 0:
+            await process.receive(0.01)
+    await process.receive(1.0)
+    assert not process.gone.is_set()
+    gate.touch()
+    assert await said_until_gone(process) == []
+    assert process.facts is not None
+    with pytest.raises(WorkerGone, match=r"no sign of life for 0\.2 s"):
         await process.receive(0)
 
 

@@ -21,7 +21,7 @@ from .toy_worker import PATIENCE_SECONDS
 
 TOY = (sys.executable, str(Path(__file__).with_name("toy_worker.py")))
 LIMITS = WorkerLimits(
-    first_beat_seconds=PATIENCE_SECONDS,
+    warm_up_silence_seconds=PATIENCE_SECONDS,
     warm_up_seconds=PATIENCE_SECONDS,
     heartbeat_timeout_seconds=PATIENCE_SECONDS,
     node_timeout_seconds=PATIENCE_SECONDS,

@@ -40,13 +40,15 @@ class Failed(Exception):
 
 
 class ToyRunner:
-    """Does what documents say. channel: for what no Runner could say."""
+    """Does what documents say. channel: for what no Runner could say. ready_once: is ready once this file is there."""
 
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
+    def __init__(self, channel: socket.socket, ready_once: Path | None = None) -> None:
+        self._channel, self._ready_once = channel, ready_once
         self._hoard: list[bytearray] = []
 
     def warm_up(self) -> Ready:
+        while self._ready_once is not None and not self._ready_once.exists():
+            Cancellation().wait(_LOOK_SECONDS)
         return Ready(device="toy", versions={"toy": "1"})
 
     def memory(self) -> Mapping[str, int]:
@@ -219,13 +221,14 @@ def main() -> None:
     parser.add_argument("--beat-seconds", type=float, default=0.1)
     parser.add_argument("--die-if", type=Path, help="ends before it is ready as long as this file is there")
     parser.add_argument("--mute", action="store_true", help="never says a word")
+    parser.add_argument("--ready-once", type=Path, help="is not ready before this file is there")
     options = parser.parse_args()
     channel = socket.socket(fileno=options.channel_fd)
     if options.die_if is not None and options.die_if.exists():
         sys.exit("told to die young")
     if options.mute:
         signal.pause()
-    serve_jobs(channel, ToyRunner(channel), beat_seconds=options.beat_seconds)
+    serve_jobs(channel, ToyRunner(channel, options.ready_once), beat_seconds=options.beat_seconds)
 
 
 if __name__ == "__main__":

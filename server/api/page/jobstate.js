@@ -8,15 +8,18 @@ const ORDER = ["failed", "running", "waiting", "done", "cached", "skipped"];
 
 /** Returns what is known of a job before its first event. */
 export function begun(job) {
-  return { job, state: job.state, copies: new Map(), progress: null, warnings: [], note: "", error: job.error, cancelling: job.cancel_requested };
+  return { job, state: job.state, copies: new Map(), progress: null, planned: 0, warnings: [], note: "", error: job.error, cancelling: job.cancel_requested };
 }
 
 /** Takes an event of the job into account. */
 export function take(known, { kind, data }) {
   switch (kind) {
     case "started":
-      Object.assign(known, { state: "running", progress: null, note: "", error: null });
+      Object.assign(known, { state: "running", progress: null, planned: 0, note: "", error: null });
       known.copies.clear();
+      break;
+    case "planned":
+      known.planned = data.nodes ?? 0;
       break;
     case "node_started":
       known.copies.set(data.node, { state: "running", words: "running", part: 0 });
@@ -60,6 +63,12 @@ export function take(known, { kind, data }) {
   }
 }
 
+/** Returns at which of the nodes that the run needs it is, in words; nothing while that is not known. */
+export function nodeOfAll({ copies, planned }) {
+  const at = Math.max(1, copies.size);
+  return planned >= at ? `node ${at} of ${planned}` : "";
+}
+
 /** Returns the states of the document's nodes; a node that is many in the run is what its copies are together. */
 export function nodeStates(known) {
   const groups = new Map();
@@ -72,9 +81,12 @@ export function nodeStates(known) {
   return new Map([...groups].map(([node, copies]) => [node, together(copies, ended)]));
 }
 
-/** Returns which part of the document's nodes is done, the one that runs in proportion, from 0 to 1. */
+/** Returns which part of the nodes is done, the one that runs in proportion, from 0 to 1: of those that the run needs, or,
+ * until that is told, of the document's.
+ */
 export function partDone(known, nodes) {
   if (known.state === "succeeded") return 1;
+  if (known.planned) return Math.min(1, [...known.copies.values()].reduce((sum, copy) => sum + partOf(copy), 0) / known.planned);
   const states = nodeStates(known);
   const parts = nodes.map(({ id }) => partOf(states.get(id)));
   return nodes.length ? parts.reduce((sum, part) => sum + part, 0) / nodes.length : 0;

@@ -3,7 +3,7 @@
 import { call, follow, pictureUrl, text } from "./api.js";
 import { announce, button, fill, h, icon, saveAs } from "./dom.js";
 import { GraphView } from "./graph.js";
-import { begun, nodeStates, partDone, take } from "./jobstate.js";
+import { begun, nodeOfAll, nodeStates, partDone, take } from "./jobstate.js";
 import { readWritten } from "./json.js";
 import { nodesOf } from "./workflow.js";
 import { counted, duration, gist, stateWords, timeLeft, valueWords } from "./words.js";
@@ -193,7 +193,8 @@ export class NowCard {
     if (state === "succeeded") return job.seconds !== null ? `Took ${duration(job.seconds)}` : "Done";
     if (state !== "running") return "";
     if (!progress) return "Starting";
-    return progress.total ? `${progress.node}: step ${progress.step} of ${progress.total}` : `${progress.node} runs`;
+    const words = progress.total ? `${progress.node}: step ${progress.step} of ${progress.total}` : `${progress.node} runs`;
+    return [words, nodeOfAll(this.known)].filter(Boolean).join(", ");
   }
 
   _waitWords() {
