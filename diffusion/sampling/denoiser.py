@@ -1,7 +1,8 @@
 """Lists of conditions as denoisers D(x; sigma), answered together with as few passes through the network as possible.
 
 Results and the composition of batches are those of ComfyUI 0.8.0 (behaviour), because a batch's composition moves the
-last bits of what it holds. Keeps no state between calls, so that any number of runs may share a network.
+last bits of what it holds. Keeps no state between calls but what a run hands in, so that any number of runs may share a
+network.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..levels.space import SamplingSpace
+from ..networks.sharing import SharedWork
 from .conditioning import PreparedCondition
 from .network_inputs import NetworkInputs
 
@@ -22,23 +24,32 @@ Network = Callable[[Tensor, Tensor, NetworkInputs], Tensor]
 
 Conditions = Sequence[PreparedCondition]
 
+Joins = dict[tuple[int, ...], NetworkInputs]
+"""What the parts of a batch are fed together, by the size of a part and the conditions' ids. It holds for one run."""
+
 LONGEST_REPETITION = 4  # texts of unlike length share a batch if none has to be repeated more often to be as long
 NO_WEIGHT = 1e-37  # what the sum of weights starts from, so that a cell without any condition becomes 0 instead of NaN
 
 
-def unet_network(unet: Any) -> Network:
-    """Returns diffusers' UNet2DConditionModel as a `Network`, called in the model's own number format."""
+def unet_network(unet: Any, shared: SharedWork | None = None) -> Network:
+    """Returns diffusers' UNet2DConditionModel as a `Network`, called in the model's own number format.
+
+    shared: what its passes have in common, of a UNet that `share_work` has changed.
+    """
 
     def predict(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Tensor:
+        convert = Tensor.to if shared is None else shared.converted
         added = None
         if inputs.pooled is not None:
-            added = {"text_embeds": inputs.pooled.to(unet.dtype), "time_ids": inputs.sizes}
+            added = {"text_embeds": convert(inputs.pooled, unet.dtype), "time_ids": inputs.sizes}
         if inputs.concat is not None:
             x = torch.cat([x, inputs.concat], dim=1)
+        if shared is not None:
+            shared.begin(inputs.repeats)
         output: Tensor = unet(
             x.to(unet.dtype),
             timestep,
-            inputs.context.to(unet.dtype),
+            convert(inputs.context, unet.dtype),
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
@@ -56,14 +67,16 @@ def estimate(
     *,
     max_batch: int | None = None,
     before_pass: Callable[[tuple[int, ...]], None] | None = None,
+    joins: Joins | None = None,
 ) -> list[Tensor]:
     """Returns D(x; sigma), (B, C, h, w), for each list of conditions: the mean of its conditions' by weight.
 
     A list of which nothing holds at sigma gives zeros. x: (B, C, h, w) in scaled-latent units, not scaled for the
     network. sigma: 0-d, or (B,) where the levels differ. max_batch: the most latents in one pass through the network;
     a condition's own batch of B is never split. before_pass: is told before each pass which list each of the parts of
-    its batch is from, by number.
+    its batch is from, by number. joins: what batches of the same conditions were fed before, in this run.
     """
+    joins = {} if joins is None else joins
     means = [_WeightedMean(x) for _ in lists]
     pending = [
         _Part(number, means[number], condition, holds)
@@ -75,7 +88,7 @@ def estimate(
         batch = _next_batch(pending, x, max_batch)
         if before_pass is not None:
             before_pass(tuple(part.number for part in batch))
-        for part, denoised in zip(batch, _evaluate(network, space, batch, x, sigma), strict=True):
+        for part, denoised in zip(batch, _evaluate(network, space, batch, x, sigma, joins), strict=True):
             part.mean.add(denoised, part)
         pending = [part for part in pending if not any(part is done for done in batch)]
     return [mean.result() for mean in means]
@@ -141,25 +154,30 @@ def _batchable(first: _Part, other: _Part, x: Tensor) -> bool:
 
 
 def _evaluate(
-    network: Network, space: SamplingSpace, batch: list[_Part], x: Tensor, sigma: Tensor
+    network: Network, space: SamplingSpace, batch: list[_Part], x: Tensor, sigma: Tensor, joins: Joins
 ) -> tuple[Tensor, ...]:
     xs = torch.cat([part.crop(x) for part in batch])
     sigmas = sigma if sigma.ndim == 0 else sigma.repeat(len(batch))
     timestep = space.timestep(sigmas).to(x.device).expand(len(xs))
-    output = network(space.scale_input(xs, sigmas), timestep, _join_inputs(batch, len(x)))
+    key = (len(x), *(id(part.condition) for part in batch))
+    if key not in joins:
+        joins[key] = _join_inputs(batch, len(x))
+    output = network(space.scale_input(xs, sigmas), timestep, joins[key])
     return space.denoised(xs, output, sigmas).chunk(len(batch))
 
 
 def _join_inputs(batch: list[_Part], items: int) -> NetworkInputs:
     inputs = [part.condition.inputs for part in batch]
     length = math.lcm(*(entry.context.shape[1] for entry in inputs))
+    concats = [None if p.condition.inputs.concat is None else p.crop(p.condition.inputs.concat) for p in batch]
+    first = concats[0]
+    alike = first is None or all(each is not None and torch.equal(each, first) for each in concats)
     return NetworkInputs(
         context=_join([entry.context.repeat(1, length // entry.context.shape[1], 1) for entry in inputs], items),
         pooled=_join([entry.pooled for entry in inputs], items),
         sizes=_join([entry.sizes for entry in inputs], items),
-        concat=_join(
-            [None if p.condition.inputs.concat is None else p.crop(p.condition.inputs.concat) for p in batch], items
-        ),
+        concat=_join(concats, items),
+        repeats=len(batch) if alike and len({part.condition.window for part in batch}) == 1 else 1,
     )
 
 

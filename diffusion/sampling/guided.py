@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from ..levels.space import SamplingSpace
 from ..networks.patches import add_free_u, record_self_attention, shared_copy
+from ..networks.sharing import SharedWork, share_work
 from ..samplers.drive import Denoise
 from ..samplers.problem import Answer, Query
 from .conditioning import PreparedCondition
-from .denoiser import Conditions, estimate, unet_network
+from .denoiser import Conditions, Joins, estimate, unet_network
 from .guidance import Estimates, Guidance, ListName
 from .options import SamplingOptions, SelfAttentionGuidance
 
@@ -34,14 +35,19 @@ def guided_denoiser(
     *,
     options: SamplingOptions,
     max_batch: int | None = None,
+    share: bool = False,
 ) -> Denoise:
     """Returns what answers a run's queries: one pass, or as few as can be, for all lists that a query needs.
 
-    unet: diffusers' UNet2DConditionModel; it is not changed. The order of `lists` is that of the batches.
+    unet: diffusers' UNet2DConditionModel; it is not changed. The order of `lists` is that of the batches. share: do work once
+    that is equal in several passes, which moves the last bits.
     """
     degrading: _Degrading | None = None
-    if options.free_u or options.self_attention:
+    shared: SharedWork | None = None
+    if options.free_u or options.self_attention or share:
         unet = shared_copy(unet)
+        if share:
+            shared = share_work(unet)
         add_free_u(unet, options.free_u)
         if options.self_attention:
             if "negative" not in lists:
@@ -49,7 +55,8 @@ def guided_denoiser(
                     "self-attention guidance degrades the negative estimate; use a guider with a negative."
                 )
             degrading = _Degrading(unet, options.self_attention, list(lists).index("negative"))
-    network = unet_network(unet)
+    network = unet_network(unet, shared)
+    joins: Joins = {}
     always: set[ListName] = {"negative"} if degrading else set()
 
     def denoise(query: Query) -> Answer:
@@ -57,14 +64,20 @@ def guided_denoiser(
         needs = rule.needs | always | ({"negative"} if query.wants_negative else set())
         wanted: list[Conditions] = [conditions if name in needs else () for name, conditions in lists.items()]
         before = degrading.before_pass if degrading else None
-        found = estimate(network, space, wanted, x, sigma, max_batch=max_batch, before_pass=before)
+        found = estimate(network, space, wanted, x, sigma, max_batch=max_batch, before_pass=before, joins=joins)
         estimates = Estimates(x, sigma, dict(zip(lists, found, strict=True)), options.rescale)
         denoised = rule(estimates)
         negative = estimates.lists.get("negative", denoised)
         if degrading is not None and min(x.shape[-2:]) >= LEAST_SIDE:
             degraded = degrading.degrade(negative)
             (worse,) = estimate(
-                network, space, [lists["negative"]], degraded + (x - negative), sigma, max_batch=max_batch
+                network,
+                space,
+                [lists["negative"]],
+                degraded + (x - negative),
+                sigma,
+                max_batch=max_batch,
+                joins=joins,
             )
             denoised = denoised + (degraded - worse) * degrading.scale
         return Answer(denoised, negative)

@@ -24,13 +24,15 @@ class NetworkInputs:
     """The network's arguments for one condition, or for a batch of them.
 
     context: (B, T, D), the text's token states. pooled: (B, P) and sizes: (B, 6), for networks with vector
-    conditioning. concat: (B, k, h, w), channels that follow those of the latent. B is 1 where all items share.
+    conditioning. concat: (B, k, h, w), channels that follow those of the latent. B is 1 where all items share. repeats:
+    how often the same latents, with the same further channels, follow each other in the batch, each time with other text.
     """
 
     context: Tensor
     pooled: Tensor | None = None
     sizes: Tensor | None = None
     concat: Tensor | None = None
+    repeats: int = 1
 
 
 def network_inputs(

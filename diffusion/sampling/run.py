@@ -142,7 +142,15 @@ def sample_guided(
         lists = {name: _without_weightless(conditions) for name, conditions in lists.items()}
     last = _LastEstimate(on_step, spec.latent)
     with model.weights.use() as unet:
-        denoise = guided_denoiser(unet, space, lists, guider.rule, options=model.options, max_batch=max_batch)
+        denoise = guided_denoiser(
+            unet,
+            space,
+            lists,
+            guider.rule,
+            options=model.options,
+            max_batch=max_batch,
+            share=policy.precision != "exact",  # there the composition of each batch counts
+        )
         x = run_sampler(run.begin(last), denoise)
 
     def finished(result: Tensor) -> Latent:
