@@ -72,6 +72,7 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
     from latentgraph.diffusion.adapters.files import read_adapter
     from latentgraph.diffusion.checkpoints.describe import describe, describe_vae
     from latentgraph.diffusion.checkpoints.headers import HeaderError
+    from latentgraph.diffusion.checkpoints.vision import describe_vision
     from latentgraph.diffusion.text.embeddings import read_embedding
 
     def family_of(kind: str, path: Path) -> str | None:
@@ -79,11 +80,11 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
             return describe(path).family
         if kind == "lora":
             return " or ".join(read_adapter(path).families) or None
-        (describe_vae if kind == "vae" else read_embedding)(path)
+        {"vae": describe_vae, "clip_vision": describe_vision, "embedding": read_embedding}[kind](path)
         return None
 
     rows: list[dict[str, Any]] = []
-    for kind in ("checkpoint", "vae", "lora", "embedding"):
+    for kind in ("checkpoint", "vae", "clip_vision", "lora", "embedding"):
         checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
         for name in resolver.names(kind):
             if name in checkpoints:

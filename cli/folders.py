@@ -21,6 +21,7 @@ DATA_VARIABLE = "LATENTGRAPH_DATA"
 _SUFFIXES = {
     "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # the last two are found, and refused with words that help
     "vae": (".safetensors", ".pt", ".ckpt"),
+    "clip_vision": (".safetensors", ".pt", ".bin"),
     "lora": (".safetensors", ".pt", ".ckpt", ".bin"),
     "embedding": (".safetensors", ".pt", ".bin"),
     "image": (".png", ".jpg", ".jpeg", ".webp"),
@@ -29,6 +30,7 @@ _SUFFIXES = {
 _MODEL_FOLDERS = {
     "checkpoint": ("checkpoints",),
     "vae": ("vae", "checkpoints"),  # a checkpoint holds a VAE, too
+    "clip_vision": ("clip_vision",),
     "lora": ("loras",),
     "embedding": ("embeddings",),
 }

@@ -207,7 +207,7 @@ def models(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the checkpoints, VAEs, LoRAs and embeddings that documents can name, with the family that each belongs to."""
+    """List the model files that documents can name (checkpoints, VAEs, LoRAs and so on), with the family of each."""
     from .describe import model_rows, show_models
     from .folders import make_resolver, models_folder
 

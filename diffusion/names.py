@@ -78,6 +78,7 @@ SeedsSolver = Literal["phi_1", "phi_2"]  # seeds.py
 ResizeMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos", "bislerp"]  # resize.py
 WeightFormat = Literal["float16", "bfloat16", "float32"]  # export.py
 CropName = Literal["disabled", "center"]  # what resize.py does with a picture of another aspect
+VisionCrop = Literal["center", "none"]  # vision/encoding.py
 MaskOperation = Literal["multiply", "add", "subtract", "and", "or", "xor"]  # masks.py
 ChannelName = Literal["alpha", "red", "green", "blue"]  # pictures.py
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .checkpoints.families import ClipSpec, ModelSpec, VaeSpec
+    from .checkpoints.vision import ClipVisionSpec
     from .networks.memory import Weights
     from .sampling.guidance import Guidance, ListName
 
@@ -134,6 +135,27 @@ class Vae:
 
     spec: VaeSpec
     weights: Weights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ClipVision:
+    """A vision tower, CLIP's or SigLIP's, which turns pictures into embeddings."""
+
+    spec: ClipVisionSpec
+    weights: Weights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ClipVisionOutput:
+    """What a vision tower makes of B pictures. N: patches, and of CLIP a class token before them; D: the tower's width.
+
+    last_hidden, penultimate: float32 (B, N, D), the outputs of the last block and of the one before. image_embeds: float32
+    (B, P), CLIP's projected embedding; of SigLIP (B, N, D), since it has none, the same as last_hidden.
+    """
+
+    last_hidden: Tensor
+    penultimate: Tensor
+    image_embeds: Tensor
 
 
 @dataclass(frozen=True, eq=False, slots=True)

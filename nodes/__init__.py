@@ -53,6 +53,7 @@ from . import (
     sampling,
     schedules,
     text,
+    vision,
 )
 
 __all__ = ["default_registry"]
@@ -62,6 +63,7 @@ MODULES = (
     adapters,
     merging,
     text,
+    vision,
     latents,
     sampling,
     custom_sampling,

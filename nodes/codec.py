@@ -1,7 +1,7 @@
 """How the values that nodes exchange are measured, copied and written down for the caches.
 
-A value is a frozen dataclass of `diffusion.types` with tensors in it, or a tensor. A handle on weights (Model, Clip, Vae), or
-what holds one (Guider), has no meaning in another process, so it is never written down.
+A value is a frozen dataclass of `diffusion.types` with tensors in it, or a tensor. A handle on weights (Model, Clip, Vae
+and so on), or what holds one (Guider), has no meaning in another process, so it is never written down.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentgraph.diffusion.types import (
     Area,
+    ClipVisionOutput,
     Condition,
     Conditioning,
     Image,
@@ -27,7 +28,7 @@ from latentgraph.graph import Buffer, Packed
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TYPES = (Image, Mask, Latent, Conditioning, Condition, Area, PictureSize, Sigmas, Noise, Sampler)
+_TYPES = (Image, Mask, Latent, Conditioning, Condition, Area, PictureSize, ClipVisionOutput, Sigmas, Noise, Sampler)
 _BY_NAME: Mapping[str, Any] = {cls.__name__: cls for cls in _TYPES}
 _SMALL_BYTES = 64  # what a value without tensors counts as
 

@@ -6,6 +6,8 @@ By port type, each fact only where it is known:
 - Clip: family, text_width, spec (its ClipSpec)
 - Guider: those of its model
 - Conditioning: family, text_width
+- ClipVision: embedding_width, width, spec (its ClipVisionSpec)
+- ClipVisionOutput: those of the tower that made it, and batch
 - Vae: family, latent_channels, latent_scale, downscale
 - Latent: family, latent_channels, latent_scale, downscale, width, height (of the picture, in pixels), batch
 - Image, Mask: width, height, batch
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from latentgraph.diffusion.checkpoints.families import ClipSpec, ModelSpec, VaeSpec
+from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
 from latentgraph.diffusion.pictures.sizes import CELL, Size, resized
 from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
 
@@ -73,6 +76,11 @@ def vae_facts(spec: VaeSpec, model: ModelSpec | None = None) -> Facts:
     if model is not None:
         facts |= {"family": model.family, "latent_scale": model.latent.scale}
     return facts
+
+
+def vision_facts(spec: ClipVisionSpec) -> Facts:
+    """Returns what is known of a vision tower."""
+    return {"embedding_width": spec.embedding_width, "width": spec.width, "spec": spec}
 
 
 def size_facts(size: Size | None, batch: Any = None) -> Facts:

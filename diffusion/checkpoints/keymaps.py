@@ -31,6 +31,12 @@ _RESNET = {
 }
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 _OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # diffusers before 0.14
+_OPEN_CLIP = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
 _OPEN_CLIP_LAYER = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -60,14 +66,14 @@ Origins = Mapping[str, Origin]
 def unet_origins(spec: UNetSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
     """Returns the origin of each tensor of diffusers' UNet, in an LDM or a diffusers file. Raises KeyMapError."""
     modules = dict(unet_modules(spec)) if "input_blocks.0.0.weight" in present else {}
-    return _checked({key: Origin(rename(key, modules)) for key in wanted}, present)
+    return check_origins({key: Origin(rename(key, modules)) for key in wanted}, present)
 
 
 def vae_origins(spec: VaeSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
     """Returns the origin of each tensor of diffusers' AutoencoderKL, in either layout. Raises KeyMapError."""
     modules = _vae_modules(spec) if "encoder.down.0.block.0.conv1.weight" in present else _old_vae_modules(present)
     renamed = dict(modules)
-    return _checked({key: Origin(rename(key, renamed)) for key in wanted}, present)
+    return check_origins({key: Origin(rename(key, renamed)) for key in wanted}, present)
 
 
 def text_origins(spec: TextEncoderSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
@@ -76,15 +82,14 @@ def text_origins(spec: TextEncoderSpec, wanted: Iterable[str], present: Collecti
     The "text_model." in front of transformers' names may be there or not, on either side. Raises KeyMapError.
     """
     if "token_embedding.weight" in present:
-        modules = dict(_open_clip_modules(spec))
-        return _checked({key: _open_clip_origin(key.removeprefix("text_model."), modules) for key in wanted}, present)
+        return check_origins({key: _open_clip_origin(key.removeprefix("text_model.")) for key in wanted}, present)
     named = any(key.startswith("text_model.") for key in present)
     origins = {}
     for key in wanted:
         bare = key.removeprefix("text_model.")
         is_projection = bare.startswith("text_projection")
         origins[key] = Origin(bare if is_projection or not named else f"text_model.{bare}")
-    return _checked(origins, present)
+    return check_origins(origins, present)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +121,10 @@ def text_destinations(spec: TextEncoderSpec, names: Iterable[str], *, open_clip:
     if not open_clip:
         apart = ("text_projection.weight",)
         return [Destination(key if key in apart else f"text_model.{key}", (name,)) for key, name in bare.items()]
-    modules = dict(_open_clip_modules(spec))
     parts: dict[str, dict[int, str]] = {}
     turned: dict[str, bool] = {}
     for key, name in bare.items():
-        origin = _open_clip_origin(key, modules)
+        origin = _open_clip_origin(key)
         parts.setdefault(origin.key, {})[origin.third or 0] = name
         turned[origin.key] = origin.transposed
     return [Destination(key, tuple(held[i] for i in sorted(held)), turned[key]) for key, held in parts.items()]
@@ -161,6 +165,19 @@ def rename(key: str, modules: Mapping[str, str]) -> str:
     return key
 
 
+def check_origins(origins: dict[str, Origin], present: Collection[str]) -> Origins:
+    """Returns the origins, once each is present and every tensor that is present has its use."""
+    used = {origin.key for origin in origins.values()}
+    missing = sorted(used - set(present))
+    unknown = sorted(key for key in set(present) - used if not is_ignored(key))
+    if missing or unknown:
+        flaws = [
+            f"{len(keys)} {what} ({_some(keys)})" for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys
+        ]
+        raise KeyMapError(f"tensors do not fit the network: {' and '.join(flaws)}")
+    return origins
+
+
 def _resnet(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     for inner, ldm in _RESNET.items():
         yield f"{ours}.{inner}", f"{theirs}.{ldm}"
@@ -195,38 +212,21 @@ def _old_vae_modules(present: Collection[str]) -> Iterator[tuple[str, str]]:
                 yield attention.format(side, ours), attention.format(side, theirs)
 
 
-def _open_clip_modules(spec: TextEncoderSpec) -> Iterator[tuple[str, str]]:
-    yield from (("embeddings.token_embedding", "token_embedding"), ("final_layer_norm", "ln_final"))
-    for n in range(spec.layers):
-        for ours, theirs in _OPEN_CLIP_LAYER.items():
-            yield f"encoder.layers.{n}.{ours}", f"transformer.resblocks.{n}.{theirs}"
+def open_clip_block_origin(key: str) -> Origin:
+    """Returns where OpenCLIP keeps a tensor of a transformer block, which transformers calls `encoder.layers.N....`."""
+    module, _, leaf = key.removeprefix("encoder.layers.").rpartition(".")
+    n, _, module = module.partition(".")
+    block, projection = f"transformer.resblocks.{n}", module.removeprefix("self_attn.")
+    if projection in _QKV:
+        return Origin(f"{block}.attn.in_proj_{leaf}", third=_QKV.index(projection))
+    return Origin(f"{block}.{_OPEN_CLIP_LAYER[module]}.{leaf}")
 
 
-def _open_clip_origin(key: str, modules: Mapping[str, str]) -> Origin:
+def _open_clip_origin(key: str) -> Origin:
     """Returns where OpenCLIP keeps a tensor of transformers' text model (named without "text_model.")."""
     if key == "text_projection.weight":
         return Origin("text_projection", transposed=True)
-    if key == "embeddings.position_embedding.weight":
-        return Origin("positional_embedding")
-    module, _, leaf = key.rpartition(".")
-    layer, _, projection = module.rpartition(".self_attn.")
-    if projection in _QKV:
-        stacked = layer.replace("encoder.layers", "transformer.resblocks") + f".attn.in_proj_{leaf}"
-        return Origin(stacked, third=_QKV.index(projection))
-    return Origin(rename(key, modules))
-
-
-def _checked(origins: dict[str, Origin], present: Collection[str]) -> Origins:
-    """Returns the origins, once each is present and every tensor that is present has its use."""
-    used = {origin.key for origin in origins.values()}
-    missing = sorted(used - set(present))
-    unknown = sorted(key for key in set(present) - used if not is_ignored(key))
-    if missing or unknown:
-        flaws = [
-            f"{len(keys)} {what} ({_some(keys)})" for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys
-        ]
-        raise KeyMapError(f"tensors do not fit the network: {' and '.join(flaws)}")
-    return origins
+    return Origin(_OPEN_CLIP[key]) if key in _OPEN_CLIP else open_clip_block_origin(key)
 
 
 def is_ignored(key: str) -> bool:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..networks.memory import WeightMemory, Weights
-from ..networks.sources import TextSource, UNetSource, VaeSource
-from ..types import Clip, Model, Vae
+from ..networks.sources import TextSource, UNetSource, VaeSource, VisionSource
+from ..types import Clip, ClipVision, Model, Vae
 from .describe import CheckpointDescription, describe, describe_vae
+from .vision import describe_vision
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -38,3 +39,9 @@ def open_vae(path: Path | str, memory: WeightMemory) -> Vae:
     """Returns the VAE of a VAE file, of a checkpoint or of a diffusers folder. Raises HeaderError."""
     found = describe_vae(path)
     return Vae(found.spec, Weights(memory, VaeSource(found.spec, found.part)))
+
+
+def open_vision(path: Path | str, memory: WeightMemory) -> ClipVision:
+    """Returns the vision tower of a file, of an unCLIP checkpoint or of a folder. Raises HeaderError."""
+    found = describe_vision(path)
+    return ClipVision(found.spec, Weights(memory, VisionSource(found.spec, found.part)))

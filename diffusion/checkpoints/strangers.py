@@ -68,6 +68,12 @@ EMBEDDING = Stranger(
     prefixes=("clip_l", "clip_g"),
 )
 
+VISION = Stranger(
+    title="a CLIP vision model",
+    cure="It reads pictures, not prompts: load it with LoadClipVision.",
+    prefixes=("vision_model.", "visual.", "vision_encoder."),
+)
+
 PARTS = (
     Stranger(
         title="a VAE alone",
@@ -75,11 +81,7 @@ PARTS = (
         prefixes=("decoder.conv_in.", "first_stage_model.decoder.", "vae.decoder."),
     ),
     Stranger(title="a tiny autoencoder (TAESD)", prefixes=("taesd_decoder.", "decoder.layers.0.")),
-    Stranger(
-        title="a CLIP vision model",
-        cure="It reads pictures, not prompts; name another file.",
-        prefixes=("vision_model.", "visual.", "vision_encoder."),
-    ),
+    VISION,
     Stranger(
         title="a text encoder alone",
         prefixes=("text_model.", "embeddings.token_embedding.", "transformer.resblocks.", "encoder.block.", "token_embedding.",

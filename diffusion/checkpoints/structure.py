@@ -28,22 +28,22 @@ def read_unet(shapes: Shapes) -> UNetSpec:
     attention = next((name for name in [*attentions, names.middle] if _depth(shapes, name)), None)
     if attention is None:
         raise StructureError("the UNet has no level with cross-attention")
-    width, in_channels = _shape(shapes, names.conv_in, 4)[:2]
-    widths = tuple(_shape(shapes, level[-1].conv, 4)[0] for level in names.down)
+    width, in_channels = shape_of(shapes, names.conv_in, 4)[:2]
+    widths = tuple(shape_of(shapes, level[-1].conv, 4)[0] for level in names.down)
     if widths[0] != width:
         raise StructureError(f"{names.conv_in!r} gives {width} channels, but the first level has {widths[0]}")
     vector = shapes.get(names.vector)
     return UNetSpec(
         in_channels=in_channels,
-        out_channels=_shape(shapes, names.conv_out, 4)[0],
+        out_channels=shape_of(shapes, names.conv_out, 4)[0],
         widths=widths,
         res_blocks=tuple(len(level) for level in names.down),
         depths_in=tuple(tuple(_depth(shapes, block.attention) for block in level) for level in names.down),
         depths_out=tuple(tuple(_depth(shapes, block.attention) for block in level) for level in names.up),
         depth_middle=_depth(shapes, names.middle) if names.has_middle else None,
         heads=(),
-        context_width=_shape(shapes, f"{attention}.transformer_blocks.0.attn2.to_k.weight", 2)[1],
-        linear_projection=len(_shape(shapes, f"{attention}.proj_in.weight")) == 2,
+        context_width=shape_of(shapes, f"{attention}.transformer_blocks.0.attn2.to_k.weight", 2)[1],
+        linear_projection=len(shape_of(shapes, f"{attention}.proj_in.weight")) == 2,
         vector_width=vector[1] if vector else None,
     )
 
@@ -69,11 +69,11 @@ def read_vae(shapes: Shapes) -> VaeSpec:
             f"the encoder's levels have {[len(level) for level in levels]} res blocks, not all the same"
         )
     return VaeSpec(
-        latent_channels=_shape(shapes, "decoder.conv_in.weight", 4)[1],
-        widths=tuple(_shape(shapes, level[-1], 4)[0] for level in levels),
+        latent_channels=shape_of(shapes, "decoder.conv_in.weight", 4)[1],
+        widths=tuple(shape_of(shapes, level[-1], 4)[0] for level in levels),
         encoder_blocks=len(levels[0]),
         quant_convs="quant_conv.weight" in shapes,
-        picture_channels=_shape(shapes, "encoder.conv_in.weight", 4)[1],
+        picture_channels=shape_of(shapes, "encoder.conv_in.weight", 4)[1],
     )
 
 
@@ -82,7 +82,7 @@ def read_text_encoder(shapes: Shapes, layout: TextEncoderLayout) -> TextEncoderS
     names = next((names for names in TEXT_NAMES if names.tokens in shapes), None)
     if names is None:
         raise StructureError(f"{layout.key} has no token embedding")
-    vocab, width = _shape(shapes, names.tokens, 2)
+    vocab, width = shape_of(shapes, names.tokens, 2)
     layers = sum(1 for _ in takewhile(shapes.__contains__, map(names.fc1.format, count())))
     if not layers:
         raise StructureError(f"{layout.key} has no layers")
@@ -93,9 +93,9 @@ def read_text_encoder(shapes: Shapes, layout: TextEncoderLayout) -> TextEncoderS
         width=width,
         layers=layers,
         heads=max(1, width // HEAD_WIDTH),
-        intermediate=_shape(shapes, names.fc1.format(0), 2)[0],
+        intermediate=shape_of(shapes, names.fc1.format(0), 2)[0],
         vocab=vocab,
-        positions=_shape(shapes, names.positions, 2)[0],
+        positions=shape_of(shapes, names.positions, 2)[0],
         activation=layout.activation,
         pad_id=layout.pad_id,
         default_layer=layout.default_layer,
@@ -103,6 +103,16 @@ def read_text_encoder(shapes: Shapes, layout: TextEncoderLayout) -> TextEncoderS
         pooled=layout.pooled,
         projection_width=None if projection is None else projection[0 if transposed else 1],
     )
+
+
+def shape_of(shapes: Shapes, key: str, dimensions: int | None = None) -> tuple[int, ...]:
+    """Returns the shape of a tensor. Raises StructureError if it is missing or has another number of dimensions."""
+    if key not in shapes:
+        raise StructureError(f"{key!r} is missing")
+    shape = shapes[key]
+    if dimensions is not None and len(shape) != dimensions:
+        raise StructureError(f"{key!r} has the shape {list(shape)}, not {dimensions} dimensions")
+    return shape
 
 
 _VAE_BLOCKS = ("encoder.down.{}.block.{}.conv1.weight", "encoder.down_blocks.{}.resnets.{}.conv1.weight")
@@ -199,12 +209,3 @@ def _depth(shapes: Shapes, attention: str) -> int:
     """Returns how many transformer blocks a spatial transformer has, 0 for none."""
     template = attention + ".transformer_blocks.{}.attn1.to_q.weight"
     return sum(1 for _ in takewhile(shapes.__contains__, map(template.format, count())))
-
-
-def _shape(shapes: Shapes, key: str, dimensions: int | None = None) -> tuple[int, ...]:
-    if key not in shapes:
-        raise StructureError(f"{key!r} is missing")
-    shape = shapes[key]
-    if dimensions is not None and len(shape) != dimensions:
-        raise StructureError(f"{key!r} has the shape {list(shape)}, not {dimensions} dimensions")
-    return shape

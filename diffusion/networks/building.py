@@ -11,10 +11,19 @@ from typing import Literal
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from ..checkpoints.families import TextEncoderSpec, UNetSpec, VaeSpec
 from ..checkpoints.structure import StructureError
+from ..checkpoints.vision import ClipVisionSpec
 
 GROUPS = 32  # of every group norm in these networks
 BOS, EOS = 49406, 49407  # in CLIP's vocabulary
@@ -88,6 +97,27 @@ def build_text_encoder(spec: TextEncoderSpec, *, attention: Literal["eager", "sd
     )
     with torch.device("meta"):
         network: nn.Module = (CLIPTextModelWithProjection if spec.projection_width else CLIPTextModel)(config)
+    return network
+
+
+def build_vision(spec: ClipVisionSpec, *, attention: Literal["eager", "sdpa"] = "sdpa") -> nn.Module:
+    """Returns transformers' vision tower of this structure: CLIP's with its projection, or SigLIP's."""
+    shared = {
+        "hidden_size": spec.width,
+        "intermediate_size": spec.intermediate,
+        "num_hidden_layers": spec.layers,
+        "num_attention_heads": spec.heads,
+        "image_size": spec.side,
+        "patch_size": spec.patch,
+        "hidden_act": spec.activation,
+        "attn_implementation": attention,
+    }
+    with torch.device("meta"):
+        network: nn.Module
+        if spec.kind == "clip":
+            network = CLIPVisionModelWithProjection(CLIPVisionConfig(**shared, projection_dim=spec.projection_width))
+        else:
+            network = SiglipVisionModel(SiglipVisionConfig(**shared, vision_use_head=spec.pooling_head))
     return network
 
 

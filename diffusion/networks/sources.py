@@ -21,8 +21,9 @@ from ..checkpoints.families import ClipSpec, UNetSpec, VaeSpec
 from ..checkpoints.headers import HeaderError
 from ..checkpoints.keymaps import KeyMapError, Origin, Origins, text_origins, unet_origins, vae_origins
 from ..checkpoints.parts import Part
+from ..checkpoints.vision import ClipVisionSpec, vision_origins
 from .attention import ExactUNetAttention, ExactVaeAttention
-from .building import build_text_encoder, build_unet, build_vae
+from .building import build_text_encoder, build_unet, build_vae, build_vision
 from .precision import NumericPolicy
 
 
@@ -130,16 +131,50 @@ class TextSource:
 
 
 @dataclass(frozen=True, slots=True)
+class VisionSource:
+    """The vision tower in a part of a file."""
+
+    spec: ClipVisionSpec
+    part: Part
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"the vision model of {_names(self.part)}"
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
+    def size(self, policy: NumericPolicy) -> int:
+        """Returns the bytes it takes when loaded."""
+        return self.part.values * policy.text.itemsize
+
+    def load(self, policy: NumericPolicy) -> nn.Module:
+        """Returns transformers' CLIPVisionModelWithProjection or SiglipVisionModel with these weights."""
+        network = build_vision(self.spec, attention="eager" if policy.attention == "exact" else "sdpa")
+        conversion = _Conversion(policy.device, policy.text, rounding=policy.text_rounding, unrounded=_VISION_UNROUNDED)
+        _fill(network, self.part, vision_origins, conversion)
+        _restore_positions(network, self.spec.tokens, policy.device)
+        return network
+
+
+_VISION_UNROUNDED = ("pre_layrnorm.", "post_layernorm.", "visual_projection.")  # as in ComfyUI 0.8.0 (behaviour)
+
+
+@dataclass(frozen=True, slots=True)
 class _Conversion:
-    """What becomes of each tensor on its way from the file."""
+    """What becomes of each tensor on its way from the file. unrounded: names, or parts of them, that rounding leaves alone."""
 
     device: torch.device
     dtype: torch.dtype
     memory_format: torch.memory_format = torch.contiguous_format
     rounding: torch.dtype | None = None
+    unrounded: tuple[str, ...] = ()
 
-    def __call__(self, tensor: Tensor) -> Tensor:
-        if self.rounding is not None:
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        if self.rounding is not None and not any(part in name for part in self.unrounded):
             tensor = tensor.to(self.rounding)
         memory_format = self.memory_format if tensor.ndim == 4 else torch.contiguous_format
         return tensor.to(self.device, self.dtype, copy=True, memory_format=memory_format)
@@ -173,7 +208,7 @@ def _fill(
             if _bare(tensor.shape) != _bare(shape):
                 found = f"{part.prefix}{origin.key} with the shape {list(tensor.shape)}"
                 raise HeaderError(first, found, expected=f"{list(shape)} for {name}", cure="Get the file again.")
-            state[name] = convert(tensor.reshape(shape))
+            state[name] = convert(name, tensor.reshape(shape))
     network.load_state_dict(state, strict=True, assign=True)
     network.requires_grad_(False).eval()
 
@@ -193,7 +228,7 @@ def _bare(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _restore_positions(network: nn.Module, positions: int, device: torch.device) -> None:
-    """Gives a CLIP text model the buffer 0, 1, 2, ..., which no file holds and the meta device left empty."""
+    """Gives a model of transformers the buffer 0, 1, 2, ..., which no file holds and the meta device left empty."""
     for module in network.modules():
         if "position_ids" in dict(module.named_buffers(recurse=False)):
             module.register_buffer("position_ids", torch.arange(positions, device=device)[None], persistent=False)
