@@ -56,11 +56,12 @@ class Change:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Adapter:
-    """An adapter file. shapes: by key. strays: keys that are part of no whole change."""
+    """An adapter file. shapes, sizes: by key, sizes in bytes. strays: keys that are part of no whole change."""
 
     path: Path
     changes: tuple[Change, ...]
     shapes: Mapping[str, tuple[int, ...]]
+    sizes: Mapping[str, int]
     strays: tuple[str, ...]
 
     @property
@@ -90,6 +91,10 @@ class Adapter:
     def shapes_of(self, change: Change) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of a change's tensors by role."""
         return {role: self.shapes[key] for role, key in change.keys.items()}
+
+    def nbytes_of(self, change: Change) -> int:
+        """Returns the bytes of a change's tensors."""
+        return sum(self.sizes[key] for key in change.keys.values())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -133,7 +138,8 @@ def read_adapter(path: Path | str) -> Adapter:
     if not changes:
         _refuse(header)
     used = {key for change in changes for key in change.keys.values()}
-    return Adapter(header.path, tuple(changes), shapes, tuple(key for key in shapes if key not in used))
+    sizes = {key: info.end - info.begin for key, info in header.tensors.items()}
+    return Adapter(header.path, tuple(changes), shapes, sizes, tuple(key for key in shapes if key not in used))
 
 
 def fit(adapter: Adapter, spec: NetworkSpec) -> Fit:

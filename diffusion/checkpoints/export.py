@@ -124,7 +124,8 @@ def _entry(destination: Destination, shapes: Mapping[str, tuple[int, ...]], netw
 
 def _joined(networks: Any, entry: _Entry) -> Tensor:
     network: nn.Module = networks if entry.network is None else networks[entry.network]
-    tensors: list[Tensor] = [network.get_parameter(name) for name in entry.destination.names]
+    places = [name.rpartition(".") for name in entry.destination.names]
+    tensors: list[Tensor] = [getattr(network.get_submodule(path), leaf) for path, _, leaf in places]
     tensor = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
     return (tensor.T if entry.destination.transposed else tensor).reshape(entry.shape)
 

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read in milliseconds and trusted in nothing.
+"""The header of a safetensors or GGUF file, read in milliseconds and trusted in nothing.
 
 Only the header is read, never the weights (but for single small tensors, on demand). Whatever is wrong with a file is
 a `HeaderError` that says what was found and what to do; a header that passes has tensors that fill the file exactly.
@@ -12,17 +12,18 @@ import math
 import struct
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .gguf import MAGIC, read_gguf_header
+from .scales import check_scales
+from .tensors import PLAIN_BITS, Header, HeaderError, TensorInfo
+
+__all__ = ["Header", "HeaderError", "TensorInfo", "parse_json_object", "read_floats", "read_header"]
+
 HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors library
 SMALL_TENSOR = 1_000_000  # values; what `read_floats` agrees to read
-
-DTYPE_BITS: Mapping[str, int] = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
-}  # fmt: skip
+_FLOAT_CODES = {"F64": "d", "F32": "f", "F16": "e", "BF16": "f", "F8_E4M3": "", "F8_E5M2": "e"}  # `struct`'s
 
 _CONVERT = (
     "Pickles can run code and are never loaded. Where you trust the file, convert it with "
@@ -34,47 +35,15 @@ _CONVERT = (
 _AGAIN = "Download it again: the page it came from may ask for a login or an accepted licence."
 
 
-class HeaderError(ValueError):
-    """A weight file that can't be used: which file, what was found, what was expected, what to do."""
-
-    def __init__(self, path: Path, found: str, *, expected: str = "a safetensors file", cure: str) -> None:
-        super().__init__(f"{path}: found {found}, expected {expected}. {cure}")
-        self.path = path
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor of a file: safetensors' name of its number format, its shape, and its bytes behind `data_start`."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-    @property
-    def numel(self) -> int:
-        """How many values it has."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Header:
-    """What a safetensors file holds. `data_start` and `file_size` are in bytes."""
-
-    path: Path
-    tensors: Mapping[str, TensorInfo]
-    metadata: Mapping[str, str]
-    data_start: int
-    file_size: int
-
-
 def read_header(path: Path | str) -> Header:
-    """Reads the header of a safetensors file and checks all of it. Raises HeaderError, or OSError for no such file."""
+    """Reads the header of a weight file and checks all of it. Raises HeaderError, or OSError for no such file."""
     path = Path(path)
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
         head = file.read(64)
+        if head.startswith(MAGIC):
+            return read_gguf_header(path)
         length = _header_length(path, head, size)
         file.seek(8)
         text = file.read(length)
@@ -84,13 +53,14 @@ def read_header(path: Path | str) -> Header:
         raise _broken(path, "__metadata__ that is not an object of strings")
     tensors = {key: _tensor(path, key, entry) for key, entry in entries.items()}
     _check_layout(path, tensors, data_bytes=size - 8 - length)
+    check_scales(path, tensors)
     return Header(path=path, tensors=tensors, metadata=metadata, data_start=8 + length, file_size=size)
 
 
 def read_floats(header: Header, key: str) -> array[float]:
     """Returns the values of one small tensor of floats, row by row, straight from the file. Raises HeaderError."""
     info = header.tensors[key]
-    if info.dtype not in {"F64", "F32", "F16", "BF16"} or info.numel > SMALL_TENSOR:
+    if info.dtype not in _FLOAT_CODES or info.numel > SMALL_TENSOR:
         found = f"{key!r} with {info.numel} values of {info.dtype}"
         raise HeaderError(
             header.path, found, expected="a small tensor of floats", cure="The file is unusual; check it."
@@ -100,8 +70,11 @@ def read_floats(header: Header, key: str) -> array[float]:
         data = file.read(info.end - info.begin)
     if info.dtype == "BF16":  # the upper half of a float32
         data = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
-    code = {"F64": "d", "F32": "f", "F16": "e", "BF16": "f"}[info.dtype]
-    return array("d", struct.unpack(f"<{info.numel}{code}", data))
+    elif info.dtype == "F8_E5M2":  # the upper half of a float16
+        data = b"".join(bytes((0, byte)) for byte in data)
+    elif info.dtype == "F8_E4M3":
+        return array("d", map(_float8, data))
+    return array("d", struct.unpack(f"<{info.numel}{_FLOAT_CODES[info.dtype]}", data))
 
 
 def parse_json_object(path: Path, text: bytes) -> dict[str, Any]:
@@ -115,6 +88,15 @@ def parse_json_object(path: Path, text: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _broken(path, f"JSON whose top is a {type(value).__name__}, not an object")
     return value
+
+
+def _float8(byte: int) -> float:
+    """The value of a float8 e4m3fn: 1 bit of sign, 4 of exponent, 3 of fraction; no infinities. arXiv:2209.05433."""
+    exponent, fraction = byte >> 3 & 15, byte & 7
+    if exponent == 15 and fraction == 7:
+        return math.nan
+    value = math.ldexp(fraction, -9) if exponent == 0 else math.ldexp(8 + fraction, exponent - 10)
+    return -value if byte >> 7 else value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -149,14 +131,12 @@ def _refuse_other_formats(path: Path, head: bytes, size: int) -> None:
     """Raises HeaderError if the first bytes are those of another kind of file."""
     stem = f"{path.stem}.converted" if path.suffix == ".safetensors" else path.stem  # never over the file itself
     convert = _CONVERT.replace("{name}", path.name).replace("{stem}", stem)
-    gguf = "GGUF files are not supported yet; use the safetensors file of the same model."
     pointer = "Fetch the file itself with `git lfs pull`."
     page = head.lstrip().lower()
     kinds = (
         (size == 0, "an empty file", _AGAIN),
         (head.startswith(b"PK\x03\x04"), "a zip archive: a pickled PyTorch checkpoint", convert),
         (head[:1] == b"\x80" and head[1:2] in {b"\2", b"\3", b"\4", b"\5"}, "a pickled PyTorch checkpoint", convert),
-        (head.startswith(b"GGUF"), "a GGUF file", gguf),
         (head.startswith(b"version https://git-lfs"), "a Git LFS pointer, not the file it stands for", pointer),
         (head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")), "a picture", "Name the weights instead."),
         (page.startswith((b"<!doctype", b"<html", b"<?xml")), "a web page", _AGAIN),
@@ -171,15 +151,15 @@ def _tensor(path: Path, key: str, entry: object) -> TensorInfo:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise _broken(path, f"{key!r} without dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        known = f"one of {', '.join(DTYPE_BITS)}"
+    if not isinstance(dtype, str) or dtype not in PLAIN_BITS:
+        known = f"one of {', '.join(PLAIN_BITS)}"
         raise HeaderError(path, f"{key!r} in the format {dtype!r}", expected=known, cure="Convert it to a known one.")
     if not _are_counts(shape):
         raise _broken(path, f"{key!r} with the shape {shape!r}")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _broken(path, f"{key!r} with the offsets {offsets!r}")
     begin, end = offsets
-    needed = math.prod(shape) * DTYPE_BITS[dtype] // 8
+    needed = math.prod(shape) * PLAIN_BITS[dtype] // 8
     if needed != end - begin:
         raise _broken(path, f"{key!r} of {dtype} {shape}, which is {needed} bytes, in {end - begin} bytes")
     return TensorInfo(dtype=dtype, shape=tuple(shape), begin=begin, end=end)

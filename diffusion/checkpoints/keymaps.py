@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .families import TextEncoderSpec, UNetSpec, VaeSpec
+from .scales import is_companion
 
 IGNORED_NAMES = (
     "position_ids",  # a buffer of older transformers: 0, 1, 2, ...
@@ -231,7 +232,7 @@ def _open_clip_origin(key: str) -> Origin:
 
 def is_ignored(key: str) -> bool:
     """Returns whether a file may hold this tensor though no network takes it."""
-    return key.rpartition(".")[2] in IGNORED_NAMES or key.startswith(IGNORED_PREFIXES)
+    return key.rpartition(".")[2] in IGNORED_NAMES or key.startswith(IGNORED_PREFIXES) or is_companion(key)
 
 
 def _some(keys: list[str], most: int = 5) -> str:

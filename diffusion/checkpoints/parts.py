@@ -31,11 +31,20 @@ class FileId:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The tensors of one network: those whose keys begin with `prefix`; `values` is how many numbers they hold."""
+    """The tensors of one network: those whose keys begin with `prefix`; `values` is how many numbers they hold.
+
+    packed_values: how many of these are in a packed format (float8, GGUF's blocks), and packed_bytes what they take in it.
+    """
 
     files: tuple[FileId, ...]
     prefix: str
     values: int
+    packed_values: int = 0
+    packed_bytes: int = 0
+
+    def bytes(self, itemsize: int) -> int:
+        """Returns the bytes of the tensors in memory, where a number that is not packed takes `itemsize`."""
+        return (self.values - self.packed_values) * itemsize + self.packed_bytes
 
 
 def file_id(path: Path) -> FileId:
@@ -47,8 +56,15 @@ def file_id(path: Path) -> FileId:
 
 def find_part(headers: Sequence[Header], prefix: str) -> Part:
     """Returns the part of these files that has the prefix."""
-    values = sum(info.numel for header in headers for key, info in header.tensors.items() if key.startswith(prefix))
-    return Part(files=tuple(file_id(header.path) for header in headers), prefix=prefix, values=values)
+    infos = [info for header in headers for key, info in header.tensors.items() if key.startswith(prefix)]
+    packed = [info for info in infos if info.is_packed]
+    return Part(
+        files=tuple(file_id(header.path) for header in headers),
+        prefix=prefix,
+        values=sum(info.numel for info in infos),
+        packed_values=sum(info.numel for info in packed),
+        packed_bytes=sum(info.end - info.begin for info in packed),
+    )
 
 
 def find_shapes(headers: Sequence[Header], prefix: str) -> Shapes:

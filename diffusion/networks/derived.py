@@ -29,6 +29,7 @@ from ..types import Clip, Model
 from .memory import WeightSource
 from .precision import NumericPolicy
 from .sources import TextSource, UNetSource
+from .stored import LaidOn, StoredModule, lay_on, stored_modules, unstore
 
 Handle = TypeVar("Handle", Model, Clip)
 
@@ -103,23 +104,33 @@ class DerivedSource:
         return (self.base, *(step.other for step in self.steps if isinstance(step, Blend)))
 
     def size(self, policy: NumericPolicy) -> int:
-        """Returns the bytes of the tensors that are changed."""
+        """Returns the bytes of the tensors that are changed; packed ones stay, and only what is laid on them is new."""
         dtype = policy.text if isinstance(self.spec, ClipSpec) else policy.unet
         shapes = target_shapes(self.spec)
-        return sum(prod(shapes[target]) for target in self._plan()) * dtype.itemsize
+        packed = self.base.packed_networks
+        size = 0
+        for target, taken in self._plan().items():
+            if target.network in packed and _is_laid_on(taken):
+                size += sum(each.nbytes for each in taken)
+            else:
+                size += prod(shapes[target]) * dtype.itemsize
+        return size
 
     def load(self, policy: NumericPolicy, *ingredients: Any) -> Any:
         """Returns the copy of the loaded base with every step taken."""
         base, *others = ingredients
         rounding = policy.text_rounding if isinstance(self.spec, ClipSpec) else None
-        tensors = dict(_named_tensors(base))
+        tensors = dict(_named_weights(base))
+        new: dict[Target, Tensor | list[LaidOn]] = {}
         with ExitStack() as stack, torch.no_grad():
-            mixed = iter([dict(_named_tensors(other)) for other in others])
+            mixed = iter([dict(_named_weights(other)) for other in others])
             sources = [_opened(step.file, stack) if isinstance(step, Patch) else next(mixed) for step in self.steps]
-            new = {
-                target: _stored(self._made(target, tensors[target], taken, sources), tensors[target], rounding)
-                for target, taken in self._plan().items()
-            }
+            for target, taken in self._plan().items():
+                held = tensors[target]
+                if isinstance(held, StoredModule) and _is_laid_on(taken):
+                    new[target] = self._laid_on(held, taken, sources)
+                else:
+                    new[target] = _like(held, self._made(target, held, taken, sources), rounding)
         return _copy_with(base, new)
 
     def _plan(self) -> dict[Target, list[_Taken]]:
@@ -127,20 +138,34 @@ class DerivedSource:
         plan: dict[Target, list[_Taken]] = {}
         for number, step in enumerate(self.steps):
             if isinstance(step, Patch):
-                for target, change in fit(read_adapter(step.file.path), self.spec).placed:
-                    plan.setdefault(target, []).append(_Taken(number, change))
+                adapter = read_adapter(step.file.path)
+                for target, change in fit(adapter, self.spec).placed:
+                    plan.setdefault(target, []).append(_Taken(number, change, adapter.nbytes_of(change)))
             else:
                 for target in _shared_targets(self.spec, _spec_of(step.other)):
                     plan.setdefault(target, []).append(_Taken(number))
         return plan
 
-    def _made(self, target: Target, tensor: Tensor, taken: Sequence[_Taken], sources: Sequence[Any]) -> Tensor:
+    def _laid_on(self, held: StoredModule, taken: Sequence[_Taken], sources: Sequence[Any]) -> list[LaidOn]:
+        """Returns what is to be made of a packed weight each time that it is widened."""
+        laid_on = []
+        for number, change, _ in taken:
+            step = self.steps[number]
+            if isinstance(step, Patch) and change is not None:
+                device = held.computed[1]
+                parts = {role: sources[number].get_tensor(key).to(device) for role, key in change.keys.items()}
+                laid_on.append(LaidOn(change.form.name, parts, step.strength))
+        return laid_on
+
+    def _made(
+        self, target: Target, held: Tensor | StoredModule, taken: Sequence[_Taken], sources: Sequence[Any]
+    ) -> Tensor:
         """Returns a tensor with its changes made, float32."""
-        weight = tensor.to(torch.float32, memory_format=torch.contiguous_format)
-        for number, change in taken:
+        weight = _wide(held)
+        for number, change, _ in taken:
             step, source = self.steps[number], sources[number]
             if isinstance(step, Blend):
-                weight = step.apply(target.tensor, weight, source[target])
+                weight = step.apply(target.tensor, weight, _wide(source[target]))
             elif change is not None:
                 parts = {role: source.get_tensor(key).to(weight) for role, key in change.keys.items()}
                 weight = changed(weight, change.form.name, parts, step.strength)
@@ -148,10 +173,11 @@ class DerivedSource:
 
 
 class _Taken(NamedTuple):
-    """A step that changes a tensor, by its number, and for an adapter which of its changes."""
+    """A step that changes a tensor, by its number, and for an adapter which of its changes, and its bytes."""
 
     step: int
     change: Change | None = None
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -238,35 +264,65 @@ def _derived(source: Any, step: Patch | Blend) -> DerivedSource:
     return replace(derived, steps=(*derived.steps, step))
 
 
-def _named_tensors(network: Any) -> Iterator[tuple[Target, Tensor]]:
-    """Yields the parameters of a UNet, or of text encoders by key, by the names that adapters' targets have."""
+def _named_weights(network: Any) -> Iterator[tuple[Target, Tensor | StoredModule]]:
+    """Yields the weights of a network, or of text encoders by key, by the names that adapters' targets have.
+
+    A weight that is not kept as it is computed with is given as the module that has it.
+    """
     for key, module in _modules(network):
         for name, tensor in module.named_parameters():
             yield Target(key, name.removeprefix("text_model.")), tensor
+        for name, holder in stored_modules(module):
+            yield Target(key, f"{name.removeprefix('text_model.')}.weight"), holder
+
+
+def _wide(held: Tensor | StoredModule) -> Tensor:
+    """Returns a weight in float32."""
+    return (
+        held.made() if isinstance(held, StoredModule) else held.to(torch.float32, memory_format=torch.contiguous_format)
+    )
+
+
+def _is_laid_on(taken: Sequence[_Taken]) -> bool:
+    """Returns whether all that is done to a weight is adapters', which can be done anew whenever it is widened."""
+    return all(each.change is not None for each in taken)
 
 
 def _modules(network: Any) -> list[tuple[str, nn.Module]]:
     return list(network.items()) if isinstance(network, dict) else [(UNET, network)]
 
 
-def _copy_with(network: Any, new: Mapping[Target, Tensor]) -> Any:
-    """Returns a copy of a network that shares its tensors, but for new ones."""
+def _copy_with(network: Any, new: Mapping[Target, Tensor | Sequence[LaidOn]]) -> Any:
+    """Returns a copy of a network that shares its tensors, but for new ones and for what is laid on packed ones."""
     modules = [module for _, module in _modules(network)]
     shared = {id(w): w for module in modules for w in chain(module.parameters(), module.buffers())}
     copy = deepcopy(network, shared)
     for key, module in _modules(copy):
-        for name, _ in list(module.named_parameters()):
-            tensor = new.get(Target(key, name.removeprefix("text_model.")))
-            if tensor is not None:
-                path, _, leaf = name.rpartition(".")
-                setattr(module.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=False))
+        places = {name.removeprefix("text_model."): each for name, each in module.named_modules()}
+        for target, change in new.items():
+            if target.network == key:
+                path, _, leaf = target.tensor.rpartition(".")
+                _replace(places[path], leaf, change)
     return copy
 
 
-def _stored(weight: Tensor, like: Tensor, rounding: torch.dtype | None) -> Tensor:
+def _replace(module: nn.Module, leaf: str, change: Tensor | Sequence[LaidOn]) -> None:
+    """Gives a module another tensor, or lays something on the weight that it has."""
+    if not isinstance(change, Tensor):
+        for each in change:
+            lay_on(module, each)
+    elif isinstance(module, StoredModule) and leaf == "weight":
+        unstore(module, change)
+    else:
+        setattr(module, leaf, nn.Parameter(change, requires_grad=False))
+
+
+def _like(held: Tensor | StoredModule, weight: Tensor, rounding: torch.dtype | None) -> Tensor:
     """Returns a weight in the number format and memory layout of the one that it takes the place of."""
     rounded = weight if rounding is None else weight.to(rounding)
-    return torch.empty_like(like, requires_grad=False).copy_(rounded)
+    if isinstance(held, StoredModule):
+        return rounded.to(held.computed[0])
+    return torch.empty_like(held, requires_grad=False).copy_(rounded)
 
 
 def _opened(file: FileId, stack: ExitStack) -> Any:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from math import prod
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors import safe_open
 from torch import Tensor, nn
 
+from ..adapters.files import UNET
 from ..checkpoints.families import ClipSpec, UNetSpec, VaeSpec
 from ..checkpoints.headers import HeaderError
 from ..checkpoints.keymaps import KeyMapError, Origin, Origins, text_origins, unet_origins, vae_origins
@@ -25,6 +25,8 @@ from ..checkpoints.vision import ClipVisionSpec, vision_origins
 from .attention import ExactUNetAttention, ExactVaeAttention
 from .building import build_text_encoder, build_unet, build_vae, build_vision
 from .precision import NumericPolicy
+from .reading import TensorFile, open_tensors
+from .stored import StoredWeight, can_store, store
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,12 @@ class UNetSource:
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
-        return self.part.values * policy.unet.itemsize
+        return self.part.bytes(policy.unet.itemsize)
+
+    @property
+    def packed_networks(self) -> frozenset[str]:
+        """The network, by the name that adapters' targets have for it, if the file has it packed."""
+        return frozenset({UNET} if self.part.packed_values else ())
 
     def load(self, policy: NumericPolicy) -> UNet2DConditionModel:
         """Returns diffusers' UNet2DConditionModel with these weights."""
@@ -91,6 +98,7 @@ class VaeSource:
             self.part,
             partial(vae_origins, self.spec),
             _Conversion(policy.device, policy.vae, memory_format=policy.memory_format),
+            keep_stored=False,
         )
         if policy.attention == "exact":
             network.set_attn_processor(ExactVaeAttention())
@@ -116,7 +124,13 @@ class TextSource:
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes they take when loaded."""
-        return sum(part.values for part in self.parts) * policy.text.itemsize
+        return sum(part.bytes(policy.text.itemsize) for part in self.parts)
+
+    @property
+    def packed_networks(self) -> frozenset[str]:
+        """The keys of the encoders that the files have packed."""
+        pairs = zip(self.spec.encoders, self.parts, strict=True)
+        return frozenset(encoder.key for encoder, part in pairs if part.packed_values)
 
     def load(self, policy: NumericPolicy) -> dict[str, nn.Module]:
         """Returns transformers' CLIP text models with these weights, by the encoder's key."""
@@ -149,7 +163,7 @@ class VisionSource:
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
-        return self.part.values * policy.text.itemsize
+        return self.part.bytes(policy.text.itemsize)
 
     def load(self, policy: NumericPolicy) -> nn.Module:
         """Returns transformers' CLIPVisionModelWithProjection or SiglipVisionModel with these weights."""
@@ -179,24 +193,35 @@ class _Conversion:
         memory_format = self.memory_format if tensor.ndim == 4 else torch.contiguous_format
         return tensor.to(self.device, self.dtype, copy=True, memory_format=memory_format)
 
+    def store(self, network: nn.Module, name: str, weight: StoredWeight) -> bool:
+        """Keeps a weight in its module as it is stored; returns whether that is possible and saves memory."""
+        path, _, leaf = name.rpartition(".")
+        module = network.get_submodule(path)
+        if leaf != "weight" or not can_store(module) or weight.nbytes >= prod(weight.shape) * self.dtype.itemsize:
+            return False
+        store(module, weight.copied(self.device, self.memory_format), dtype=self.dtype, device=self.device)
+        return True
+
 
 def _fill(
     network: nn.Module,
     part: Part,
     find_origins: Callable[[Collection[str], Collection[str]], Origins],
     convert: _Conversion,
+    *,
+    keep_stored: bool = True,
 ) -> None:
-    """Assigns the part's tensors to the network. Raises HeaderError if they are not exactly the network's."""
+    """Assigns the part's tensors to the network. Raises HeaderError if they are not exactly the network's.
+
+    keep_stored: packed weights stay as they are in memory and are widened where they are used.
+    """
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     first = part.files[0].path
     with ExitStack() as stack:
-        holders: dict[str, Any] = {}
+        holders: dict[str, TensorFile] = {}
         for file in part.files:
-            if not file.is_current():
-                raise HeaderError(file.path, "a changed file", expected="it as it was opened", cure="Open it again.")
-            handle = stack.enter_context(safe_open(file.path, framework="pt", device="cpu"))
-            keys: list[str] = handle.keys()
-            holders |= {key.removeprefix(part.prefix): handle for key in keys if key.startswith(part.prefix)}
+            opened = stack.enter_context(open_tensors(file))
+            holders |= {key[len(part.prefix) :]: opened for key in opened.names() if key.startswith(part.prefix)}
         try:
             origins = find_origins(wanted.keys(), holders.keys())
         except KeyMapError as error:
@@ -204,19 +229,30 @@ def _fill(
         state = {}
         for name, shape in wanted.items():
             origin = origins[name]
-            tensor = _pick(holders[origin.key].get_tensor(part.prefix + origin.key), origin)
-            if _bare(tensor.shape) != _bare(shape):
-                found = f"{part.prefix}{origin.key} with the shape {list(tensor.shape)}"
+            weight = _pick(holders[origin.key].get(part.prefix + origin.key), origin)
+            if _bare(weight.shape) != _bare(shape):
+                found = f"{part.prefix}{origin.key} with the shape {list(weight.shape)}"
                 raise HeaderError(first, found, expected=f"{list(shape)} for {name}", cure="Get the file again.")
-            state[name] = convert(name, tensor.reshape(shape))
+            if not isinstance(weight, StoredWeight):
+                state[name] = convert(name, weight.reshape(shape))
+            elif not (keep_stored and convert.store(network, name, weight.reshaped(shape))):
+                state[name] = convert(name, weight.widened(torch.float32).reshape(shape))
     network.load_state_dict(state, strict=True, assign=True)
     network.requires_grad_(False).eval()
 
 
-def _pick(tensor: Tensor, origin: Origin) -> Tensor:
-    if origin.third is not None:
-        tensor = tensor.chunk(3)[origin.third]
-    return tensor.T if origin.transposed else tensor
+def _pick(weight: Tensor | StoredWeight, origin: Origin) -> Tensor | StoredWeight:
+    """Returns what an origin takes of a tensor; a packed one stays so where only whole rows are taken."""
+    if isinstance(weight, StoredWeight):
+        if not origin.transposed:
+            return weight.rows(partial(_rows, origin=origin)) if origin.third is not None else weight
+        weight = weight.widened(torch.float32)
+    picked = _rows(weight, origin)
+    return picked.T if origin.transposed else picked
+
+
+def _rows(tensor: Tensor, origin: Origin) -> Tensor:
+    return tensor if origin.third is None else tensor.chunk(3)[origin.third]
 
 
 def _bare(shape: Sequence[int]) -> tuple[int, ...]:

@@ -61,7 +61,6 @@ HOSTILE = {
     "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n", "git lfs pull"),
     "a web page": (b"<!DOCTYPE html>\n<html><head><title>401</title>", "a web page"),
     "a page without a doctype": (b"\n<html lang=en><body>Access denied</body></html>", "a web page"),
-    "a GGUF file": (b"GGUF\x03\0\0\0{\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0", "not supported yet"),
 }
 
 
