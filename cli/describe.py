@@ -70,7 +70,8 @@ def show_node(console: Console, spec: NodeSpec) -> None:
 def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]]:
     """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
     from latentgraph.diffusion.adapters.files import read_adapter
-    from latentgraph.diffusion.checkpoints.describe import describe, describe_vae
+    from latentgraph.diffusion.checkpoints.describe import describe
+    from latentgraph.diffusion.checkpoints.describe_vae import describe_vae, tiny_halves
     from latentgraph.diffusion.checkpoints.headers import HeaderError
     from latentgraph.diffusion.checkpoints.vision import describe_vision
     from latentgraph.diffusion.text.embeddings import read_embedding
@@ -80,11 +81,17 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
             return describe(path).family
         if kind == "lora":
             return " or ".join(read_adapter(path).families) or None
-        {"vae": describe_vae, "clip_vision": describe_vision, "embedding": read_embedding}[kind](path)
+        check = {
+            "vae": describe_vae,
+            "tiny_vae": tiny_halves,
+            "clip_vision": describe_vision,
+            "embedding": read_embedding,
+        }
+        check[kind](path)
         return None
 
     rows: list[dict[str, Any]] = []
-    for kind in ("checkpoint", "vae", "clip_vision", "lora", "embedding"):
+    for kind in ("checkpoint", "vae", "tiny_vae", "clip_vision", "lora", "embedding"):
         checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
         for name in resolver.names(kind):
             if name in checkpoints:

@@ -21,6 +21,7 @@ DATA_VARIABLE = "LATENTGRAPH_DATA"
 _SUFFIXES = {
     "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # the last two are found, and refused with words that help
     "vae": (".safetensors", ".pt", ".ckpt"),
+    "tiny_vae": (".safetensors", ".pth"),
     "clip_vision": (".safetensors", ".pt", ".bin"),
     "lora": (".safetensors", ".pt", ".ckpt", ".bin"),
     "embedding": (".safetensors", ".pt", ".bin"),
@@ -30,6 +31,7 @@ _SUFFIXES = {
 _MODEL_FOLDERS = {
     "checkpoint": ("checkpoints",),
     "vae": ("vae", "checkpoints"),  # a checkpoint holds a VAE, too
+    "tiny_vae": ("vae_approx",),
     "clip_vision": ("clip_vision",),
     "lora": ("loras",),
     "embedding": ("embeddings",),

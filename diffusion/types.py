@@ -20,7 +20,8 @@ from .sampling.options import SamplingOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .checkpoints.families import ClipSpec, ModelSpec, VaeSpec
+    from .checkpoints.autoencoders import VaeSpec
+    from .checkpoints.families import ClipSpec, ModelSpec
     from .checkpoints.vision import ClipVisionSpec
     from .networks.memory import Weights
     from .sampling.guidance import Guidance, ListName

@@ -8,7 +8,7 @@ By port type, each fact only where it is known:
 - Conditioning: family, text_width
 - ClipVision: embedding_width, width, spec (its ClipVisionSpec)
 - ClipVisionOutput: those of the tower that made it, and batch
-- Vae: family, latent_channels, latent_scale, downscale
+- Vae: family, latent_channels, latent_scale, downscale, spec (its VaeSpec)
 - Latent: family, latent_channels, latent_scale, downscale, width, height (of the picture, in pixels), batch
 - Image, Mask: width, height, batch
 
@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from latentgraph.diffusion.checkpoints.families import ClipSpec, ModelSpec, VaeSpec
+from latentgraph.diffusion.checkpoints.autoencoders import VaeSpec
+from latentgraph.diffusion.checkpoints.families import ClipSpec, ModelSpec
 from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
 from latentgraph.diffusion.pictures.sizes import CELL, Size, resized
 from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
@@ -72,7 +73,9 @@ def clip_facts(spec: ClipSpec) -> Facts:
 
 def vae_facts(spec: VaeSpec, model: ModelSpec | None = None) -> Facts:
     """Returns what is known of an autoencoder; `model`: whose file it is from, which tells its family and scale."""
-    facts: dict[str, Any] = {"latent_channels": spec.latent_channels, "downscale": spec.downscale}
+    facts: dict[str, Any] = {"latent_channels": spec.latent_channels, "downscale": spec.downscale, "spec": spec}
+    if spec.scale is not None:
+        facts["latent_scale"] = spec.scale
     if model is not None:
         facts |= {"family": model.family, "latent_scale": model.latent.scale}
     return facts

@@ -11,6 +11,7 @@ from latentgraph.diffusion.names import CropName
 from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE, Size, resized, scaled, whole_cells
 from latentgraph.diffusion.types import Conditioning, Image, Latent, Mask, Vae
 from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
+from latentgraph.graph.params import MAX_SEED
 
 from .facts import (
     LATENT_FORMAT,
@@ -89,6 +90,29 @@ class VAEDecode(Node, version=1, lane="device", comfy=ComfyName("VAEDecode", {"l
         return {"image": _decoded(known)}
 
 
+class ConsistencyDecode(Node, version=1, lane="device"):
+    """Decode latents with the consistency decoder (DALL-E 3's), which makes pictures from noise in two steps.
+
+    VAEDecode does it, too, with the noise of seed 0.
+    """
+
+    vae: Vae = Field(description="A consistency decoder.")
+    latent: Latent = Field(description="The latents, of SD1 or SD2.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Which noise: fine detail differs from seed to seed.")
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.latents.autoencoder import decode
+
+        return decode(self.vae, self.latent, seed=self.seed, on_progress=_progress(ctx))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        spec = known.fact("vae", "spec")
+        if spec is not None and not spec.draws_noise:
+            known.problem("vae", "is an autoencoder that draws no noise; use VAEDecode")
+        return {"image": _decoded(known)}
+
+
 class VAEEncodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEEncodeTiled", {"image": "pixels"})):
     """Encode pictures as latents in tiles, so that a large picture needs no more memory than a small one."""
 
@@ -137,6 +161,9 @@ class VAEDecodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEDecodeT
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
+        spec = known.fact("vae", "spec")
+        if spec is not None and spec.draws_noise:
+            known.problem("vae", "draws noise for the whole picture and can't decode in tiles; use ConsistencyDecode")
         return {"image": _decoded(known)}
 
 
@@ -347,7 +374,10 @@ def _like_latent(known: Known, size: Size | None) -> Facts:
 
 
 def _encoded(known: Known) -> Facts:
-    """Facts of the latent that the inputs 'vae' and 'image' give."""
+    """Facts of the latent that the inputs 'vae' and 'image' give; a report if the autoencoder is a decoder alone."""
+    spec = known.fact("vae", "spec")
+    if spec is not None and not spec.encodes:
+        known.problem("vae", "is a decoder alone and can't encode; give LoadTinyVAE the encoder's file, too")
     size, cell = size_of(known, "image"), int(known.fact("vae", "downscale") or CELL)
     cropped = None if size is None else whole_cells(size, cell)
     return {**some(known.facts("vae"), LATENT_FORMAT), **size_facts(cropped, batch_of(known, "image"))}

@@ -7,7 +7,9 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.checkpoints.describe import describe, describe_vae
+from latentgraph.diffusion.checkpoints.autoencoders import TinyFamily
+from latentgraph.diffusion.checkpoints.describe import describe
+from latentgraph.diffusion.checkpoints.describe_vae import describe_tiny_vae, describe_vae
 from latentgraph.diffusion.types import Clip, Model, Vae
 from latentgraph.graph import ABSENT, ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
@@ -71,3 +73,33 @@ class LoadVAE(Node, version=1, lane="io", cached=False, comfy=ComfyName("VAELoad
     def infer(cls, known: Known) -> OutputFacts:
         path = known.file("file")
         return {} if path is None else {"vae": vae_facts(read_header(describe_vae, path).spec)}
+
+
+class LoadTinyVAE(Node, version=1, lane="io", cached=False):
+    """Open a tiny autoencoder (TAESD and its kin), which encodes and decodes many times faster and a little worse.
+
+    Its files do not tell whose latents it speaks, so `family` does: `taesd` is for sd1 and sd2, `taesdxl`, `taesd3` and `taef1`
+    for the others. A decoder alone decodes.
+    """
+
+    decoder: Annotated[Path, FileInput("tiny_vae")] = Field(
+        description="The file with the decoder, or with both halves; or a diffusers folder."
+    )
+    family: TinyFamily = Field(description="The family whose latents it speaks.")
+    encoder: Annotated[Path, FileInput("tiny_vae")] | None = Field(
+        None, description="The file with the encoder, where that is another."
+    )
+
+    def run(self, ctx: Context) -> Vae:
+        from latentgraph.diffusion.checkpoints.opening import open_tiny_vae
+        from latentgraph.diffusion.networks.memory import WeightMemory
+
+        return open_tiny_vae(self.decoder, self.encoder, ctx.resource(WeightMemory), family=self.family)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        decoder, encoder, family = known.file("decoder"), known.file("encoder"), known.value("family")
+        if decoder is None or family is None:
+            return {}
+        found = read_header(lambda path: describe_tiny_vae(path, encoder, family=family), decoder)
+        return {"vae": vae_facts(found.spec)}

@@ -12,12 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from ..checkpoints.describe import key_groups, refuse_strangers
 from ..checkpoints.families import FAMILIES, ClipSpec, UNetSpec
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.keymaps import rename, unet_modules
 from ..checkpoints.layout import modules_of, text_layout, unet_layout
 from ..checkpoints.recognise import network_prefix
+from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.remembering import remembered
 from ..checkpoints.strangers import IMPOSTORS, LORA, PARTS, without_cures
 from .keys import (

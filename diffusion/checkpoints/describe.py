@@ -7,12 +7,14 @@ that people take for checkpoints, are data in `families` and `strangers`; here i
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .autoencoder_structure import read_vae
+from .autoencoders import VaeSpec
+from .describe_vae import VAE_FOLDERS, vae_prefix_of
 from .families import (
     ClipSpec,
     Colours,
@@ -22,25 +24,23 @@ from .families import (
     TextEncoderLayout,
     TextEncoderSpec,
     UNetSpec,
-    VaeSpec,
 )
-from .folders import INDEX, Component, Folder, read_component, read_folder
+from .folders import Component, Folder, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .parts import Part, find_part, find_shapes
 from .recognise import UnknownFamilyError, find_prediction, network_prefix, recognise
+from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
-from .strangers import IMPOSTORS, PARTS, Stranger
-from .structure import Shapes, StructureError, last_attention, read_text_encoder, read_vae, with_heads
-
-VAE_PREFIXES = ("first_stage_model.", "vae.", "")
+from .strangers import IMPOSTORS, PARTS
+from .structure import Shapes, StructureError, last_attention, read_text_encoder, with_heads
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CheckpointDescription:
     """What a checkpoint is. clip and vae are None where it has no text encoders or no VAE.
 
-    title: for people. metadata: the file's own, unchecked. model_part, clip_parts and vae_part: where the tensors are;
-    clip_parts are in the order of the encoders.
+    title: for people. metadata: the file's own, unchecked. model_part, clip_parts and vae_parts: where the tensors are;
+    clip_parts are in the order of the encoders, vae_parts in that of the modules of the VAE.
     """
 
     path: Path
@@ -52,16 +52,7 @@ class CheckpointDescription:
     metadata: Mapping[str, str]
     model_part: Part
     clip_parts: tuple[Part, ...]
-    vae_part: Part | None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class VaeDescription:
-    """What a VAE file is, and where its tensors are."""
-
-    path: Path
-    spec: VaeSpec
-    part: Part
+    vae_parts: tuple[Part, ...]
 
 
 @remembered
@@ -73,22 +64,7 @@ def describe(path: Path | str) -> CheckpointDescription:
     except UnknownFamilyError as error:
         raise HeaderError(path, error.found, expected="a checkpoint of a supported family", cure=error.cure) from None
     except StructureError as error:
-        raise _unbuildable(path, error) from None
-
-
-@remembered
-def describe_vae(path: Path | str) -> VaeDescription:
-    """Returns what a VAE is: a file of its own, the VAE of a checkpoint, or a diffusers folder. Raises HeaderError."""
-    path = Path(path)
-    headers = _vae_headers(path)
-    prefix = _vae_prefix(headers)
-    if prefix is None:
-        refuse_strangers(path, headers, (*IMPOSTORS, *PARTS), expected="a VAE")
-        raise HeaderError(path, "no VAE in it", expected="the key decoder.conv_in.weight", cure="Choose another file.")
-    try:
-        return VaeDescription(path=path, spec=read_vae(find_shapes(headers, prefix)), part=find_part(headers, prefix))
-    except StructureError as error:
-        raise _unbuildable(path, error) from None
+        raise unbuildable(path, error) from None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -118,7 +94,7 @@ def _describe_file(header: Header) -> CheckpointDescription:
         raise HeaderError(path, key_groups(keys), expected=expected, cure="Choose another file.")
     network = _Located([header], prefix)
     family, unet = recognise(network.shapes, file_keys=keys)
-    vae_prefix = _vae_prefix([header])
+    vae_prefix = vae_prefix_of([header])
     return _assemble(
         path,
         family,
@@ -142,7 +118,7 @@ def _describe_folder(folder: Folder) -> CheckpointDescription:
         network=network,
         unet=_configured(unet, network.config),
         texts=[_located(components.get(layout.folder)) for layout in family.text],
-        vae=_located(components.get("vae")),
+        vae=_located(next((components[name] for name in VAE_FOLDERS if name in components), None)),
         scheduler=components["scheduler"].config if "scheduler" in components else {},
     )
 
@@ -172,7 +148,7 @@ def _assemble(
         metadata=network.headers[0].metadata,
         model_part=network.part,
         clip_parts=tuple(located.part for located in texts if located) if complete else (),
-        vae_part=vae.part if vae else None,
+        vae_parts=(vae.part,) if vae else (),
     )
 
 
@@ -265,48 +241,3 @@ def _text_in_file(header: Header, layout: TextEncoderLayout) -> _Located | None:
 
 def _located(component: Component | None) -> _Located | None:
     return None if component is None or not component.headers else _Located(component.headers, "", component.config)
-
-
-def _vae_headers(path: Path) -> Sequence[Header]:
-    if path.is_file():
-        return [read_header(path)]
-    if (path / INDEX).is_file():
-        vae = read_folder(path).components.get("vae")
-        return vae.headers if vae else []
-    return read_component(path).headers
-
-
-def _vae_prefix(headers: Sequence[Header]) -> str | None:
-    keys = {key for header in headers for key in header.tensors}
-    return next((prefix for prefix in VAE_PREFIXES if f"{prefix}decoder.conv_in.weight" in keys), None)
-
-
-def refuse_strangers(
-    path: Path,
-    headers: Sequence[Header],
-    kinds: Sequence[Stranger],
-    *,
-    expected: str = "a checkpoint",
-    cure: str = "Name a checkpoint, which holds a denoising network.",
-) -> None:
-    """Raises HeaderError if the file is of one of these kinds; `cure` is for those that have none of their own."""
-    keys = [key for header in headers for key in header.tensors]
-    for kind in kinds:
-        if of_kind := kind.keys_of(keys):
-            found = f"{kind.title} ({len(of_kind)} {kind.counted}, such as {of_kind[0]})"
-            raise HeaderError(path, found, expected=expected, cure=kind.cure or cure)
-
-
-def key_groups(keys: Iterable[str], most: int = 6) -> str:
-    """Returns in words which groups of keys a file has."""
-    groups = Counter(".".join(key.split(".")[:2]) for key in keys)
-    if not groups:
-        return "a file without tensors"
-    shown = ", ".join(f"{group} ({number})" for group, number in groups.most_common(most))
-    return f"a file of unknown kind, with keys below {shown}{', ...' if len(groups) > most else ''}"
-
-
-def _unbuildable(path: Path, error: StructureError) -> HeaderError:
-    return HeaderError(
-        path, f"a network that can't be built: {error}", expected="a whole network", cure="Get it again."
-    )

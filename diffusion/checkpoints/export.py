@@ -18,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from ..names import WeightFormat
-from ..networks.building import build_text_encoder, build_unet, build_vae
+from ..networks.autoencoders import build_vae
+from ..networks.building import build_text_encoder, build_unet
 from ..pictures.saving import numbered_file
 from ..types import Clip, Model, Vae
+from .autoencoder_keys import vae_destinations
 from .families import FAMILIES, Family, ModelSpec
-from .keymaps import Destination, text_destinations, unet_destinations, vae_destinations
+from .keymaps import Destination, text_destinations, unet_destinations
 
 UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
 OPEN_CLIP_ENDING = ".model."  # of the prefix below which a family keeps a text encoder in OpenCLIP's layout

@@ -141,26 +141,6 @@ class ClipSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class VaeSpec:
-    """A KL autoencoder's structure. Scale and shift are the model's affair (`LatentFormat`): a VAE speaks VAE space.
-
-    widths: channels by level, outermost first; encoder_blocks: res blocks a level on the way down (the decoder has one
-    more); quant_convs: whether 1x1 convolutions sit at the bottleneck.
-    """
-
-    latent_channels: int
-    widths: tuple[int, ...]
-    encoder_blocks: int
-    quant_convs: bool = True
-    picture_channels: int = 3
-
-    @property
-    def downscale(self) -> int:
-        """Pixels per latent cell, along a side."""
-        return 1 << (len(self.widths) - 1)
-
-
-@dataclass(frozen=True, slots=True)
 class UNetPattern:
     """The structure that tells one UNet family from another; widths say nothing. None: either will do.
 

@@ -16,7 +16,8 @@ from .headers import Header, HeaderError, TensorInfo, parse_json_object, read_he
 JSON_LIMIT = 50_000_000  # bytes; the largest index of shards in use is well below one megabyte
 INDEX = "model_index.json"
 COMPONENTS = (
-    *("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder", "scheduler"),
+    *("unet", "transformer", "vae", "vqvae"),
+    *("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder", "scheduler"),
 )
 _CONFIGS = ("config.json", "scheduler_config.json")
 _SUFFIXES = (  # in order of preference: half the bytes first; diffusers and transformers differ in the index's name

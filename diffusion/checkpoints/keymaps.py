@@ -1,7 +1,8 @@
 """How the tensors of LDM's and OpenCLIP's layouts are named in diffusers' and transformers'.
 
 A map says, for each tensor that a network wants, where in the file it is; it is made from the network's structure and
-is strict: whatever is missing, or in the file and in no map, is an error. This module loads no torch.
+is strict: whatever is missing, or in the file and in no map, is an error. Autoencoders have theirs in `autoencoder_keys`.
+This module loads no torch.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .families import TextEncoderSpec, UNetSpec, VaeSpec
+from .families import TextEncoderSpec, UNetSpec
 from .scales import is_companion
 
 IGNORED_NAMES = (
@@ -30,8 +31,6 @@ _RESNET = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-_VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-_OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # diffusers before 0.14
 _OPEN_CLIP = {
     "embeddings.token_embedding.weight": "token_embedding.weight",
     "embeddings.position_embedding.weight": "positional_embedding",
@@ -70,13 +69,6 @@ def unet_origins(spec: UNetSpec, wanted: Iterable[str], present: Collection[str]
     return check_origins({key: Origin(rename(key, modules)) for key in wanted}, present)
 
 
-def vae_origins(spec: VaeSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
-    """Returns the origin of each tensor of diffusers' AutoencoderKL, in either layout. Raises KeyMapError."""
-    modules = _vae_modules(spec) if "encoder.down.0.block.0.conv1.weight" in present else _old_vae_modules(present)
-    renamed = dict(modules)
-    return check_origins({key: Origin(rename(key, renamed)) for key in wanted}, present)
-
-
 def text_origins(spec: TextEncoderSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
     """Returns the origin of each tensor of transformers' CLIP text model, in transformers' or OpenCLIP's layout.
 
@@ -107,13 +99,6 @@ def unet_destinations(spec: UNetSpec, names: Iterable[str]) -> list[Destination]
     """Returns where the tensors of diffusers' UNet go in an LDM file."""
     modules = dict(unet_modules(spec))
     return [Destination(rename(name, modules), (name,)) for name in names]
-
-
-def vae_destinations(spec: VaeSpec, names: Iterable[str]) -> list[Destination]:
-    """Returns where the tensors of diffusers' AutoencoderKL go in an LDM file, whose attention is of 1x1 convolutions."""
-    modules = dict(_vae_modules(spec))
-    kernels = {".".join((module, "weight")) for module in modules if ".attentions.0.to_" in module}
-    return [Destination(rename(name, modules), (name,), kernel=name in kernels) for name in names]
 
 
 def text_destinations(spec: TextEncoderSpec, names: Iterable[str], *, open_clip: bool) -> list[Destination]:
@@ -182,35 +167,6 @@ def check_origins(origins: dict[str, Origin], present: Collection[str]) -> Origi
 def _resnet(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     for inner, ldm in _RESNET.items():
         yield f"{ours}.{inner}", f"{theirs}.{ldm}"
-
-
-def _vae_modules(spec: VaeSpec) -> Iterator[tuple[str, str]]:
-    innermost = len(spec.widths) - 1
-    for x in range(len(spec.widths)):
-        y = innermost - x  # diffusers counts the decoder's levels in order of execution
-        for i in range(spec.encoder_blocks + 1):
-            for ours, theirs in (
-                (f"encoder.down_blocks.{x}", f"encoder.down.{x}"),
-                (f"decoder.up_blocks.{y}", f"decoder.up.{x}"),
-            ):
-                yield f"{ours}.resnets.{i}", f"{theirs}.block.{i}"
-                yield f"{ours}.resnets.{i}.conv_shortcut", f"{theirs}.block.{i}.nin_shortcut"
-        yield f"encoder.down_blocks.{x}.downsamplers.0", f"encoder.down.{x}.downsample"
-        yield f"decoder.up_blocks.{y}.upsamplers.0", f"decoder.up.{x}.upsample"
-    for side in ("encoder", "decoder"):
-        yield f"{side}.conv_norm_out", f"{side}.norm_out"
-        yield f"{side}.mid_block.resnets.0", f"{side}.mid.block_1"
-        yield f"{side}.mid_block.resnets.1", f"{side}.mid.block_2"
-        for ours, theirs in _VAE_ATTENTION.items():
-            yield f"{side}.mid_block.attentions.0.{ours}", f"{side}.mid.attn_1.{theirs}"
-
-
-def _old_vae_modules(present: Collection[str]) -> Iterator[tuple[str, str]]:
-    attention = "{}.mid_block.attentions.0.{}"
-    for side in ("encoder", "decoder"):
-        for ours, theirs in _OLD_ATTENTION.items():
-            if attention.format(side, theirs) + ".weight" in present:
-                yield attention.format(side, ours), attention.format(side, theirs)
 
 
 def open_clip_block_origin(key: str) -> Origin:

@@ -8,7 +8,9 @@ from pathlib import Path
 from ..networks.memory import WeightMemory, Weights
 from ..networks.sources import TextSource, UNetSource, VaeSource, VisionSource
 from ..types import Clip, ClipVision, Model, Vae
-from .describe import CheckpointDescription, describe, describe_vae
+from .autoencoders import TinyFamily
+from .describe import CheckpointDescription, describe
+from .describe_vae import VaeDescription, describe_tiny_vae, describe_vae
 from .vision import describe_vision
 
 
@@ -28,20 +30,26 @@ def open_checkpoint(path: Path | str, memory: WeightMemory) -> Checkpoint:
     return Checkpoint(
         model=Model(found.model, Weights(memory, UNetSource(found.model.network, found.model_part))),
         clip=Clip(found.clip, Weights(memory, TextSource(found.clip, found.clip_parts))) if found.clip else None,
-        vae=Vae(found.vae, Weights(memory, VaeSource(found.vae, found.vae_part)))
-        if found.vae and found.vae_part
-        else None,
+        vae=Vae(found.vae, Weights(memory, VaeSource(found.vae, found.vae_parts))) if found.vae else None,
         description=found,
     )
 
 
 def open_vae(path: Path | str, memory: WeightMemory) -> Vae:
     """Returns the VAE of a VAE file, of a checkpoint or of a diffusers folder. Raises HeaderError."""
-    found = describe_vae(path)
-    return Vae(found.spec, Weights(memory, VaeSource(found.spec, found.part)))
+    return _opened(describe_vae(path), memory)
+
+
+def open_tiny_vae(decoder: Path | str, encoder: Path | str | None, memory: WeightMemory, *, family: TinyFamily) -> Vae:
+    """Returns the tiny autoencoder of a file with its decoder, and of one with its encoder. Raises HeaderError."""
+    return _opened(describe_tiny_vae(decoder, encoder, family=family), memory)
 
 
 def open_vision(path: Path | str, memory: WeightMemory) -> ClipVision:
     """Returns the vision tower of a file, of an unCLIP checkpoint or of a folder. Raises HeaderError."""
     found = describe_vision(path)
     return ClipVision(found.spec, Weights(memory, VisionSource(found.spec, found.part)))
+
+
+def _opened(found: VaeDescription, memory: WeightMemory) -> Vae:
+    return Vae(found.spec, Weights(memory, VaeSource(found.spec, found.parts)))

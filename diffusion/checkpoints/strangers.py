@@ -73,14 +73,15 @@ VISION = Stranger(
     cure="It reads pictures, not prompts: load it with LoadClipVision.",
     prefixes=("vision_model.", "visual.", "vision_encoder."),
 )
+TINY_CURE = "Load it with LoadTinyVAE, which asks what the file does not tell: whose latents it speaks."
 
 PARTS = (
     Stranger(
         title="a VAE alone",
         cure="Load it with LoadVAE.",
-        prefixes=("decoder.conv_in.", "first_stage_model.decoder.", "vae.decoder."),
+        prefixes=("decoder.conv_in.", "first_stage_model.decoder.", "vae.decoder.", "decoder_unet."),
     ),
-    Stranger(title="a tiny autoencoder (TAESD)", prefixes=("taesd_decoder.", "decoder.layers.0.")),
+    Stranger(title="a tiny autoencoder (TAESD)", cure=TINY_CURE, prefixes=("taesd_decoder.", "decoder.layers.0.")),
     VISION,
     Stranger(
         title="a text encoder alone",

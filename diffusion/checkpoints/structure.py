@@ -1,7 +1,8 @@
 """The structure of a network, read from the names and shapes of its tensors.
 
-The layouts of a UNet and of a VAE (LDM's and diffusers') and of a CLIP text model (OpenCLIP's and transformers') give
-the same spec. Nothing here knows families, reads files or loads torch; `shapes` are keys without any prefix.
+The layouts of a UNet (LDM's and diffusers') and of a CLIP text model (OpenCLIP's and transformers') give the same spec;
+`autoencoder_structure` reads autoencoders. Nothing here knows families, reads files or loads torch; `shapes` are keys
+without any prefix.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count, islice, repeat, takewhile
 
-from .families import TextEncoderLayout, TextEncoderSpec, UNetSpec, VaeSpec
+from .families import TextEncoderLayout, TextEncoderSpec, UNetSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -61,22 +62,6 @@ def last_attention(shapes: Shapes) -> str:
     return attentions[-1] if attentions else names.middle
 
 
-def read_vae(shapes: Shapes) -> VaeSpec:
-    """Returns a KL autoencoder's structure. Raises StructureError."""
-    levels = next((grid for block in _VAE_BLOCKS if (grid := _grid(shapes, block))), [])
-    if not levels or len({len(level) for level in levels}) != 1:
-        raise StructureError(
-            f"the encoder's levels have {[len(level) for level in levels]} res blocks, not all the same"
-        )
-    return VaeSpec(
-        latent_channels=shape_of(shapes, "decoder.conv_in.weight", 4)[1],
-        widths=tuple(shape_of(shapes, level[-1], 4)[0] for level in levels),
-        encoder_blocks=len(levels[0]),
-        quant_convs="quant_conv.weight" in shapes,
-        picture_channels=shape_of(shapes, "encoder.conv_in.weight", 4)[1],
-    )
-
-
 def read_text_encoder(shapes: Shapes, layout: TextEncoderLayout) -> TextEncoderSpec:
     """Returns a CLIP text model's structure; what shapes do not tell is the family's. Raises StructureError."""
     names = next((names for names in TEXT_NAMES if names.tokens in shapes), None)
@@ -113,9 +98,6 @@ def shape_of(shapes: Shapes, key: str, dimensions: int | None = None) -> tuple[i
     if dimensions is not None and len(shape) != dimensions:
         raise StructureError(f"{key!r} has the shape {list(shape)}, not {dimensions} dimensions")
     return shape
-
-
-_VAE_BLOCKS = ("encoder.down.{}.block.{}.conv1.weight", "encoder.down_blocks.{}.resnets.{}.conv1.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +163,7 @@ def _ldm_unet(shapes: Shapes) -> _UNetNames:
 
 def _diffusers_unet(shapes: Shapes) -> _UNetNames:
     def blocks(side: str) -> list[list[_Block]]:
-        grid = _grid(shapes, side + "_blocks.{}.resnets.{}.conv1.weight")
+        grid = grid_of(shapes, side + "_blocks.{}.resnets.{}.conv1.weight")
         return [
             [_Block(conv, f"{side}_blocks.{x}.attentions.{i}") for i, conv in enumerate(level)]
             for x, level in enumerate(grid)
@@ -199,7 +181,7 @@ def _diffusers_unet(shapes: Shapes) -> _UNetNames:
     )
 
 
-def _grid(shapes: Shapes, template: str) -> list[list[str]]:
+def grid_of(shapes: Shapes, template: str) -> list[list[str]]:
     """Returns the names that are present when the template counts levels, then the blocks of a level, from zero."""
     levels = (list(takewhile(shapes.__contains__, map(template.format, repeat(x), count()))) for x in count())
     return list(takewhile(bool, levels))

@@ -14,12 +14,12 @@ from math import isqrt
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from .describe import refuse_strangers
 from .folders import INDEX, read_component, read_folder
 from .headers import Header, HeaderError, read_header
 from .keymaps import Origin, Origins, check_origins, is_ignored, open_clip_block_origin
 from .parts import Part, find_part, find_shapes
 from .recognise import network_prefix
+from .refusals import refuse_strangers
 from .remembering import remembered
 from .strangers import IMPOSTORS, PARTS, VISION, without_cures
 from .structure import Shapes, StructureError, shape_of

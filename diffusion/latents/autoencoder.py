@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..checkpoints.autoencoders import VaeSpec
 from ..pictures.inpainting import grey_masked, grow_noise_mask
 from ..types import Conditioning, Image, Latent, Mask, Vae
+from .coding import decode_latents, encode_pixels
 from .tiling import tiled_scale
 
 MAX_PIXELS = 2**20  # pictures that go through the autoencoder at once: one of 1024 x 1024, or four of 512 x 512
@@ -32,15 +34,31 @@ def encode(vae: Vae, image: Image, *, max_pixels: int = MAX_PIXELS, on_progress:
     """
     x = _network_pixels(vae, image)
     with vae.weights.use() as network:
-        return Latent(_in_batches(lambda part: _encode(network, part), x, max_pixels, on_progress))
+        return Latent(_in_batches(lambda part, _: _encode(vae.spec, network, part), x, max_pixels, on_progress))
 
 
 @torch.inference_mode()
-def decode(vae: Vae, latent: Latent, *, max_pixels: int = MAX_PIXELS, on_progress: OnProgress | None = None) -> Image:
-    """Returns the latents' pictures, RGB in 0..1. max_pixels: as for `encode`, counted in the picture."""
+def decode(
+    vae: Vae,
+    latent: Latent,
+    *,
+    seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    on_progress: OnProgress | None = None,
+) -> Image:
+    """Returns the latents' pictures, RGB in 0..1. max_pixels: as for `encode`, counted in the picture.
+
+    seed: of the first item's noise, and so on by `batch_index`, for an autoencoder that draws some.
+    """
     z = _network_latent(vae, latent)
+    seeds = [seed + index for index in latent.batch_index or range(len(z))]
     with vae.weights.use() as network:
-        y = _in_batches(lambda part: _decode(network, part), z, max_pixels // vae.spec.downscale**2, on_progress)
+
+        def piece(part: Tensor, start: int) -> Tensor:
+            pictures = decode_latents(vae.spec, network, part, seeds=seeds[start : start + len(part)])
+            return pictures.float().cpu()
+
+        y = _in_batches(piece, z, max_pixels // vae.spec.downscale**2, on_progress)
     return _picture(y)
 
 
@@ -64,7 +82,7 @@ def encode_tiled(
     with vae.weights.use() as network:
         return Latent(
             _in_tiles(
-                lambda tile: _encode(network, tile),
+                lambda tile: _encode(vae.spec, network, tile),
                 x,
                 passes=((tile_size, tile_size), wide, high),
                 overlap=overlap,
@@ -83,6 +101,8 @@ def decode_tiled(
     tile_size, overlap: in pixels of the picture, rounded down to whole cells; an overlap of more than a quarter of a
     tile becomes a quarter. The mean of passes with high, wide and square tiles.
     """
+    if vae.spec.draws_noise:
+        raise ValueError("this autoencoder draws noise for the whole picture and can't decode in tiles; use VAEDecode.")
     cell = vae.spec.downscale
     tile, overlap = tile_size // cell, min(overlap, tile_size // 4) // cell
     if tile < 2:
@@ -91,7 +111,7 @@ def decode_tiled(
     z = _network_latent(vae, latent)
     with vae.weights.use() as network:
         y = _in_tiles(
-            lambda part: _decode(network, part),
+            lambda part: decode_latents(vae.spec, network, part, seeds=()).float().cpu(),
             z,
             passes=(high, wide, (tile, tile)),
             overlap=overlap,
@@ -151,6 +171,8 @@ def condition_on_inpaint(
 
 def _network_pixels(vae: Vae, image: Image) -> Tensor:
     """(B, 3, H, W) in -1..1, whole cells."""
+    if not vae.spec.encodes:
+        raise ValueError(f"{vae.weights.source.title} is a decoder alone and can't encode; load its encoder, too.")
     cell = vae.spec.downscale
     h, w = image.pixels.shape[1:3]
     if min(h, w) < cell:
@@ -169,18 +191,11 @@ def _network_latent(vae: Vae, latent: Latent) -> Tensor:
             f"the latent has {channels} channels, but the autoencoder decodes {vae.spec.latent_channels}; "
             "use the autoencoder of the model that made it."
         )
-    return latent.samples.contiguous()  # as in `_encode`
+    return latent.samples.contiguous()  # the layout in memory moves the last bits
 
 
-def _encode(network: Any, x: Tensor) -> Tensor:
-    x = x.to(network.device, network.dtype).clone(memory_format=torch.channels_last)  # the layout moves the last bits
-    mean: Tensor = network.encode(x).latent_dist.mean
-    return mean.float().cpu().contiguous()
-
-
-def _decode(network: Any, z: Tensor) -> Tensor:
-    y: Tensor = network.decode(z.to(network.device, network.dtype), return_dict=False)[0]
-    return y.float().cpu()
+def _encode(spec: VaeSpec, network: Any, x: Tensor) -> Tensor:
+    return encode_pixels(spec, network, x).cpu().contiguous()
 
 
 def _picture(y: Tensor) -> Image:
@@ -188,12 +203,13 @@ def _picture(y: Tensor) -> Image:
 
 
 def _in_batches(
-    function: Callable[[Tensor], Tensor], x: Tensor, max_cells: int, on_progress: OnProgress | None
+    function: Callable[[Tensor, int], Tensor], x: Tensor, max_cells: int, on_progress: OnProgress | None
 ) -> Tensor:
+    """The function is given each part and the number of its first item."""
     size = max(1, max_cells // (x.shape[2] * x.shape[3]))
     done = []
     for start in range(0, len(x), size):
-        done.append(function(x[start : start + size]))
+        done.append(function(x[start : start + size], start))
         if on_progress is not None:
             on_progress(min(1.0, (start + size) / len(x)))
     return torch.cat(done)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
 from torch.nn import functional
 
 QUERY_CHUNK = 4096  # rows of queries whose scores are held at once
@@ -45,7 +46,7 @@ class ExactUNetAttention:
 
 
 class ExactVaeAttention:
-    """Self-attention in the middle of an autoencoder: one head, projections as 1x1 convolutions."""
+    """Self-attention in an autoencoder: one head, projections as 1x1 convolutions."""
 
     def __call__(self, attn: Any, hidden_states: Tensor, temb: Tensor | None = None, **_: object) -> Tensor:
         """Returns (B, C, h, w) for hidden_states (B, C, h, w), with the residual added. `temb` is always None here."""
@@ -57,6 +58,13 @@ class ExactVaeAttention:
         scores = torch.bmm(q, k) * channels**-0.5
         out = torch.bmm(v, scores.softmax(dim=2).permute(0, 2, 1))
         return hidden_states + _conv(attn.to_out[0], out.reshape(batch, channels, height, width))
+
+
+def use_exact_vae_attention(network: nn.Module) -> None:
+    """Gives every attention of an autoencoder of diffusers the exact order of operations."""
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.set_processor(ExactVaeAttention())
 
 
 def _conv(linear: Any, x: Tensor) -> Tensor:

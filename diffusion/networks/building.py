@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -21,7 +21,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from ..checkpoints.families import TextEncoderSpec, UNetSpec, VaeSpec
+from ..checkpoints.families import TextEncoderSpec, UNetSpec
 from ..checkpoints.structure import StructureError
 from ..checkpoints.vision import ClipVisionSpec
 
@@ -31,7 +31,7 @@ BOS, EOS = 49406, 49407  # in CLIP's vocabulary
 
 def build_unet(spec: UNetSpec) -> UNet2DConditionModel:
     """Returns diffusers' UNet of this structure. Raises StructureError for one that diffusers can't express."""
-    _check_widths(spec.widths)
+    check_widths(spec.widths)
     # Where the innermost level has no attention, its depth is free and serves the middle block, which has the last one.
     down = [list(depths) if any(depths) else [spec.depth_middle or 1] for depths in spec.depths_in]
     up = [list(depths) if any(depths) else [1] for depths in spec.depths_out]
@@ -57,24 +57,6 @@ def build_unet(spec: UNetSpec) -> UNet2DConditionModel:
             addition_embed_type="text_time" if spec.vector_width else None,
             addition_time_embed_dim=spec.size_width if spec.vector_width else None,
             projection_class_embeddings_input_dim=spec.vector_width,
-            norm_num_groups=GROUPS,
-        )
-
-
-def build_vae(spec: VaeSpec) -> AutoencoderKL:
-    """Returns diffusers' autoencoder of this structure. Raises StructureError for one that diffusers can't express."""
-    _check_widths(spec.widths)
-    with torch.device("meta"):
-        return AutoencoderKL(
-            in_channels=spec.picture_channels,
-            out_channels=spec.picture_channels,
-            latent_channels=spec.latent_channels,
-            block_out_channels=spec.widths,
-            layers_per_block=spec.encoder_blocks,
-            down_block_types=["DownEncoderBlock2D"] * len(spec.widths),
-            up_block_types=["UpDecoderBlock2D"] * len(spec.widths),
-            use_quant_conv=spec.quant_convs,
-            use_post_quant_conv=spec.quant_convs,
             norm_num_groups=GROUPS,
         )
 
@@ -121,6 +103,7 @@ def build_vision(spec: ClipVisionSpec, *, attention: Literal["eager", "sdpa"] = 
     return network
 
 
-def _check_widths(widths: Sequence[int]) -> None:
+def check_widths(widths: Sequence[int]) -> None:
+    """Raises StructureError for levels that group norms can't divide."""
     if odd := [width for width in widths if width % GROUPS]:
         raise StructureError(f"levels of {odd} channels, which {GROUPS} groups can't share equally")

@@ -13,17 +13,21 @@ from functools import partial
 from math import prod
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..adapters.files import UNET
-from ..checkpoints.families import ClipSpec, UNetSpec, VaeSpec
+from ..checkpoints.autoencoder_keys import vae_origins
+from ..checkpoints.autoencoder_structure import CODEBOOK
+from ..checkpoints.autoencoders import VaeSpec
+from ..checkpoints.families import ClipSpec, UNetSpec
 from ..checkpoints.headers import HeaderError
-from ..checkpoints.keymaps import KeyMapError, Origin, Origins, text_origins, unet_origins, vae_origins
+from ..checkpoints.keymaps import KeyMapError, Origin, Origins, text_origins, unet_origins
 from ..checkpoints.parts import Part
 from ..checkpoints.vision import ClipVisionSpec, vision_origins
-from .attention import ExactUNetAttention, ExactVaeAttention
-from .building import build_text_encoder, build_unet, build_vae, build_vision
+from .attention import ExactUNetAttention, use_exact_vae_attention
+from .autoencoders import build_vae
+from .building import build_text_encoder, build_unet, build_vision
 from .precision import NumericPolicy
 from .reading import TensorFile, open_tensors
 from .stored import StoredWeight, can_store, store
@@ -71,15 +75,15 @@ class UNetSource:
 
 @dataclass(frozen=True, slots=True)
 class VaeSource:
-    """The autoencoder in a part of a file."""
+    """An autoencoder: one part for each of the spec's modules."""
 
     spec: VaeSpec
-    part: Part
+    parts: tuple[Part, ...]
 
     @property
     def title(self) -> str:
         """What it is, for messages."""
-        return f"the VAE of {_names(self.part)}"
+        return f"the VAE of {_names(*self.parts)}"
 
     @property
     def ingredients(self) -> tuple[()]:
@@ -88,21 +92,19 @@ class VaeSource:
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
-        return self.part.values * policy.vae.itemsize
+        return sum(part.values for part in self.parts) * policy.vae.itemsize
 
-    def load(self, policy: NumericPolicy) -> AutoencoderKL:
-        """Returns diffusers' AutoencoderKL with these weights."""
+    def load(self, policy: NumericPolicy) -> nn.Module:
+        """Returns diffusers' autoencoder of the spec's kind with these weights; a codebook stays in float32."""
         network = build_vae(self.spec)
-        _fill(
-            network,
-            self.part,
-            partial(vae_origins, self.spec),
-            _Conversion(policy.device, policy.vae, memory_format=policy.memory_format),
-            keep_stored=False,
-        )
+        conversion = _Conversion(policy.device, policy.vae, memory_format=policy.memory_format, kept=(CODEBOOK,))
+        for name, part in zip(self.spec.modules, self.parts, strict=True):
+            find_origins = partial(vae_origins, self.spec, name)
+            _fill(network.get_submodule(name), part, find_origins, conversion, keep_stored=False)
+        _move_buffers(network, policy.device, policy.vae)
         if policy.attention == "exact":
-            network.set_attn_processor(ExactVaeAttention())
-        return network
+            use_exact_vae_attention(network)
+        return network.eval()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,19 +181,24 @@ _VISION_UNROUNDED = ("pre_layrnorm.", "post_layernorm.", "visual_projection.")  
 
 @dataclass(frozen=True, slots=True)
 class _Conversion:
-    """What becomes of each tensor on its way from the file. unrounded: names, or parts of them, that rounding leaves alone."""
+    """What becomes of each tensor on its way from the file.
+
+    unrounded: names, or parts of them, that rounding leaves alone. kept: names of tensors that stay in float32.
+    """
 
     device: torch.device
     dtype: torch.dtype
     memory_format: torch.memory_format = torch.contiguous_format
     rounding: torch.dtype | None = None
     unrounded: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
         if self.rounding is not None and not any(part in name for part in self.unrounded):
             tensor = tensor.to(self.rounding)
+        dtype = torch.float32 if name in self.kept else self.dtype
         memory_format = self.memory_format if tensor.ndim == 4 else torch.contiguous_format
-        return tensor.to(self.device, self.dtype, copy=True, memory_format=memory_format)
+        return tensor.to(self.device, dtype, copy=True, memory_format=memory_format)
 
     def store(self, network: nn.Module, name: str, weight: StoredWeight) -> bool:
         """Keeps a weight in its module as it is stored; returns whether that is possible and saves memory."""
@@ -261,6 +268,13 @@ def _bare(shape: Sequence[int]) -> tuple[int, ...]:
     while sizes and sizes[-1] == 1:
         sizes.pop()
     return tuple(sizes)
+
+
+def _move_buffers(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Brings what an autoencoder knows by itself, and no file holds, to where its weights are."""
+    for module in network.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, buffer.to(device, dtype), persistent=False)
 
 
 def _restore_positions(network: nn.Module, positions: int, device: torch.device) -> None:

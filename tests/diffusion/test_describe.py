@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentgraph.diffusion.checkpoints.describe import describe, describe_vae
+from latentgraph.diffusion.checkpoints.describe import describe
+from latentgraph.diffusion.checkpoints.describe_vae import describe_vae
 from latentgraph.diffusion.checkpoints.families import SD_LATENT
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 
@@ -214,9 +215,8 @@ def test_a_folder_prefers_the_half_precision_variant_and_reads_shards(tiny_folde
     (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (unet / "diffusion_pytorch_model.safetensors").unlink()
     found = describe(folder)
-    assert found.vae_part is not None
     assert [file.path.name for file in found.model_part.files] == ["one.safetensors", "two.safetensors"]
-    assert [file.path.name for file in found.vae_part.files] == ["diffusion_pytorch_model.fp16.safetensors"]
+    assert [file.path.name for file in found.vae_parts[0].files] == ["diffusion_pytorch_model.fp16.safetensors"]
 
 
 @pytest.mark.parametrize("shard", ["../../secret.safetensors", "missing.safetensors", "/etc/passwd"])

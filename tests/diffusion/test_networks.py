@@ -8,17 +8,19 @@ from types import ModuleType
 import pytest
 import torch
 
+from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_origins
+from latentgraph.diffusion.checkpoints.autoencoder_structure import read_vae
 from latentgraph.diffusion.checkpoints.families import FAMILIES
-from latentgraph.diffusion.checkpoints.keymaps import KeyMapError, rename, text_origins, unet_origins, vae_origins
+from latentgraph.diffusion.checkpoints.keymaps import KeyMapError, rename, text_origins, unet_origins
 from latentgraph.diffusion.checkpoints.recognise import recognise
 from latentgraph.diffusion.checkpoints.structure import (
     StructureError,
     read_text_encoder,
     read_unet,
-    read_vae,
     with_heads,
 )
-from latentgraph.diffusion.networks.building import build_text_encoder, build_unet, build_vae
+from latentgraph.diffusion.networks.autoencoders import build_vae
+from latentgraph.diffusion.networks.building import build_text_encoder, build_unet
 
 DETECTION = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text())["detection"]
 
@@ -39,7 +41,7 @@ def test_the_published_vae_is_built_with_every_tensor_in_its_place(tiny: ModuleT
     shapes = tiny.vae_shapes(128, blocks=2)
     spec = read_vae(shapes)
     wanted = {name: tuple(w.shape) for name, w in build_vae(spec).state_dict().items()}
-    origins = vae_origins(spec, wanted, shapes)
+    origins = vae_origins(spec, "", wanted, shapes)
     assert len({origin.key for origin in origins.values()}) == len(wanted) == 248
     assert {name: shapes[origin.key][: len(wanted[name])] for name, origin in origins.items()} == wanted
 
@@ -71,9 +73,9 @@ def test_a_file_must_hold_each_tensor_of_the_network_and_no_other(tiny: ModuleTy
     for key in list(shapes):
         fewer = shapes.keys() - {key}
         with pytest.raises(KeyMapError):
-            vae_origins(spec, wanted, fewer)
+            vae_origins(spec, "", wanted, fewer)
     with pytest.raises(KeyMapError, match=r"1 unknown \(decoder\.mid\.extra\)"):
-        vae_origins(spec, wanted, shapes.keys() | {"decoder.mid.extra"})
+        vae_origins(spec, "", wanted, shapes.keys() | {"decoder.mid.extra"})
 
 
 def test_what_diffusers_can_not_express_is_refused_in_words(tiny: ModuleType) -> None:

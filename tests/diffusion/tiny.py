@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ConsistencyDecoderVAE, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -104,34 +104,95 @@ def unet_shapes(layout: UNetLayout) -> Shapes:
     return shapes | _norm("out.0", width) | _conv("out.2", 4, width)
 
 
-def vae_shapes(channels: int = 32, mult: tuple[int, ...] = (1, 2, 4, 4), blocks: int = 1, latent: int = 4) -> Shapes:
-    """Returns the keys and shapes of LDM's AutoencoderKL."""
+def vae_shapes(
+    channels: int = 32,
+    mult: tuple[int, ...] = (1, 2, 4, 4),
+    blocks: int = 1,
+    latent: int = 4,
+    attention: tuple[int, ...] = (),
+    codes: int | None = None,
+) -> Shapes:
+    """Returns the keys and shapes of LDM's AutoencoderKL, or with codes of its VQModel; attention: at which levels."""
+    moments = latent if codes else 2 * latent
     shapes = _conv("encoder.conv_in", channels, 3) | _conv("decoder.conv_in", mult[-1] * channels, latent)
     width = channels
     for level, m in enumerate(mult):
         for i in range(blocks):
             shapes |= _vae_res(f"encoder.down.{level}.block.{i}", width, m * channels)
             width = m * channels
+            shapes |= _vae_attention(f"encoder.down.{level}.attn.{i}", width) if level in attention else {}
         if level < len(mult) - 1:
             shapes |= _conv(f"encoder.down.{level}.downsample.conv", width, width)
     for side in ("encoder", "decoder"):
         shapes |= _vae_res(f"{side}.mid.block_1", width, width) | _vae_res(f"{side}.mid.block_2", width, width)
-        shapes |= _norm(f"{side}.mid.attn_1.norm", width)
-        for name in ("q", "k", "v", "proj_out"):
-            shapes |= _conv(f"{side}.mid.attn_1.{name}", width, width, kernel=1)
-    shapes |= _norm("encoder.norm_out", width) | _conv("encoder.conv_out", 2 * latent, width)
+        shapes |= _vae_attention(f"{side}.mid.attn_1", width)
+    shapes |= _norm("encoder.norm_out", width) | _conv("encoder.conv_out", moments, width)
     for level, m in reversed(list(enumerate(mult))):
         for i in range(blocks + 1):
             shapes |= _vae_res(f"decoder.up.{level}.block.{i}", width, m * channels)
             width = m * channels
+            shapes |= _vae_attention(f"decoder.up.{level}.attn.{i}", width) if level in attention else {}
         if level:
             shapes |= _conv(f"decoder.up.{level}.upsample.conv", width, width)
     shapes |= _norm("decoder.norm_out", width) | _conv("decoder.conv_out", 3, width)
-    return (
-        shapes
-        | _conv("quant_conv", 2 * latent, 2 * latent, kernel=1)
-        | _conv("post_quant_conv", latent, latent, kernel=1)
+    shapes |= _conv("quant_conv", moments, moments, kernel=1) | _conv("post_quant_conv", latent, latent, kernel=1)
+    return shapes | ({"quantize.embedding.weight": (codes, latent)} if codes else {})
+
+
+def tiny_vae_shapes(half: str, width: int = 16, latent: int = 4, *, first: int = 0) -> Shapes:
+    """Returns the keys and shapes of a half of TAESD; first: 1 where a clamp without weights comes before the decoder."""
+    shapes: Shapes = {}
+    if half == "encoder":
+        shapes |= _conv("0", width, 3)
+        n = 1
+        for stage, blocks in enumerate((1, 3, 3, 3)):
+            if stage:
+                shapes[f"{n}.weight"] = (width, width, 3, 3)
+                n += 1
+            for _ in range(blocks):
+                shapes |= _tiny_block(str(n), width)
+                n += 1
+        return shapes | _conv(str(n), latent, width)
+    shapes |= _conv(str(first), width, latent)
+    n = first + 2  # a ReLU follows
+    for blocks in (3, 3, 3):
+        for _ in range(blocks):
+            shapes |= _tiny_block(str(n), width)
+            n += 1
+        shapes[f"{n + 1}.weight"] = (width, width, 3, 3)  # after an upsampling
+        n += 2
+    return shapes | _tiny_block(str(n), width) | _conv(str(n + 1), 3, width)
+
+
+def consistency_shapes() -> Shapes:
+    """Returns the keys and shapes of diffusers' ConsistencyDecoderVAE, of two levels."""
+    with torch.device("meta"):
+        network = consistency_decoder()
+    return {name: tuple(w.shape) for name, w in network.state_dict().items()}
+
+
+def consistency_decoder() -> ConsistencyDecoderVAE:
+    """Returns a consistency decoder of two levels."""
+    return ConsistencyDecoderVAE(
+        encoder_block_out_channels=(32, 64),
+        encoder_down_block_types=("DownEncoderBlock2D",) * 2,
+        encoder_layers_per_block=1,
+        decoder_block_out_channels=(32, 64),
+        decoder_down_block_types=("ResnetDownsampleBlock2D",) * 2,
+        decoder_up_block_types=("ResnetUpsampleBlock2D",) * 2,
+        decoder_layers_per_block=1,
     )
+
+
+def _tiny_block(name: str, width: int) -> Shapes:
+    return {k: v for i in (0, 2, 4) for k, v in _conv(f"{name}.conv.{i}", width, width).items()}
+
+
+def _vae_attention(name: str, width: int) -> Shapes:
+    shapes = _norm(f"{name}.norm", width)
+    for each in ("q", "k", "v", "proj_out"):
+        shapes |= _conv(f"{name}.{each}", width, width, kernel=1)
+    return shapes
 
 
 def clip_shapes(width: int = 64, layers: int = 2) -> Shapes:

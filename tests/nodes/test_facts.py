@@ -39,6 +39,9 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny: ModuleType) -> Path:
     (folder / "model.safetensors").write_text("no model")
     vae = {f"first_stage_model.{key}": w for key, w in tiny.fill(tiny.vae_shapes(latent=16)).items()}
     tiny.write(folder / "vae16.safetensors", vae)
+    for half in ("decoder", "encoder"):
+        tiny.write(folder / f"taesd_{half}.safetensors", tiny.fill(tiny.tiny_vae_shapes(half)))
+    tiny.write(folder / "consistency.safetensors", tiny.fill(tiny.consistency_shapes()))
     return folder
 
 
@@ -66,6 +69,17 @@ SAMPLE = """
   text: {type: TextEncode, clip: $other.clip, text: a cat}
   source: {type: LoadImage, file: <files>/64x48.png}
   empty: {type: EmptyLatent, width: 64, height: 48}
+"""
+
+AUTOENCODERS = """
+  decoder: {type: LoadTinyVAE, decoder: <files>/taesd_decoder.safetensors, family: sd1}
+  tiny_vae:
+    type: LoadTinyVAE
+    decoder: <files>/taesd_decoder.safetensors
+    encoder: <files>/taesd_encoder.safetensors
+    family: sdxl
+  tiny_xl: {type: VAEEncode, vae: $tiny_vae, image: $source.image}
+  consistency: {type: LoadVAE, file: <files>/consistency.safetensors}
 """
 
 
@@ -199,6 +213,35 @@ def test_a_name_that_leads_out_of_the_output_folder_is_refused(prefix: str, file
 
 
 SINGLE = {
+    "a decoder that encodes": (
+        "{type: VAEEncode, vae: $decoder, image: $source.image}",
+        "'vae' is a decoder alone and can't encode; give LoadTinyVAE the encoder's file",
+    ),
+    "an encoder as decoder": (
+        "{type: LoadTinyVAE, decoder: <files>/taesd_encoder.safetensors, family: sd1}",
+        "expected the decoder of a tiny autoencoder",
+    ),
+    "a tiny autoencoder of another family": (
+        "{type: KSampler, model: $load.model, positive: $good, negative: $good, latent: $tiny_xl}",
+        "0.13025 as its scale, but input 'model' of the sd1 family takes 0.18215",
+    ),
+    "a tiny autoencoder whose family is not told": (
+        "{type: LoadVAE, file: <files>/taesd_decoder.safetensors}",
+        "found a tiny autoencoder (TAESD), expected a VAE. Load it with LoadTinyVAE",
+    ),
+    "noise in tiles": (
+        "{type: VAEDecodeTiled, vae: $consistency, latent: $empty}",
+        "'vae' draws noise for the whole picture and can't decode in tiles; use ConsistencyDecode",
+    ),
+    "a seed for an autoencoder without noise": (
+        "{type: ConsistencyDecode, vae: $load.vae, latent: $empty}",
+        "'vae' is an autoencoder that draws no noise; use VAEDecode",
+    ),
+    "a consistency decoder in a checkpoint": (
+        "{type: VAEDecode, vae: $load.vae, latent: $empty}\n"
+        "  save: {type: SaveCheckpoint, model: $load.model, vae: $consistency}",
+        "'vae' is an autoencoder of a kind that no checkpoint holds",
+    ),
     "a size in half cells": ("{type: EmptyLatent, width: 100}", "a multiple of 8"),
     "an empty range": ("{type: ConditioningRange, conditioning: $text, start: 0.5, end: 0.2}", "is 0.2, before"),
     "tiles that are all overlap": (
@@ -211,7 +254,7 @@ SINGLE = {
 
 @pytest.mark.parametrize(("node", "words"), SINGLE.values(), ids=SINGLE)
 def test_refused(node: str, words: str, tiny_sd1: Path, tiny_sdxl: Path, files: Path) -> None:
-    assert words in problem(f"{SAMPLE}  last: {node}", model=tiny_sd1, other=tiny_sdxl, files=files)
+    assert words in problem(f"{SAMPLE}{AUTOENCODERS}  last: {node}", model=tiny_sd1, other=tiny_sdxl, files=files)
 
 
 TRUE = {
@@ -222,6 +265,8 @@ TRUE = {
     "repeated": "{type: RepeatLatent, latent: $empty, amount: 3}",
     "taken out": "{type: LatentFromBatch, latent: $empty, index: 1, length: 4}",
     "decoded": "{type: VAEDecode, vae: $load.vae, latent: $empty}",
+    "decoded by a tiny autoencoder": "{type: VAEDecode, vae: $decoder, latent: $tiny_latent}",
+    "decoded from noise": "{type: ConsistencyDecode, vae: $consistency, latent: $fine, seed: 3}",
     "larger latent": "{type: LatentUpscale, latent: $empty, width: 136, height: 80}",
     "larger latent, aspect kept": "{type: LatentUpscale, latent: $empty, width: 136, height: 0}",
     "latent by a factor": "{type: LatentUpscaleBy, latent: $empty, factor: 1.3}",
@@ -240,7 +285,9 @@ TRUE = {
 
 @pytest.mark.parametrize("node", TRUE.values(), ids=TRUE)
 def test_sizes_are_foretold_truly(node: str, tiny_sd1: Path, files: Path) -> None:
-    nodes = f"{SAMPLE}  odd: {{type: LoadImage, file: <files>/67x45.png}}\n  last: {node}"
+    more = "  fine: {type: VAEEncode, vae: $consistency, image: $source.image}\n"
+    more += "  tiny_latent: {type: EmptyLatent, width: 64, height: 32, batch_size: 2}\n"
+    nodes = f"{SAMPLE}{AUTOENCODERS}{more}  odd: {{type: LoadImage, file: <files>/67x45.png}}\n  last: {node}"
     graph = build(nodes, model=tiny_sd1, other=tiny_sd1, files=files)
     link = graph.outputs["last"]
     assert isinstance(link, Link)

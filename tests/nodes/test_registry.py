@@ -15,8 +15,10 @@ from latentgraph.nodes import default_registry
 
 REGISTRY = default_registry()
 OURS_ALONE = {
+    "ConsistencyDecode": "ComfyUI has no consistency decoder",
     "ConditioningSize": "SDXL's sizes apart from a prompt",
     "GridImage": "ComfyUI has no contact sheet",
+    "LoadTinyVAE": "ComfyUI tells the family by the names that the files must have",
     "ScaleMask": "a detour by pictures there",
 }
 """Nodes without a counterpart in ComfyUI, with the reason."""
