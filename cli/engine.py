@@ -43,7 +43,7 @@ from latentgraph.nodes import default_registry
 from latentgraph.nodes.codec import TensorCodec
 
 from .execution import Execution, Outcome
-from .folders import cache_folder, check_writable, make_resolver, models_folder
+from .folders import PREVIEW_FOLDER, cache_folder, check_writable, make_resolver, models_folder
 from .outputs import as_pillow
 from .provenance import KEYWORD, describe_making
 from .sources import Source, read_source
@@ -260,8 +260,11 @@ class Engine:
 
     @cached_property
     def _scheduler(self) -> Scheduler:
+        from latentgraph.diffusion.latents.preview_decoders import PreviewDecoders
+
         memory = self.memory
-        resources = {type(memory): memory}
+        resources: dict[type, Any] = {type(memory): memory}
+        resources[PreviewDecoders] = PreviewDecoders(self.models / PREVIEW_FOLDER, memory)
         return Scheduler(self.cache, self._codec, fingerprints=self.fingerprints, resources=resources)
 
 

@@ -18,6 +18,9 @@ CACHE_VARIABLE = "LATENTGRAPH_CACHE"
 MODELS_VARIABLE = "LATENTGRAPH_MODELS"
 DATA_VARIABLE = "LATENTGRAPH_DATA"
 
+PREVIEW_FOLDER = "vae_approx"
+"""The folder below the models folder whose tiny decoders show what runs have so far."""
+
 _SUFFIXES = {
     "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # the last two are found, and refused with words that help
     "vae": (".safetensors", ".pt", ".ckpt"),
@@ -31,7 +34,7 @@ _SUFFIXES = {
 _MODEL_FOLDERS = {
     "checkpoint": ("checkpoints",),
     "vae": ("vae", "checkpoints"),  # a checkpoint holds a VAE, too
-    "tiny_vae": ("vae_approx",),
+    "tiny_vae": (PREVIEW_FOLDER,),
     "clip_vision": ("clip_vision",),
     "lora": ("loras",),
     "embedding": ("embeddings",),

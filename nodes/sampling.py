@@ -14,6 +14,8 @@ from latentgraph.graph.params import MAX_SEED
 from .facts import LATENT_FORMAT, check_latent, check_text, some
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from latentgraph.diffusion.sampling.run import OnStep, StepReport
 
 MAX_STEPS = 10000
@@ -82,8 +84,17 @@ class KSampler(
 
 def step_teller(ctx: Context) -> OnStep:
     """Returns what a run calls after each step: it tells the context, which may stop the run."""
+    from latentgraph.diffusion.latents.preview_decoders import PreviewDecoders
+
+    decoders = ctx.resources.get(PreviewDecoders)
 
     def on_step(report: StepReport) -> None:
-        ctx.progress(report.step, report.total, report.preview)
+        def preview() -> Tensor:
+            if decoders is None:
+                return report.preview()
+            picture: Tensor = decoders.picture(report.denoised[0], report.latent_format)
+            return picture
+
+        ctx.progress(report.step, report.total, preview)
 
     return on_step

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 
 from latentgraph.cli import Engine
 from latentgraph.graph import Context, FileNotUsable, InvalidWorkflow, LatentGraphError, Node, NodeFailed, Registry
+from latentgraph.graph.events import Event, NodeProgress
 from latentgraph.nodes import default_registry
 
 Make = Callable[..., Engine]
@@ -52,6 +54,24 @@ def test_a_file_may_be_named_by_a_text(make_engine: Make, square: Path) -> None:
 def test_a_mask_comes_back_as_a_grey_image(make_engine: Make, square: Path) -> None:
     mask = make_engine().run(square)["mask"]
     assert (mask.mode, mask.size, mask.getextrema()) == ("L", (16, 8), (255, 255))
+
+
+def test_a_tiny_decoder_in_the_models_folder_shows_what_a_run_has_so_far(
+    make_engine: Make, paint: Path, tiny: ModuleType, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / "vae_approx"
+    sizes: list[tuple[int, ...]] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeProgress) and event.preview is not None:
+            sizes.append(tuple(event.preview().shape))
+
+    engine = make_engine(cache=False)
+    engine.run(paint, steps=1, on_event=on_event)
+    folder.mkdir(parents=True)
+    tiny.write(folder / "taesd_decoder.safetensors", tiny.fill(tiny.tiny_vae_shapes("decoder", first=1)))
+    engine.run(paint, steps=1, on_event=on_event)
+    assert sizes == [(8, 8, 3), (64, 64, 3)]
 
 
 def test_several_pictures_come_back_as_a_list(make_engine: Make, here: Path) -> None:
