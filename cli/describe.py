@@ -74,6 +74,7 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
     from latentgraph.diffusion.checkpoints.describe_vae import describe_vae, tiny_halves
     from latentgraph.diffusion.checkpoints.headers import HeaderError
     from latentgraph.diffusion.checkpoints.vision import describe_vision
+    from latentgraph.diffusion.control.reading import describe_control
     from latentgraph.diffusion.text.embeddings import read_embedding
 
     def family_of(kind: str, path: Path) -> str | None:
@@ -81,6 +82,8 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
             return describe(path).family
         if kind == "lora":
             return " or ".join(read_adapter(path).families) or None
+        if kind == "controlnet":
+            return describe_control(path).spec.family
         check = {
             "vae": describe_vae,
             "tiny_vae": tiny_halves,
@@ -91,7 +94,7 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
         return None
 
     rows: list[dict[str, Any]] = []
-    for kind in ("checkpoint", "vae", "tiny_vae", "clip_vision", "lora", "embedding"):
+    for kind in ("checkpoint", "vae", "tiny_vae", "clip_vision", "lora", "controlnet", "embedding"):
         checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
         for name in resolver.names(kind):
             if name in checkpoints:

@@ -27,6 +27,7 @@ _SUFFIXES = {
     "tiny_vae": (".safetensors", ".pth"),
     "clip_vision": (".safetensors", ".pt", ".bin"),
     "lora": (".safetensors", ".pt", ".ckpt", ".bin"),
+    "controlnet": (".safetensors", ".pth", ".pt", ".ckpt", ".bin"),
     "embedding": (".safetensors", ".pt", ".bin"),
     "image": (".png", ".jpg", ".jpeg", ".webp"),
     "mask": (".png", ".jpg", ".jpeg", ".webp"),
@@ -37,6 +38,7 @@ _MODEL_FOLDERS = {
     "tiny_vae": (PREVIEW_FOLDER,),
     "clip_vision": ("clip_vision",),
     "lora": ("loras",),
+    "controlnet": ("controlnet", "t2i_adapter"),
     "embedding": ("embeddings",),
 }
 

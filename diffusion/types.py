@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .checkpoints.autoencoders import VaeSpec
     from .checkpoints.families import ClipSpec, ModelSpec
     from .checkpoints.vision import ClipVisionSpec
+    from .control.specs import ControlSpec
     from .networks.memory import Weights
     from .sampling.guidance import Guidance, ListName
 
@@ -79,6 +80,35 @@ class PictureSize:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class ControlNet:
+    """A network that steers a denoising network by a picture: a ControlNet or a T2I adapter.
+
+    kinds: for union networks, what the picture shows, by the numbers of `control.specs.UNION_KINDS`; none leaves it open.
+    """
+
+    spec: ControlSpec
+    weights: Weights
+    kinds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Control:
+    """A control network at work. Conditions that share one (the very object) can share a pass through the networks.
+
+    hint: float32 (B, H, W, C) in 0..1, the picture that it goes by. strength: 1 is what it was trained for. start, end:
+    the part of the sampling in which it acts, as for `Condition`. spread: it acts on a negative condition, too, where
+    that has no control of its own.
+    """
+
+    net: ControlNet
+    hint: Tensor
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    spread: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Condition:
     """One encoded prompt with everything that says where, when and how strongly it holds.
 
@@ -86,6 +116,7 @@ class Condition:
     mask: float32 (B, H, W) or None; `mask_bounds` limits the evaluation to the mask's bounding box.
     start, end: the part of the sampling in which it holds, as fractions 0..1 of the schedule (0 is the noisiest).
     concat_latent: (B, C, h, w) in VAE space, and concat_mask: (B, 1, H, W), extra channels for inpainting networks.
+    controls: what steers the network under this condition; what they add is summed in their order.
     """
 
     embedding: Tensor
@@ -100,6 +131,7 @@ class Condition:
     size: PictureSize = PictureSize()
     concat_latent: Tensor | None = None
     concat_mask: Tensor | None = None
+    controls: tuple[Control, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

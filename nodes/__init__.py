@@ -42,6 +42,7 @@ from latentgraph.graph import Node, Registry
 
 from . import (
     adapters,
+    control,
     custom_sampling,
     images,
     latents,
@@ -64,6 +65,7 @@ MODULES = (
     merging,
     text,
     vision,
+    control,
     latents,
     sampling,
     custom_sampling,

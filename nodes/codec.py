@@ -15,6 +15,7 @@ from latentgraph.diffusion.types import (
     ClipVisionOutput,
     Condition,
     Conditioning,
+    Control,
     Image,
     Latent,
     Mask,
@@ -72,6 +73,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         item = pending.pop()
         if isinstance(item, torch.Tensor):
             yield item
+        elif isinstance(item, Control):
+            yield item.hint
         elif isinstance(item, _TYPES):
             pending.extend(getattr(item, field.name) for field in dataclasses.fields(item))
         elif isinstance(item, list | tuple):
@@ -79,7 +82,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Returns a value with every tensor changed. Values nest three deep: Conditioning, Condition, tensor."""
+    """Returns a value with every tensor changed. Values nest three deep: Conditioning, Condition, tensor.
+
+    A control stays the very object that it is: conditions that share one share a pass.
+    """
     import torch
 
     if isinstance(value, torch.Tensor):

@@ -5,7 +5,8 @@ By port type, each fact only where it is known:
 - Model: family, latent_channels, latent_scale, downscale, text_width, in_channels, spec (its ModelSpec)
 - Clip: family, text_width, spec (its ClipSpec)
 - Guider: those of its model
-- Conditioning: family, text_width
+- Conditioning: family, text_width, controls (a tuple of the specs of what steers it)
+- ControlNet: family, spec (its ControlSpec)
 - ClipVision: embedding_width, width, spec (its ClipVisionSpec)
 - ClipVisionOutput: those of the tower that made it, and batch
 - Vae: family, latent_channels, latent_scale, downscale, spec (its VaeSpec)
@@ -24,6 +25,7 @@ from typing import Any, ClassVar, TypeVar
 from latentgraph.diffusion.checkpoints.autoencoders import VaeSpec
 from latentgraph.diffusion.checkpoints.families import ClipSpec, ModelSpec
 from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
+from latentgraph.diffusion.control.specs import ControlSpec, refusal
 from latentgraph.diffusion.pictures.sizes import CELL, Size, resized
 from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
 
@@ -86,6 +88,11 @@ def vision_facts(spec: ClipVisionSpec) -> Facts:
     return {"embedding_width": spec.embedding_width, "width": spec.width, "spec": spec}
 
 
+def control_facts(spec: ControlSpec) -> Facts:
+    """Returns what is known of a control network."""
+    return {"family": spec.family, "spec": spec} if spec.family else {"spec": spec}
+
+
 def size_facts(size: Size | None, batch: Any = None) -> Facts:
     """Returns the facts of pictures, masks or latents of a size in pixels, as far as it is known."""
     facts: dict[str, Any] = {} if size is None else {"width": size.width, "height": size.height}
@@ -128,8 +135,10 @@ LATENT_FORMAT = ("family", "latent_channels", "latent_scale", "downscale")
 
 
 def check_text(known: Known, *names: str) -> None:
-    """Reports each conditioning among the inputs `names` that is not for the network of input 'model'."""
+    """Reports each conditioning among the inputs `names` that is not for the network of input 'model', or steered by one
+    that is not."""
     wanted, family = known.fact("model", "text_width"), known.fact("model", "family")
+    _check_controls(known, names)
     for name in names:
         found = known.fact(name, "text_width")
         if wanted is not None and found is not None and found != wanted:
@@ -139,6 +148,36 @@ def check_text(known: Known, *names: str) -> None:
                 f"is text encoded for the {made_for} family ({found} numbers a token), but input 'model' is of the "
                 f"{family} family, which takes {wanted}; encode it with the clip of the model's own checkpoint",
             )
+
+
+def steered(known: Known, *names: str) -> OutputFacts:
+    """Returns the facts of the conditionings of the inputs `names`, steered by the network of input 'control_net' as well.
+
+    Reports a control network that attends to the text of another family.
+    """
+    spec = known.fact("control_net", "spec")
+    if spec is None:
+        return {name: known.facts(name) for name in names}
+    for name in names:
+        found = known.fact(name, "text_width")
+        if found is not None and spec.text_width not in (None, found):
+            family = known.fact(name, "family") or "another"
+            known.problem(
+                "control_net",
+                f"is {spec.title}, which attends to text of {spec.text_width} numbers a token, but input {name!r} is text "
+                f"encoded for the {family} family ({found}); use one that was made for models of that family",
+            )
+            return {name: known.facts(name) for name in names}
+    return {name: {**known.facts(name), "controls": (*(known.fact(name, "controls") or ()), spec)} for name in names}
+
+
+def _check_controls(known: Known, names: Iterable[str]) -> None:
+    """Reports what steers a conditioning of the inputs `names` and can't steer the network of input 'model'; each once."""
+    model = known.fact("model", "spec")
+    places = {spec: name for name in reversed([*names]) for spec in known.fact(name, "controls") or ()}
+    for spec, name in places.items():
+        if model is not None and (wrong := refusal(spec, model)) is not None:
+            known.problem(name, f"is steered by what {wrong}")
 
 
 def check_latent(known: Known, name: str, against: str) -> None:

@@ -109,7 +109,9 @@ class ConditioningCombine(
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        return _joined(known, "first", "second")
+        facts = _joined(known, "first", "second")["conditioning"]
+        controls = [*(known.fact("first", "controls") or ()), *(known.fact("second", "controls") or ())]
+        return {"conditioning": {**facts, "controls": tuple(dict.fromkeys(controls))} if controls else facts}
 
 
 class ConditioningConcat(

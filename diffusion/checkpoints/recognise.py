@@ -38,7 +38,7 @@ def recognise(shapes: Shapes, *, file_keys: Collection[str] = ()) -> tuple[Famil
     rows = [family for family in FAMILIES if any(_all_in(marker, shapes) for marker in family.markers)]
     rows = [family for family in rows if _all_in(family.file_markers, file_keys)]
     spec = read_unet(shapes) if any(family.unet for family in rows) else None
-    differing = {family.name: _differences(family.unet, spec) for family in rows}
+    differing = {family.name: unlikeness(family.unet, spec) for family in rows}
     match = next((family for family in rows if not differing[family.name]), None)
     if match is None:
         nearest = min(rows, key=lambda family: len(differing[family.name]))
@@ -81,7 +81,7 @@ def find_prediction(
     return "eps", False
 
 
-def _differences(pattern: UNetPattern | None, spec: UNetSpec | None) -> list[str]:
+def unlikeness(pattern: UNetPattern | None, spec: UNetSpec | None) -> list[str]:
     """Returns in words how a structure differs from a family's pattern; nothing where they agree."""
     if pattern is None or spec is None:
         return []

@@ -41,18 +41,25 @@ LORA = Stranger(
     counted="lora keys",
 )  # fmt: skip
 
+_STEERS = (
+    "It steers a checkpoint and is none itself: load the checkpoint that it was made for, and it with LoadControlNet."
+)
+
+CONTROL_NET = Stranger(
+    title="a ControlNet",
+    cure=_STEERS,
+    anywhere=("zero_convs.0.", "controlnet_cond_embedding.", "controlnet_blocks.0.", "lora_controlnet"),
+)
+T2I_ADAPTER = Stranger(
+    title="a T2I adapter",
+    cure=_STEERS,
+    prefixes=("adapter.body.", "body.0.block1.", "body.0.in_conv.", "body.0.resnets."),
+)
+
 IMPOSTORS = (
     LORA,
-    Stranger(
-        title="a ControlNet",
-        cure="It steers a checkpoint and is none itself: name the checkpoint that it was made for.",
-        anywhere=("zero_convs.0.", "controlnet_cond_embedding.", "controlnet_blocks.0.", "lora_controlnet"),
-    ),
-    Stranger(
-        title="a T2I adapter",
-        cure="It steers a checkpoint and is none itself: name the checkpoint that it was made for.",
-        prefixes=("adapter.body.", "body.0.block1.", "body.0.in_conv."),
-    ),
+    CONTROL_NET,
+    T2I_ADAPTER,
     Stranger(
         title="an IP adapter",
         cure="It adds a picture prompt to a checkpoint and is none itself: name the checkpoint that it was made for.",

@@ -49,6 +49,32 @@ def read_unet(shapes: Shapes) -> UNetSpec:
     )
 
 
+def read_encoder(shapes: Shapes) -> UNetSpec:
+    """Returns the structure of a UNet that ends behind its middle, as ControlNets copy one. Raises StructureError.
+
+    It has no way up and no output, and a context_width of 0 if it does not attend; its heads are not told.
+    """
+    names = _ldm_unet(shapes) if "input_blocks.0.0.weight" in shapes else _diffusers_unet(shapes)
+    attentions = [block.attention for level in names.down for block in level]
+    attention = next((name for name in [*attentions, names.middle] if _depth(shapes, name)), None)
+    if not all(names.down):
+        raise StructureError("a level has no res blocks")
+    vector = shapes.get(names.vector)
+    return UNetSpec(
+        in_channels=shape_of(shapes, names.conv_in, 4)[1],
+        out_channels=0,
+        widths=tuple(shape_of(shapes, level[-1].conv, 4)[0] for level in names.down),
+        res_blocks=tuple(len(level) for level in names.down),
+        depths_in=tuple(tuple(_depth(shapes, block.attention) for block in level) for level in names.down),
+        depths_out=(),
+        depth_middle=_depth(shapes, names.middle) if names.has_middle else None,
+        heads=(),
+        context_width=shape_of(shapes, f"{attention}.transformer_blocks.0.attn2.to_k.weight", 2)[1] if attention else 0,
+        linear_projection=attention is not None and len(shape_of(shapes, f"{attention}.proj_in.weight")) == 2,
+        vector_width=vector[1] if vector else None,
+    )
+
+
 def with_heads(spec: UNetSpec, *, head_count: int | None, head_width: int) -> UNetSpec:
     """Returns the spec with the attention heads of each level: a fixed number, or else of a fixed width."""
     heads = (max(1, width // head_width) if head_count is None else head_count for width in spec.widths)

@@ -17,7 +17,8 @@ from ..latents.batches import fit_batch
 from ..latents.tiling import edge_ramp
 from ..levels.space import SamplingSpace
 from ..types import Area, Condition, Conditioning
-from .network_inputs import NetworkInputs, network_inputs
+from .control_hints import ControlHints
+from .network_inputs import NetworkInputs, PreparedControl, network_inputs
 
 FEATHER_CELLS = 8  # an area fades into its surroundings over at most so many latent cells, and a quarter of its side
 LEAST_MASK_SIDE = 8  # latent cells; a smaller window gives a network too little to see
@@ -50,7 +51,7 @@ class PreparedCondition:
 
     window: the part of the latent that the network is shown, or None for all of it. weight: float32 (B, 1, H, W) of the
     window's size, or one number for all of it. sigma_start, sigma_end: it holds at levels from start down to end, both
-    included.
+    included. controls: of the window's size.
     """
 
     inputs: NetworkInputs
@@ -58,6 +59,7 @@ class PreparedCondition:
     weight: Tensor | float
     sigma_start: float
     sigma_end: float
+    controls: tuple[PreparedControl, ...] = ()
 
     @property
     def is_weightless(self) -> bool:
@@ -79,9 +81,10 @@ def prepare_conditions(
     same part of the picture: the copy has its window, weight and levels, but the text of the other list's smallest
     condition that covers it. latent: (B, C, h, w) in scaled-latent units; noise_mask: (B, C, h, w) or None.
     """
+    hints = ControlHints(spec, space, latent)
     prepared = [
         [
-            _prepare(entry, spec=spec, space=space, latent=latent, noise_mask=noise_mask)
+            _prepare(entry, spec=spec, space=space, latent=latent, noise_mask=noise_mask, hints=hints)
             for entry in conditioning.entries
         ]
         for conditioning in lists
@@ -95,7 +98,13 @@ def prepare_conditions(
 
 
 def _prepare(
-    condition: Condition, *, spec: ModelSpec, space: SamplingSpace, latent: Tensor, noise_mask: Tensor | None
+    condition: Condition,
+    *,
+    spec: ModelSpec,
+    space: SamplingSpace,
+    latent: Tensor,
+    noise_mask: Tensor | None,
+    hints: ControlHints,
 ) -> PreparedCondition:
     h, w = latent.shape[-2:]
     mask = None if condition.mask is None else _fit_mask(condition.mask.to(latent), h, w)
@@ -111,6 +120,9 @@ def _prepare(
         weight=_weight(condition, mask, window, latent),
         sigma_start=space.percent_to_sigma(condition.start),
         sigma_end=space.percent_to_sigma(condition.end),
+        controls=hints.prepare(
+            condition.controls, height=window.height if window else h, width=window.width if window else w
+        ),
     )
 
 

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..control.residuals import Residuals
 from ..levels.space import SamplingSpace
 from ..networks.sharing import SharedWork
 from .conditioning import PreparedCondition
-from .network_inputs import NetworkInputs
+from .network_inputs import ActiveControl, NetworkInputs, PreparedControl
 
 Network = Callable[[Tensor, Tensor, NetworkInputs], Tensor]
 """(x, timestep, inputs) -> output. x: (B, C, h, w), scaled for the network; timestep: (B,); output like x."""
+
+Steer = Callable[[Tensor, Tensor, NetworkInputs], Residuals | None]
+"""(x, timestep, inputs) -> what control networks add inside the network, or None where nothing steers."""
 
 Conditions = Sequence[PreparedCondition]
 
@@ -31,8 +36,10 @@ LONGEST_REPETITION = 4  # texts of unlike length share a batch if none has to be
 NO_WEIGHT = 1e-37  # what the sum of weights starts from, so that a cell without any condition becomes 0 instead of NaN
 
 
-def unet_network(unet: Any, shared: SharedWork | None = None) -> Network:
-    """Returns diffusers' UNet2DConditionModel as a `Network`, called in the model's own number format.
+def unet_network(
+    unet: Any, shared: SharedWork | None = None, steer: Steer = lambda x, timestep, inputs: None
+) -> Network:
+    """Returns diffusers' UNet2DConditionModel as a `Network`, called in the model's own number format, and steered.
 
     shared: what its passes have in common, of a UNet that `share_work` has changed.
     """
@@ -42,6 +49,7 @@ def unet_network(unet: Any, shared: SharedWork | None = None) -> Network:
         added = None
         if inputs.pooled is not None:
             added = {"text_embeds": convert(inputs.pooled, unet.dtype), "time_ids": inputs.sizes}
+        residuals = steer(x, timestep, inputs) or Residuals()
         if inputs.concat is not None:
             x = torch.cat([x, inputs.concat], dim=1)
         if shared is not None:
@@ -51,6 +59,9 @@ def unet_network(unet: Any, shared: SharedWork | None = None) -> Network:
             timestep,
             convert(inputs.context, unet.dtype),
             added_cond_kwargs=added,
+            down_block_additional_residuals=residuals.skips or None,
+            mid_block_additional_residual=residuals.middle,
+            down_intrablock_additional_residuals=list(residuals.levels) or None,
             return_dict=False,
         )[0]
         return output
@@ -125,8 +136,8 @@ class _WeightedMean:
         return self._sum / self._weights
 
 
-def _holds(condition: PreparedCondition, sigma: Tensor) -> Tensor | float | None:
-    """Which items the condition holds for: 1 is all of them, None is none, a tensor says it of each."""
+def _holds(condition: PreparedCondition | PreparedControl, sigma: Tensor) -> Tensor | float | None:
+    """Which items a condition or control holds for: 1 is all of them, None is none, a tensor says it of each."""
     if sigma.ndim == 0:
         return 1.0 if condition.sigma_end <= sigma.item() <= condition.sigma_start else None
     within = (sigma >= condition.sigma_end) & (sigma <= condition.sigma_start)
@@ -147,7 +158,7 @@ def _next_batch(pending: list[_Part], x: Tensor, max_batch: int | None) -> list[
 
 
 def _batchable(first: _Part, other: _Part, x: Tensor) -> bool:
-    if first.crop(x).shape != other.crop(x).shape:
+    if first.crop(x).shape != other.crop(x).shape or first.condition.controls != other.condition.controls:
         return False
     a, b = first.condition.inputs.context.shape[1], other.condition.inputs.context.shape[1]
     return math.lcm(a, b) // min(a, b) <= LONGEST_REPETITION
@@ -162,7 +173,10 @@ def _evaluate(
     key = (len(x), *(id(part.condition) for part in batch))
     if key not in joins:
         joins[key] = _join_inputs(batch, len(x))
-    output = network(space.scale_input(xs, sigmas), timestep, joins[key])
+    inputs = joins[key]
+    if batch[0].condition.controls:
+        inputs = replace(inputs, controls=_active_controls(batch[0].condition.controls, sigmas))
+    output = network(space.scale_input(xs, sigmas), timestep, inputs)
     return space.denoised(xs, output, sigmas).chunk(len(batch))
 
 
@@ -179,6 +193,11 @@ def _join_inputs(batch: list[_Part], items: int) -> NetworkInputs:
         concat=_join(concats, items),
         repeats=len(batch) if alike and len({part.condition.window for part in batch}) == 1 else 1,
     )
+
+
+def _active_controls(controls: Sequence[PreparedControl], sigmas: Tensor) -> tuple[ActiveControl, ...]:
+    held = ((control, _holds(control, sigmas)) for control in controls)
+    return tuple(ActiveControl(control, holds) for control, holds in held if holds is not None)
 
 
 def _join(tensors: Sequence[Tensor | None], items: int) -> Any:

@@ -18,7 +18,7 @@ from ..networks.sharing import SharedWork, share_work
 from ..samplers.drive import Denoise
 from ..samplers.problem import Answer, Query
 from .conditioning import PreparedCondition
-from .denoiser import Conditions, Joins, estimate, unet_network
+from .denoiser import Conditions, Joins, Steer, estimate, unet_network
 from .guidance import Estimates, Guidance, ListName
 from .options import SamplingOptions, SelfAttentionGuidance
 
@@ -34,13 +34,14 @@ def guided_denoiser(
     rule: Guidance,
     *,
     options: SamplingOptions,
+    steer: Steer = lambda x, timestep, inputs: None,
     max_batch: int | None = None,
     share: bool = False,
 ) -> Denoise:
     """Returns what answers a run's queries: one pass, or as few as can be, for all lists that a query needs.
 
-    unet: diffusers' UNet2DConditionModel; it is not changed. The order of `lists` is that of the batches. share: do work once
-    that is equal in several passes, which moves the last bits.
+    unet: diffusers' UNet2DConditionModel; it is not changed. The order of `lists` is that of the batches. steer: what
+    control networks add in each pass. share: do work once that is equal in several passes, which moves the last bits.
     """
     degrading: _Degrading | None = None
     shared: SharedWork | None = None
@@ -55,7 +56,7 @@ def guided_denoiser(
                     "self-attention guidance degrades the negative estimate; use a guider with a negative."
                 )
             degrading = _Degrading(unet, options.self_attention, list(lists).index("negative"))
-    network = unet_network(unet, shared)
+    network = unet_network(unet, shared, steer)
     joins: Joins = {}
     always: set[ListName] = {"negative"} if degrading else set()
 

@@ -7,6 +7,7 @@ more input channels than the latent has takes a mask and a masked picture. Knows
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +15,29 @@ from torch import Tensor
 from ..checkpoints.families import ModelSpec
 from ..latents.batches import fit_batch, to_model_space
 from ..pictures.resize import resize
-from ..types import Condition, PictureSize
+from ..types import Condition, Control, PictureSize
 
 BLANK_PICTURE = (0.8223, -0.6876, 0.6364, 0.1380)  # mid-grey in SD1's scaled latents; as in ComfyUI 0.8.0 (behaviour)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PreparedControl:
+    """A control for one run and one size of latent. hint: (B, C, H, W) in 0..1, cut and resized to the latent's picture.
+
+    sigma_start, sigma_end: it acts at levels from start down to end, both included.
+    """
+
+    control: Control
+    hint: Tensor
+    sigma_start: float
+    sigma_end: float
+
+
+class ActiveControl(NamedTuple):
+    """A control that acts in a pass: on all items alike, or as strongly as `holds`, (B, 1, 1, 1) of 1 and 0, says."""
+
+    control: PreparedControl
+    holds: Tensor | float
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,6 +47,7 @@ class NetworkInputs:
     context: (B, T, D), the text's token states. pooled: (B, P) and sizes: (B, 6), for networks with vector
     conditioning. concat: (B, k, h, w), channels that follow those of the latent. B is 1 where all items share. repeats:
     how often the same latents, with the same further channels, follow each other in the batch, each time with other text.
+    controls: what steers the network now.
     """
 
     context: Tensor
@@ -33,6 +55,7 @@ class NetworkInputs:
     sizes: Tensor | None = None
     concat: Tensor | None = None
     repeats: int = 1
+    controls: tuple[ActiveControl, ...] = ()
 
 
 def network_inputs(

@@ -6,8 +6,10 @@ ComfyUI 0.8.0. Every random number comes from a seed; neither torch's random sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -26,7 +28,8 @@ from ..samplers.noise import NoiseSource, initial_noise, inpaint_noise
 from ..samplers.problem import Problem, Steps
 from ..types import Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
 from .conditioning import PreparedCondition, prepare_conditions
-from .guidance import ClassifierFree, ListName
+from .controls import Steering, spread_controls
+from .guidance import ClassifierFree
 from .guided import guided_denoiser
 from .masking import fit_mask, gradual, masked
 
@@ -137,17 +140,19 @@ def sample_guided(
     prepared = prepare_conditions(
         list(guider.lists.values()), spec=spec, space=space, latent=start, noise_mask=run.mask
     )
-    lists: Mapping[ListName, tuple[PreparedCondition, ...]] = dict(zip(guider.lists, prepared, strict=True))
+    lists = spread_controls(dict(zip(guider.lists, prepared, strict=True)))
     if policy.precision != "exact":  # there even what adds nothing has its place in a batch
         lists = {name: _without_weightless(conditions) for name, conditions in lists.items()}
     last = _LastEstimate(on_step, spec.latent)
-    with model.weights.use() as unet:
+    with ExitStack() as held:
+        unet = held.enter_context(model.weights.use())
         denoise = guided_denoiser(
             unet,
             space,
             lists,
             guider.rule,
             options=model.options,
+            steer=Steering(chain.from_iterable(lists.values()), held),
             max_batch=max_batch,
             share=policy.precision != "exact",  # there the composition of each batch counts
         )

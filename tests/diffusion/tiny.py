@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,41 @@ def unet_shapes(layout: UNetLayout) -> Shapes:
                 shapes |= _conv(f"output_blocks.{m}.{2 if attends else 1}.conv", width, width)
             m += 1
     return shapes | _norm("out.0", width) | _conv("out.2", 4, width)
+
+
+HINT_WIDTHS = (16, 32, 96, 256)
+
+
+def control_net_shapes(layout: UNetLayout) -> Shapes:
+    """Returns the keys and shapes of the original ControlNet for UNets of this layout, without "control_model."."""
+    parts = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
+    shapes = {key: shape for key, shape in unet_shapes(layout).items() if key.startswith(parts)}
+    skips = [layout.channels]
+    for level, mult in enumerate(layout.mult):
+        skips += [mult * layout.channels] * (layout.blocks[level] + (level < len(layout.mult) - 1))
+    for n, width in enumerate(skips):
+        shapes |= _conv(f"zero_convs.{n}.0", width, width, kernel=1)
+    shapes |= _conv("middle_block_out.0", skips[-1], skips[-1], kernel=1)
+    pairs = [(3, HINT_WIDTHS[0])]
+    for a, b in pairwise(HINT_WIDTHS):
+        pairs += [(a, a), (a, b)]
+    pairs.append((HINT_WIDTHS[-1], layout.channels))
+    for n, (into, out) in enumerate(pairs):
+        shapes |= _conv(f"input_hint_block.{2 * n}", out, into)
+    return shapes
+
+
+def write_control_net(path: Path, layout: UNetLayout, *, gain: float = 0.5) -> Path:
+    """Writes a ControlNet in the original layout."""
+    return write(path, {f"control_model.{key}": w for key, w in fill(control_net_shapes(layout), gain=gain).items()})
+
+
+def write_diffusers(path: Path, network: Any, *, gain: float = 0.5) -> Path:
+    """Gives a network of diffusers made-up weights and writes it as a folder, by diffusers' own hands."""
+    weights = fill({name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}, gain=gain)
+    network.load_state_dict(weights)
+    network.save_pretrained(path)
+    return path
 
 
 def vae_shapes(

@@ -63,13 +63,14 @@ def test_all_nodes_of_the_package_are_registered() -> None:
 LOOK_ONLY = {
     *("BasicScheduler", "BetaSamplingScheduler", "SDTurboScheduler", "SamplingPercentToSigma", "SamplerSASolver"),
     "AddNoise",
+    *("ApplyControlNet", "ApplyControlNetToBoth"),
 }
-"""Nodes that take a model for its noise levels and its latents' scale, which its file's header tells."""
+"""Nodes that take a model for its noise levels and its latents' scale, or a control network to lay it on conditions."""
 
 
 def test_nodes_that_run_networks_are_keyed_by_the_numeric_environment() -> None:
     """A node takes a handle on weights, or what holds one, to run a network, to look at what it is, or to pass it on."""
-    handles = {"Model", "Clip", "ClipVision", "Vae", "Guider"}
+    handles = {"Model", "Clip", "ClipVision", "ControlNet", "Vae", "Guider"}
     for name, node in REGISTRY.items():
         takes = {port.type.__name__ for port in node.spec.inputs.values() if not port.literal} & handles
         gives = {port.type.__name__ for port in node.spec.outputs} & handles

@@ -1,0 +1,227 @@
+"""What a control network's file is, from its header alone: which kind, for which family, and whether it is whole.
+
+The layouts of ControlNets (the original one and diffusers') give the same spec, and so do those of T2I adapters. Nothing
+here reads weights or loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..checkpoints.families import FAMILIES, Family, UNetSpec
+from ..checkpoints.folders import read_component
+from ..checkpoints.headers import Header, HeaderError, read_header
+from ..checkpoints.parts import Part, find_part, find_shapes
+from ..checkpoints.recognise import network_prefix, unlikeness
+from ..checkpoints.refusals import key_groups, refuse_strangers
+from ..checkpoints.strangers import CONTROL_NET, IMPOSTORS, PARTS, T2I_ADAPTER, Stranger, without_cures
+from ..checkpoints.structure import Shapes, StructureError, read_encoder, with_heads
+from .specs import AdapterKind, ControlNetSpec, ControlSpec, T2IAdapterSpec, UnionSpec
+
+EXPECTED = "a control network"
+CURE = "Name a ControlNet or a T2I adapter."
+CONTROL_NET_PREFIXES = ("control_model.", "module.", "")
+ADAPTER_PREFIXES = ("adapter.", "")
+POOLED_NAMES = ("_shuffle", "_shuffle_fp16")  # how the files of networks end that say the same of the whole picture
+NO_ATTENTION_FAMILY = "sdxl"  # the only one that ControlNets without attention were published for
+HEAD_WIDTH = 64  # of attention in networks of no known family
+UNSHUFFLE_LARGE, UNSHUFFLE = 16, 8  # pixels that an adapter folds into a cell: SDXL's, and all others
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ControlDescription:
+    """What a control network's file is, and where its tensors are."""
+
+    path: Path
+    spec: ControlSpec
+    part: Part
+
+
+def describe_control(path: Path | str) -> ControlDescription:
+    """Returns what a control network is: a safetensors file, or a folder of diffusers. Raises HeaderError."""
+    path = Path(path)
+    component = read_component(path) if path.is_dir() else None
+    headers = component.headers if component else (read_header(path),)
+    config = component.config if component else {}
+    try:
+        found = _control_net(headers, path, config) or _t2i_adapter(headers)
+    except StructureError as error:
+        raise HeaderError(
+            path, f"a network that can't be built: {error}", expected=EXPECTED, cure="Get it again."
+        ) from None
+    if found is None:
+        _refuse(path, headers)
+    prefix, spec = found
+    return ControlDescription(path, spec, find_part(headers, prefix))
+
+
+def _control_net(headers: Sequence[Header], path: Path, config: Mapping[str, Any]) -> tuple[str, ControlNetSpec] | None:
+    for prefix in CONTROL_NET_PREFIXES:
+        shapes = find_shapes(headers, prefix)
+        if "zero_convs.0.0.weight" in shapes:
+            hint = [f"input_hint_block.{2 * n}.weight" for n in range(len(shapes))]
+            return prefix, _control_net_spec(shapes, _found(shapes, hint), path, config)
+        if "controlnet_cond_embedding.conv_in.weight" in shapes:
+            blocks = (f"controlnet_cond_embedding.blocks.{n}.weight" for n in count())
+            inner = list(takewhile(shapes.__contains__, blocks))
+            names = ["controlnet_cond_embedding.conv_in.weight", *inner, "controlnet_cond_embedding.conv_out.weight"]
+            return prefix, _control_net_spec(shapes, names, path, config)
+    return None
+
+
+def _control_net_spec(shapes: Shapes, hint: Sequence[str], path: Path, config: Mapping[str, Any]) -> ControlNetSpec:
+    """hint: the weights of the convolutions that shrink the picture, in order."""
+    encoder = read_encoder(shapes)
+    family = _family_of(encoder)
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim")
+    head_count, head_width = (family.head_count, family.head_width) if family else (None, HEAD_WIDTH)
+    encoder = with_heads(encoder, head_count=head_count, head_width=head_width)
+    if isinstance(heads, int):
+        heads = [heads] * len(encoder.widths)
+    if isinstance(heads, list) and len(heads) == len(encoder.widths) and all(isinstance(h, int) and h for h in heads):
+        encoder = replace(encoder, heads=tuple(heads))
+    size_width = config.get("addition_time_embed_dim")
+    if isinstance(size_width, int):
+        encoder = replace(encoder, size_width=size_width)
+    convolutions = [shapes[name] for name in hint if name in shapes]
+    if len(convolutions) < 3 or any(len(shape) != 4 for shape in convolutions):
+        raise StructureError("the convolutions that take its picture are missing")
+    first, *between, _ = convolutions
+    return ControlNetSpec(
+        family=None if family is None else family.name,
+        encoder=encoder,
+        hint_channels=first[1],
+        hint_widths=(first[0], *(shape[0] for shape in between[1::2])),
+        pooled=path.stem.endswith(POOLED_NAMES) or config.get("global_pool_conditions") is True,
+        union=_union(shapes),
+    )
+
+
+def _union(shapes: Shapes) -> UnionSpec | None:
+    tasks = shapes.get("task_embedding")
+    if tasks is None:
+        return None
+    if len(tasks) != 2:
+        raise StructureError(f"'task_embedding' has the shape {list(tasks)}, not 2 dimensions")
+    layers = takewhile(shapes.__contains__, (f"transformer_layes.{n}.ln_1.weight" for n in count()))
+    return UnionSpec(kinds=tasks[0], width=tasks[1], layers=sum(1 for _ in layers))
+
+
+def _family_of(encoder: UNetSpec) -> Family | None:
+    """Returns the family whose networks have such an encoder."""
+    rows = [row for row in FAMILIES if row.supported and row.unet is not None]
+    if not encoder.context_width:
+        return next((row for row in rows if row.name == NO_ATTENTION_FAMILY), None)
+    return next((row for row in rows if not unlikeness(row.unet, encoder)), None)
+
+
+def _t2i_adapter(headers: Sequence[Header]) -> tuple[str, T2IAdapterSpec] | None:
+    for prefix in ADAPTER_PREFIXES:
+        shapes = find_shapes(headers, prefix)
+        if "body.0.in_conv.weight" in shapes:
+            return prefix, _light_adapter(shapes)
+        if {"body.0.block1.weight", "body.0.resnets.0.block1.weight"} & shapes.keys():
+            return prefix, _full_adapter(shapes)
+    return None
+
+
+def _full_adapter(shapes: Shapes) -> T2IAdapterSpec:
+    """Reads blocks, each of as many res blocks; the original layout counts the res blocks through."""
+    if "body.0.block1.weight" in shapes:
+        names = takewhile(shapes.__contains__, (f"body.{n}.block1.weight" for n in count()))
+        all_widths = [_width(shapes, name) for name in names]
+        starts = [n for n in range(1, len(all_widths)) if f"body.{n}.in_conv.weight" in shapes]
+        res_blocks = starts[0] if starts else len(all_widths)
+        widths = all_widths[::res_blocks]
+        if len(all_widths) % res_blocks:
+            raise StructureError(f"its {len(all_widths)} res blocks do not make up blocks of {res_blocks}")
+    else:
+        names = takewhile(shapes.__contains__, (f"body.{n}.resnets.0.block1.weight" for n in count()))
+        widths = [_width(shapes, name) for name in names]
+        inner = takewhile(shapes.__contains__, (f"body.0.resnets.{n}.block1.weight" for n in count()))
+        res_blocks = sum(1 for _ in inner)
+    folded = _width(shapes, "conv_in.weight", 1)
+    large = folded % UNSHUFFLE_LARGE**2 == 0
+    kind: AdapterKind = "full_adapter_xl" if large else "full_adapter"
+    downscale = UNSHUFFLE_LARGE if large else UNSHUFFLE
+    return T2IAdapterSpec(
+        family="sdxl" if large else "sd1",
+        kind=kind,
+        hint_channels=_channels(folded, downscale),
+        widths=tuple(widths),
+        res_blocks=res_blocks,
+        downscale=downscale,
+    )
+
+
+def _light_adapter(shapes: Shapes) -> T2IAdapterSpec:
+    names = takewhile(shapes.__contains__, (f"body.{n}.out_conv.weight" for n in count()))
+    widths = [_width(shapes, name) for name in names]
+    inner = (
+        "body.0.resnets.{}.block1.weight"
+        if "body.0.resnets.0.block1.weight" in shapes
+        else "body.0.body.{}.block1.weight"
+    )
+    res_blocks = sum(1 for _ in takewhile(shapes.__contains__, map(inner.format, count())))
+    if len(widths) < 2 or widths[-1] != widths[-2]:
+        raise StructureError(f"its blocks have {widths} channels; the last two should be the same")
+    return T2IAdapterSpec(
+        family="sd1",
+        kind="light_adapter",
+        hint_channels=_channels(_width(shapes, "body.0.in_conv.weight", 1), UNSHUFFLE),
+        widths=tuple(widths[:-1]),
+        res_blocks=res_blocks,
+        downscale=UNSHUFFLE,
+    )
+
+
+def _channels(folded: int, downscale: int) -> int:
+    channels, rest = divmod(folded, downscale**2)
+    if rest or channels not in (1, 3):
+        raise StructureError(
+            f"its first convolution takes {folded} channels, neither 1 nor 3 for each of {downscale}^2 pixels"
+        )
+    return channels
+
+
+def _width(shapes: Shapes, key: str, side: int = 0) -> int:
+    if len(shape := shapes.get(key, ())) != 4:
+        raise StructureError(f"{key!r} has the shape {list(shape)}, not 4 dimensions")
+    return shape[side]
+
+
+def _found(shapes: Shapes, names: Sequence[str]) -> list[str]:
+    return list(takewhile(shapes.__contains__, names))
+
+
+def _refuse(path: Path, headers: Sequence[Header]) -> NoReturn:
+    keys = [key for header in headers for key in header.tensors]
+    refuse_strangers(path, headers, _UNSUPPORTED, expected=EXPECTED, cure=CURE)
+    if network_prefix(keys) is not None:
+        raise HeaderError(path, "a checkpoint", expected=EXPECTED, cure=CURE)
+    others = [kind for kind in (*IMPOSTORS, *PARTS) if kind not in (CONTROL_NET, T2I_ADAPTER)]
+    refuse_strangers(path, headers, without_cures(others), expected=EXPECTED, cure=CURE)
+    raise HeaderError(path, key_groups(keys), expected=EXPECTED, cure=CURE)
+
+
+_UNSUPPORTED = (
+    Stranger(
+        title="a control LoRA",
+        anywhere=("lora_controlnet",),
+        cure="It is not supported; use the ControlNet that it was made from.",
+    ),
+    Stranger(
+        title="a ControlNet for a transformer (SD3, FLUX)",
+        anywhere=("controlnet_blocks.0.",),
+        cure="It is not supported yet; use one for a UNet.",
+    ),
+    Stranger(
+        title="a T2I style adapter",
+        anywhere=("style_embedding",),
+        cure="It is not supported; use an adapter for sketches, depth or the like.",
+    ),
+)

@@ -1,0 +1,90 @@
+"""Control networks as `networks.memory` loads them, from a part of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from ..checkpoints.parts import Part
+from ..networks.attention import ExactUNetAttention
+from ..networks.precision import NumericPolicy
+from ..networks.sources import _Conversion, _fill, _names
+from .keymaps import control_net_origins, t2i_adapter_origins
+from .networks import (
+    Controller,
+    ControlNetController,
+    T2IAdapterController,
+    UnionController,
+    build_control_net,
+    build_t2i_adapter,
+)
+from .specs import ControlNetSpec, ControlSpec, T2IAdapterSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ControlNetSource:
+    """The ControlNet in a part of a file."""
+
+    spec: ControlNetSpec
+    part: Part
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"the ControlNet of {_names(self.part)}"
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
+    def size(self, policy: NumericPolicy) -> int:
+        """Returns the bytes it takes when loaded."""
+        return self.part.bytes(policy.unet.itemsize)
+
+    def load(self, policy: NumericPolicy) -> Controller:
+        """Returns diffusers' ControlNet with these weights, as a controller."""
+        network = build_control_net(self.spec)
+        conversion = _Conversion(policy.device, policy.unet, memory_format=policy.memory_format)
+        _fill(network, self.part, partial(control_net_origins, self.spec), conversion)
+        if policy.attention == "exact":
+            network.set_attn_processor(ExactUNetAttention())
+        kind = ControlNetController if self.spec.union is None else UnionController
+        return kind(network, pooled=self.spec.pooled)
+
+
+@dataclass(frozen=True, slots=True)
+class T2IAdapterSource:
+    """The T2I adapter in a part of a file."""
+
+    spec: T2IAdapterSpec
+    part: Part
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"the T2I adapter of {_names(self.part)}"
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
+    def size(self, policy: NumericPolicy) -> int:
+        """Returns the bytes it takes when loaded."""
+        return self.part.bytes(policy.unet.itemsize)
+
+    def load(self, policy: NumericPolicy) -> Controller:
+        """Returns diffusers' T2I adapter with these weights, as a controller."""
+        network = build_t2i_adapter(self.spec)
+        conversion = _Conversion(policy.device, policy.unet, memory_format=policy.memory_format)
+        _fill(network.adapter, self.part, partial(t2i_adapter_origins, self.spec), conversion)
+        return T2IAdapterController(network.eval())
+
+
+def source_of(spec: ControlSpec, part: Part) -> ControlNetSource | T2IAdapterSource:
+    """Returns the source of a control network of this structure."""
+    if isinstance(spec, ControlNetSpec):
+        return ControlNetSource(spec, part)
+    assert isinstance(spec, T2IAdapterSpec), "every kind of control network has its source"
+    return T2IAdapterSource(spec, part)

@@ -1,0 +1,55 @@
+"""Controls made ready for a run: the picture that each sees, and the noise levels between which it acts.
+
+As in ComfyUI 0.8.0 (behaviour), a condition with a window of its own shows its control the whole picture, shrunk to that
+window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from ..checkpoints.families import ModelSpec
+from ..control.specs import refusal
+from ..latents.batches import fit_batch
+from ..levels.space import SamplingSpace
+from ..pictures.resize import resize
+from ..types import Control
+from .network_inputs import PreparedControl
+
+
+class ControlHints:
+    """Prepares the controls of a run. Conditions that share a control, and the size of what they see, share the result."""
+
+    def __init__(self, spec: ModelSpec, space: SamplingSpace, latent: Tensor) -> None:
+        self._spec, self._space, self._latent = spec, space, latent
+        self._prepared: dict[tuple[int, int, int], PreparedControl] = {}
+
+    def prepare(self, controls: Iterable[Control], *, height: int, width: int) -> tuple[PreparedControl, ...]:
+        """Returns controls for a window of so many cells. Raises ValueError for one that can't steer the network."""
+        return tuple(self._one(control, height, width) for control in controls)
+
+    def _one(self, control: Control, height: int, width: int) -> PreparedControl:
+        key = (id(control), height, width)
+        if key not in self._prepared:
+            if (wrong := refusal(control.net.spec, self._spec)) is not None:
+                raise ValueError(f"{control.net.weights.source.title} {wrong}.")
+            self._prepared[key] = PreparedControl(
+                control,
+                self._hint(control, height, width),
+                self._space.percent_to_sigma(control.start),
+                self._space.percent_to_sigma(control.end),
+            )
+        return self._prepared[key]
+
+    def _hint(self, control: Control, height: int, width: int) -> Tensor:
+        """Returns the picture, (1, C, H, W) or (B, C, H, W), of the size that a window of so many cells stands for."""
+        net, cell = control.net.spec, self._spec.latent.downscale
+        height, width = (-(-side * cell // net.hint_multiple) * net.hint_multiple for side in (height, width))
+        x = control.hint.movedim(-1, 1)[:, :3]
+        x = resize(x, width=width, height=height, method="nearest-exact", crop="center")
+        if net.hint_channels == 1:
+            x = x.mean(dim=1, keepdim=True)
+        x = x if len(x) == 1 else fit_batch(x, len(self._latent))
+        return x.to(self._latent.device)

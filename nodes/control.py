@@ -1,0 +1,148 @@
+"""Nodes that steer a network by a picture: ControlNets and T2I adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from latentgraph.diffusion.control.reading import describe_control
+from latentgraph.diffusion.control.specs import UNION_KINDS
+from latentgraph.diffusion.types import Conditioning, ControlNet, Image
+from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
+
+from .facts import control_facts, read_header, steered
+
+UnionKind = Literal[
+    "auto",
+    "openpose",
+    "depth",
+    "hed/pidi/scribble/ted",
+    "canny/lineart/anime_lineart/mlsd",
+    "normal",
+    "segment",
+    "tile",
+    "repaint",
+]
+
+
+class Steered(NamedTuple):
+    """What to paint and what to avoid, both steered by a picture."""
+
+    positive: Conditioning
+    negative: Conditioning
+
+
+class LoadControlNet(
+    Node, version=1, lane="io", cached=False, comfy=ComfyName("ControlNetLoader", {"file": "control_net_name"})
+):
+    """Open a ControlNet or a T2I adapter, for Stable Diffusion 1.x, 2.x or XL.
+
+    A safetensors file in its makers' layout or in diffusers', or a folder of diffusers.
+    """
+
+    file: Annotated[Path, FileInput("controlnet")] = Field(description="A control network's name or path.")
+
+    def run(self, ctx: Context) -> ControlNet:
+        from latentgraph.diffusion.control.applying import open_control
+        from latentgraph.diffusion.networks.memory import WeightMemory
+
+        return open_control(self.file, ctx.resource(WeightMemory))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        path = known.file("file")
+        return {} if path is None else {"control_net": control_facts(read_header(describe_control, path).spec)}
+
+
+class SetUnionControlNetType(
+    Node, version=1, cached=False, comfy=ComfyName("SetUnionControlNetType", {"kind": "type"})
+):
+    """Tell a union ControlNet what its picture shows."""
+
+    control_net: ControlNet = Field(description="A union ControlNet.")
+    kind: UnionKind = Field("auto", description="What the picture shows; auto leaves the network to find out.")
+
+    def run(self, ctx: Context) -> ControlNet:
+        from latentgraph.diffusion.control.applying import tell_kinds
+
+        return tell_kinds(self.control_net, _numbers(self.kind))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        spec, kind = known.fact("control_net", "spec"), known.value("kind")
+        if spec is not None:
+            if spec.union_kinds is None:
+                known.problem(
+                    "control_net", f"is {spec.title}, which takes one kind of picture only; leave this node out"
+                )
+            elif kind is not None and any(number >= spec.union_kinds for number in _numbers(kind)):
+                known.problem(
+                    "kind", f"is {kind!r}, but input 'control_net' knows the first {spec.union_kinds} kinds only"
+                )
+        return {"control_net": known.facts("control_net")}
+
+
+class ApplyControlNet(
+    Node,
+    version=1,
+    comfy=ComfyName("ControlNetApplyAdvanced", {"start": "start_percent", "end": "end_percent"}),
+):
+    """Steer both prompts by a picture: edges, a depth map, a pose, or whatever the control network was made for.
+
+    The picture is cut to the aspect of the latent and resized to it. Several of these in a row add up.
+    """
+
+    positive: Conditioning = Field(description="What to paint.")
+    negative: Conditioning = Field(description="What to avoid.")
+    control_net: ControlNet = Field(description="What steers: a ControlNet or a T2I adapter.")
+    image: Image = Field(description="The picture to go by, made ready for this kind of control network.")
+    strength: float = Field(1.0, ge=0, le=10, description="How strongly it steers; 0 not at all.")
+    start: float = Field(0.0, ge=0, le=1, description="From which fraction of the schedule on it steers.")
+    end: float = Field(1.0, ge=0, le=1, description="Up to which fraction of the schedule it steers.")
+
+    def run(self, ctx: Context) -> Steered:
+        from latentgraph.diffusion.control.applying import apply_control
+
+        both = apply_control(
+            [self.positive, self.negative],
+            self.control_net,
+            self.image,
+            strength=self.strength,
+            start=self.start,
+            end=self.end,
+        )
+        return Steered(*both)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        start, end = known.value("start"), known.value("end")
+        if start is not None and end is not None and start > end:
+            known.problem("end", f"is {end}, before input 'start' at {start}; the control would never act")
+        return steered(known, "positive", "negative")
+
+
+class ApplyControlNetToBoth(Node, version=1, comfy=ComfyName("ControlNetApply")):
+    """Steer a prompt by a picture, and with it every negative prompt that has no control of its own.
+
+    ComfyUI's older way; ApplyControlNet says more plainly what is steered.
+    """
+
+    conditioning: Conditioning = Field(description="What to paint.")
+    control_net: ControlNet = Field(description="What steers: a ControlNet or a T2I adapter.")
+    image: Image = Field(description="The picture to go by, made ready for this kind of control network.")
+    strength: float = Field(1.0, ge=0, le=10, description="How strongly it steers; 0 not at all.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.control.applying import apply_control
+
+        return apply_control([self.conditioning], self.control_net, self.image, strength=self.strength, spread=True)[0]
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return steered(known, "conditioning")
+
+
+def _numbers(kind: str) -> tuple[int, ...]:
+    return () if kind == "auto" else (UNION_KINDS[kind],)
