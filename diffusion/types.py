@@ -117,6 +117,7 @@ class Condition:
     start, end: the part of the sampling in which it holds, as fractions 0..1 of the schedule (0 is the noisiest).
     concat_latent: (B, C, h, w) in VAE space, and concat_mask: (B, 1, H, W), extra channels for inpainting networks.
     controls: what steers the network under this condition; what they add is summed in their order.
+    guidance: how strongly a network that was distilled to be told, such as FLUX dev, follows the prompt.
     """
 
     embedding: Tensor
@@ -132,6 +133,7 @@ class Condition:
     concat_latent: Tensor | None = None
     concat_mask: Tensor | None = None
     controls: tuple[Control, ...] = ()
+    guidance: float = 3.5
 
 
 @dataclass(frozen=True, eq=False, slots=True)

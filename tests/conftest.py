@@ -16,12 +16,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
     """The builders of `tests/diffusion/tiny.py`, which tests can't import by name: their folders are no packages."""
-    path = Path(__file__).parent / "diffusion" / "tiny.py"
-    spec = importlib.util.spec_from_file_location("tiny", path)
+    return _builders("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_dits() -> ModuleType:
+    """The builders of `tests/diffusion/tiny_dits.py`."""
+    return _builders("tiny_dits")
+
+
+def _builders(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "diffusion" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

@@ -12,10 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from ..checkpoints.families import FAMILIES, ClipSpec, UNetSpec
+from ..checkpoints.catalogue import FAMILIES
+from ..checkpoints.families import ClipSpec, DenoiserSpec, UNetSpec
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.keymaps import rename, unet_modules
-from ..checkpoints.layout import modules_of, text_layout, unet_layout
+from ..checkpoints.kinds import kind_of
+from ..checkpoints.layout import modules_of, text_layout
 from ..checkpoints.recognise import network_prefix
 from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.remembering import remembered
@@ -33,7 +35,7 @@ from .keys import (
 )
 from .shapes import BrokenChangeError, in_words, misfit
 
-NetworkSpec = UNetSpec | ClipSpec
+NetworkSpec = DenoiserSpec | ClipSpec
 UNET = "unet"
 """What a target's network is called if it is the denoising one; text encoders go by their keys."""
 
@@ -238,8 +240,8 @@ _EXPECTED, _CURE = "a LoRA or another adapter", "Name an adapter."
 @cache
 def _places(spec: NetworkSpec) -> Mapping[str, Target]:
     """Returns what each name of a module in an adapter stands for: a network, and the module's path there."""
-    if isinstance(spec, UNetSpec):
-        modules = modules_of(unet_layout(spec))
+    if not isinstance(spec, ClipSpec):
+        modules = modules_of(kind_of(spec).layout(spec))
         paths = {"ours": dict(zip(modules, modules, strict=True)), "ldm": _ldm_paths(spec, modules)}
         return {
             naming.name(path): Target(UNET, ours)
@@ -255,16 +257,16 @@ def _places(spec: NetworkSpec) -> Mapping[str, Target]:
     }
 
 
-def _ldm_paths(spec: UNetSpec, modules: list[str]) -> dict[str, str]:
-    renamed = dict(unet_modules(spec))
+def _ldm_paths(spec: DenoiserSpec, modules: list[str]) -> dict[str, str]:
+    renamed = dict(unet_modules(spec)) if isinstance(spec, UNetSpec) else {}
     return {module: rename(module, renamed) for module in modules}
 
 
 @cache
 def target_shapes(spec: NetworkSpec) -> Mapping[Target, tuple[int, ...]]:
     """Returns the shape of every tensor of a network that an adapter may change."""
-    if isinstance(spec, UNetSpec):
-        return {Target(UNET, name): shape for name, shape in unet_layout(spec).items()}
+    if not isinstance(spec, ClipSpec):
+        return {Target(UNET, name): shape for name, shape in kind_of(spec).layout(spec).items()}
     return {
         Target(encoder.key, name): shape for encoder in spec.encoders for name, shape in text_layout(encoder).items()
     }

@@ -12,27 +12,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..levels.space_spec import FlowLevels, FluxLevels
 from .autoencoder_structure import read_vae
 from .autoencoders import VaeSpec
 from .describe_vae import VAE_FOLDERS, vae_prefix_of
 from .families import (
     ClipSpec,
     Colours,
+    DenoiserSpec,
     Family,
     LatentFormat,
     ModelSpec,
     TextEncoderLayout,
     TextEncoderSpec,
-    UNetSpec,
 )
 from .folders import Component, Folder, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
+from .kinds import kind_of
 from .parts import Part, find_part, find_shapes
 from .recognise import UnknownFamilyError, find_prediction, network_prefix, recognise
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
 from .strangers import IMPOSTORS, PARTS
-from .structure import Shapes, StructureError, last_attention, read_text_encoder, with_heads
+from .structure import Shapes, StructureError, last_attention, read_text_encoder
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -93,13 +95,13 @@ def _describe_file(header: Header) -> CheckpointDescription:
         expected = "a denoising network, with keys model.diffusion_model.*"
         raise HeaderError(path, key_groups(keys), expected=expected, cure="Choose another file.")
     network = _Located([header], prefix)
-    family, unet = recognise(network.shapes, file_keys=keys)
+    family, structure = recognise(network.shapes, file_keys=keys)
     vae_prefix = vae_prefix_of([header])
     return _assemble(
         path,
         family,
         network=network,
-        unet=unet,
+        structure=structure,
         texts=[_text_in_file(header, layout) for layout in family.text],
         vae=None if vae_prefix is None else _Located([header], vae_prefix),
     )
@@ -110,13 +112,14 @@ def _describe_folder(folder: Folder) -> CheckpointDescription:
     network = _located(components.get("unet") or components.get("transformer"))
     if network is None:
         found = f"a folder with {', '.join(components) or 'no component'}"
-        raise HeaderError(folder.path, found, expected="unet/ with weights", cure="Download the whole folder.")
-    family, unet = recognise(network.shapes)
+        expected = "unet/ or transformer/ with weights"
+        raise HeaderError(folder.path, found, expected=expected, cure="Download the whole folder.")
+    family, structure = recognise(network.shapes)
     return _assemble(
         folder.path,
         family,
         network=network,
-        unet=_configured(unet, network.config),
+        structure=structure,
         texts=[_located(components.get(layout.folder)) for layout in family.text],
         vae=_located(next((components[name] for name in VAE_FOLDERS if name in components), None)),
         scheduler=components["scheduler"].config if "scheduler" in components else {},
@@ -128,12 +131,12 @@ def _assemble(
     family: Family,
     *,
     network: _Located,
-    unet: UNetSpec,
+    structure: DenoiserSpec,
     texts: Sequence[_Located | None],
     vae: _Located | None,
     scheduler: Mapping[str, Any] | None = None,
 ) -> CheckpointDescription:
-    model = _model_spec(family, network, unet, scheduler or {})
+    model = _model_spec(family, network, structure, scheduler or {})
     encoders = [
         _text_spec(layout, located) for layout, located in zip(family.text, texts, strict=True) if located is not None
     ]
@@ -152,7 +155,7 @@ def _assemble(
     )
 
 
-def _model_spec(family: Family, network: _Located, unet: UNetSpec, scheduler: Mapping[str, Any]) -> ModelSpec:
+def _model_spec(family: Family, network: _Located, structure: DenoiserSpec, scheduler: Mapping[str, Any]) -> ModelSpec:
     assert family.latent is not None, "a supported family names its latent"
     header = network.headers[0]
     prediction, zero_snr = find_prediction(
@@ -160,16 +163,17 @@ def _model_spec(family: Family, network: _Located, unet: UNetSpec, scheduler: Ma
         file_keys=header.tensors.keys(),
         metadata=header.metadata,
         scheduler=scheduler,
-        probe=_probe(family, network) if unet.in_channels == family.latent.channels else None,
+        probe=_probe(family, network) if structure.in_channels == family.latent.channels else None,
     )
     resolution = (prediction == "v" and family.v_resolution) or family.resolution
     return ModelSpec(
         family=family.name,
-        network=unet if unet.heads else with_heads(unet, head_count=family.head_count, head_width=family.head_width),
+        network=kind_of(structure).complete(structure, family, network.config),
         latent=replace(family.latent, colours=_stated_colours(header.metadata, family.latent)),
         prediction=prediction,
         resolution=_stated_resolution(header.metadata) or resolution,
         zero_terminal_snr=zero_snr,
+        flow=_stated_shift(scheduler, family.flow),
     )
 
 
@@ -199,23 +203,12 @@ def _stated_colours(metadata: Mapping[str, str], latent: LatentFormat) -> Colour
     return colours if latent.channels <= len(colours) <= latent.channels + 1 else latent.colours
 
 
-def _configured(unet: UNetSpec, config: Mapping[str, Any]) -> UNetSpec:
-    """Returns the structure with what a diffusers config adds to the shapes.
-
-    diffusers' attention_head_dim is the number of heads where num_attention_heads is not given: its configurations
-    named it wrongly, and it keeps to that.
-    """
-    heads = config.get("num_attention_heads") or config.get("attention_head_dim")
-    if isinstance(heads, int):
-        heads = [heads] * len(unet.widths)
-    if (
-        isinstance(heads, list)
-        and len(heads) == len(unet.widths)
-        and all(isinstance(head, int) and head for head in heads)
-    ):
-        unet = replace(unet, heads=tuple(heads))
-    size_width = config.get("addition_time_embed_dim")
-    return replace(unet, size_width=size_width) if isinstance(size_width, int) else unet
+def _stated_shift(scheduler: Mapping[str, Any], flow: FlowLevels | FluxLevels | None) -> FlowLevels | FluxLevels | None:
+    """Returns a family's flow levels with the shift that a diffusers scheduler's config states, if it is one for all sizes."""
+    shift = scheduler.get("shift")
+    if isinstance(flow, FlowLevels) and isinstance(shift, int | float) and not scheduler.get("use_dynamic_shifting"):
+        return replace(flow, shift=float(shift)) if 0 < shift <= 100 else flow
+    return flow
 
 
 def _text_spec(layout: TextEncoderLayout, located: _Located) -> TextEncoderSpec:

@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from ..names import WeightFormat
 from ..networks.autoencoders import build_vae
-from ..networks.building import build_text_encoder, build_unet
+from ..networks.building import build_denoiser, build_text_encoder
 from ..pictures.saving import numbered_file
 from ..types import Clip, Model, Vae
 from .autoencoder_keys import vae_destinations
-from .families import FAMILIES, Family, ModelSpec
-from .keymaps import Destination, text_destinations, unet_destinations
+from .catalogue import FAMILIES
+from .families import Family, ModelSpec
+from .keymaps import Destination, text_destinations
+from .kinds import kind_of
 
-UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
+NETWORK_PREFIX = "model.diffusion_model."
 OPEN_CLIP_ENDING = ".model."  # of the prefix below which a family keeps a text encoder in OpenCLIP's layout
 _FORMATS: Mapping[WeightFormat, tuple[torch.dtype, str]] = {
     "float16": (torch.float16, "F16"),
@@ -54,9 +56,9 @@ def save_checkpoint(
     text: metadata by keyword, such as the workflow.
     """
     family = next(row for row in FAMILIES if row.name == model.spec.family)
-    parts = [_Part(model, UNET_PREFIX, _unet_entries(model)), *_text_parts(family, clip)]
+    parts = [_Part(model, NETWORK_PREFIX, _network_entries(model)), *_text_parts(family, clip)]
     if vae is not None:
-        parts.append(_Part(vae, VAE_PREFIX, _vae_entries(vae)))
+        parts.append(_Part(vae, family.vae_prefix, _vae_entries(vae)))
     dtype, code = _FORMATS[format]
     entries = [(part.prefix + entry.destination.key, entry.shape) for part in parts for entry in part.entries]
     header = _header(
@@ -93,9 +95,10 @@ class _Part:
     entries: Sequence[_Entry]
 
 
-def _unet_entries(model: Model) -> list[_Entry]:
-    shapes = _shapes(build_unet(model.spec.network))
-    return [_entry(destination, shapes) for destination in unet_destinations(model.spec.network, shapes)]
+def _network_entries(model: Model) -> list[_Entry]:
+    spec = model.spec.network
+    shapes = _shapes(build_denoiser(spec))
+    return [_entry(destination, shapes) for destination in kind_of(spec).destinations(spec, shapes)]
 
 
 def _vae_entries(vae: Vae) -> list[_Entry]:
@@ -128,6 +131,8 @@ def _joined(networks: Any, entry: _Entry) -> Tensor:
     network: nn.Module = networks if entry.network is None else networks[entry.network]
     places = [name.rpartition(".") for name in entry.destination.names]
     tensors: list[Tensor] = [getattr(network.get_submodule(path), leaf) for path, _, leaf in places]
+    if entry.destination.swapped:
+        tensors = [half for tensor in tensors for half in tensor.chunk(2)[::-1]]
     tensor = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
     return (tensor.T if entry.destination.transposed else tensor).reshape(entry.shape)
 

@@ -8,9 +8,13 @@ This module loads no torch and reads no file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
-Prediction = Literal["eps", "v"]
+from ..levels.space_spec import FlowLevels, FluxLevels
+from .dit_specs import DiTSpec
+
+Prediction = Literal["eps", "v", "flow"]
+NetworkKind = Literal["unet", "mmdit", "flux", "flux2"]
 Colours = tuple[tuple[float, float, float], ...]
 EncoderKey = Literal["clip_l", "clip_g", "clip_h"]
 
@@ -44,6 +48,23 @@ class UNetSpec:
     vector_width: int | None = None
     size_width: int = 256
 
+    kind: ClassVar[Literal["unet"]] = "unet"
+    guidance: ClassVar[bool] = False
+
+    @property
+    def size_numbers(self) -> int:
+        """How many numbers of SDXL's size conditioning it takes."""
+        return 6 if self.vector_width else 0
+
+    @property
+    def pooled_width(self) -> int | None:
+        """Width of the pooled text that is part of its vector conditioning, or None if it has none."""
+        return None if self.vector_width is None else self.vector_width - self.size_numbers * self.size_width
+
+
+DenoiserSpec = UNetSpec | DiTSpec
+"""A denoising network's structure. Each has a `kind`, `in_channels`, the widths of its text, and what else it is told."""
+
 
 @dataclass(frozen=True, slots=True)
 class LatentFormat:
@@ -64,15 +85,17 @@ class LatentFormat:
 class ModelSpec:
     """A denoising network and what its output means. `resolution`: the side in pixels it was trained at.
 
-    `zero_terminal_snr`: its noise schedule ends in pure noise (Lin et al. 2023, arXiv:2305.08891).
+    `zero_terminal_snr`: its noise schedule ends in pure noise (Lin et al. 2023, arXiv:2305.08891). `flow`: the levels of one
+    that predicts a flow.
     """
 
     family: str
-    network: UNetSpec
+    network: DenoiserSpec
     latent: LatentFormat
     prediction: Prediction
     resolution: int
     zero_terminal_snr: bool = False
+    flow: FlowLevels | FluxLevels | None = None
 
     @property
     def inpaint(self) -> bool:
@@ -85,9 +108,9 @@ class ModelSpec:
         return self.network.context_width
 
     @property
-    def vector_width(self) -> int | None:
-        """Width of the pooled-and-size vector that the network takes, or None."""
-        return self.network.vector_width
+    def pooled_width(self) -> int | None:
+        """Width of the pooled text that the network takes, or None if it takes none."""
+        return self.network.pooled_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +179,14 @@ class UNetPattern:
 
 
 @dataclass(frozen=True, slots=True)
+class DiTPattern:
+    """What tells one variant of a diffusion transformer from another. None: either will do."""
+
+    guidance: bool | None = None
+    in_channels: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PredictionRule:
     """How a file of a family shows what its network predicts; without evidence it is eps.
 
@@ -190,26 +221,32 @@ class TextEncoderLayout:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One row of the table; the first row that fits a file is its family.
+    """One row of the table; the first row that fits a file is its family. Variants of one family share its name.
 
-    markers: keys below the network's prefix that such a file has, each tuple an alternative. file_markers: keys it has
-    at the top. head_count, or else head_width, tells the attention heads, which shapes do not. resolution: the side
-    in pixels that its networks were trained at, and v_resolution that of its v networks where it differs. `supported`
-    is False for a family that is recognised, so that its user gets a clear answer, but that can't be run yet.
+    kind: how the structure is read. markers: keys below the network's prefix that such a file has, each tuple an
+    alternative. file_markers: keys it has at the top. unet, transformer: what tells it from others with these keys.
+    head_count, or else head_width, tells a UNet's attention heads, which shapes do not. flow: the levels of a family that
+    predicts a flow. resolution: the side in pixels that its networks were trained at, and v_resolution that of its v networks
+    where it differs. vae_prefix: where its single files keep the VAE. `supported` is False for a family that is recognised, so
+    that its user gets a clear answer, but that can't be run yet.
     """
 
     name: str
     title: str
     markers: tuple[tuple[str, ...], ...] = UNET_MARKERS
     file_markers: tuple[str, ...] = ()
+    kind: NetworkKind = "unet"
     unet: UNetPattern | None = None
+    transformer: DiTPattern | None = None
     latent: LatentFormat | None = None
     prediction: PredictionRule = PredictionRule()
+    flow: FlowLevels | FluxLevels | None = None
     head_count: int | None = None
     head_width: int = 64
     resolution: int = 512
     v_resolution: int | None = None
     text: tuple[TextEncoderLayout, ...] = ()
+    vae_prefix: str = "first_stage_model."
     supported: bool = False
 
 
@@ -287,7 +324,7 @@ _SDXL_TEXT_G = TextEncoderLayout(
 
 _SDXL = UNetPattern(linear_projection=True, vector=True, outer_attention=False, inner_attention=True)
 
-FAMILIES: tuple[Family, ...] = (
+UNET_FAMILIES: tuple[Family, ...] = (
     Family(
         name="sd1-instruct",
         title="Stable Diffusion 1.x InstructPix2Pix",
@@ -354,21 +391,4 @@ FAMILIES: tuple[Family, ...] = (
         title="Stable Diffusion XL refiner",
         unet=UNetPattern(linear_projection=True, vector=True, outer_attention=False, inner_attention=False),
     ),
-    Family(
-        name="sd3",
-        title="Stable Diffusion 3",
-        markers=(
-            ("joint_blocks.0.context_block.attn.qkv.weight",),
-            ("transformer_blocks.0.attn.add_q_proj.weight", "pos_embed.proj.weight"),
-        ),
-    ),
-    Family(
-        name="flux",
-        title="FLUX.1",
-        markers=(
-            ("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"),
-            ("transformer_blocks.0.attn.add_q_proj.weight", "x_embedder.weight"),
-        ),
-    ),
-    Family(name="flux2", title="FLUX.2", markers=(("double_stream_modulation_img.lin.weight",),)),
 )

@@ -51,12 +51,17 @@ class KeyMapError(ValueError):
     """A file lacks tensors of its network, or has tensors that the network does not take."""
 
 
+Rows = tuple[tuple[int, int], ...]
+"""Ranges of a tensor's rows, from the first to before the second, in the order in which they are stacked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a wanted tensor comes from: a key of the file, one of three equal parts of its rows, or its transpose."""
+    """Where a wanted tensor comes from: a key of the file, a third of its rows, some of its rows, or its transpose."""
 
     key: str
     third: int | None = None
+    rows: Rows | None = None
     transposed: bool = False
 
 
@@ -87,12 +92,16 @@ def text_origins(spec: TextEncoderSpec, wanted: Iterable[str], present: Collecti
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A tensor of a single file: the network's tensors that it holds, stacked, or transposed; kernel: as a 1x1 convolution."""
+    """A tensor of a single file: the network's tensors that it holds, stacked, or transposed.
+
+    kernel: as a 1x1 convolution. swapped: its second half of rows before its first.
+    """
 
     key: str
     names: tuple[str, ...]
     transposed: bool = False
     kernel: bool = False
+    swapped: bool = False
 
 
 def unet_destinations(spec: UNetSpec, names: Iterable[str]) -> list[Destination]:
@@ -107,13 +116,24 @@ def text_destinations(spec: TextEncoderSpec, names: Iterable[str], *, open_clip:
     if not open_clip:
         apart = ("text_projection.weight",)
         return [Destination(key if key in apart else f"text_model.{key}", (name,)) for key, name in bare.items()]
-    parts: dict[str, dict[int, str]] = {}
-    turned: dict[str, bool] = {}
-    for key, name in bare.items():
-        origin = _open_clip_origin(key)
-        parts.setdefault(origin.key, {})[origin.third or 0] = name
-        turned[origin.key] = origin.transposed
-    return [Destination(key, tuple(held[i] for i in sorted(held)), turned[key]) for key, held in parts.items()]
+    return turned_around({name: _open_clip_origin(key) for key, name in bare.items()})
+
+
+def turned_around(origins: Origins) -> list[Destination]:
+    """Returns where a network's tensors go in a file, from where they would come from in it."""
+    held: dict[str, list[tuple[int, str]]] = {}
+    for name, origin in origins.items():
+        place = origin.rows[0][0] if origin.rows else origin.third or 0
+        held.setdefault(origin.key, []).append((place, name))
+    return [
+        Destination(
+            key,
+            tuple(name for _, name in sorted(parts)),
+            transposed=origins[parts[0][1]].transposed,
+            swapped=len(origins[parts[0][1]].rows or ()) == 2,
+        )
+        for key, parts in held.items()
+    ]
 
 
 def unet_modules(spec: UNetSpec) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..networks.memory import WeightMemory, Weights
-from ..networks.sources import TextSource, UNetSource, VaeSource, VisionSource
+from ..networks.sources import DenoiserSource, TextSource, VaeSource, VisionSource
 from ..types import Clip, ClipVision, Model, Vae
 from .autoencoders import TinyFamily
 from .describe import CheckpointDescription, describe
@@ -28,7 +28,7 @@ def open_checkpoint(path: Path | str, memory: WeightMemory) -> Checkpoint:
     """Returns the parts of a safetensors file or a diffusers folder, their weights still on disk. Raises HeaderError."""
     found = describe(path)
     return Checkpoint(
-        model=Model(found.model, Weights(memory, UNetSource(found.model.network, found.model_part))),
+        model=Model(found.model, Weights(memory, DenoiserSource(found.model.network, found.model_part))),
         clip=Clip(found.clip, Weights(memory, TextSource(found.clip, found.clip_parts))) if found.clip else None,
         vae=Vae(found.vae, Weights(memory, VaeSource(found.vae, found.vae_parts))) if found.vae else None,
         description=found,

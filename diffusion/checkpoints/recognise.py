@@ -6,8 +6,11 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from .families import FAMILIES, Family, Prediction, UNetPattern, UNetSpec
-from .structure import Shapes, read_unet
+from .catalogue import FAMILIES
+from .dit_specs import DiTSpec
+from .families import DenoiserSpec, DiTPattern, Family, Prediction, UNetPattern, UNetSpec
+from .kinds import KINDS
+from .structure import Shapes
 
 NETWORK_PREFIXES = ("model.diffusion_model.", "model.model.", "net.", "model.", "")
 PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "eps", "eps": "eps", "v": "v", "v_prediction": "v"}
@@ -29,24 +32,24 @@ def network_prefix(keys: Collection[str]) -> str | None:
     return next(fitting, None)
 
 
-def recognise(shapes: Shapes, *, file_keys: Collection[str] = ()) -> tuple[Family, UNetSpec]:
-    """Returns the family of a network and its structure, but for the heads.
+def recognise(shapes: Shapes, *, file_keys: Collection[str] = ()) -> tuple[Family, DenoiserSpec]:
+    """Returns the family of a network and its structure, as far as shapes tell it.
 
     shapes: the network's, without prefix; file_keys: every key of the file. Raises UnknownFamilyError for a network
     that no supported family fits, and StructureError for one that is broken.
     """
     rows = [family for family in FAMILIES if any(_all_in(marker, shapes) for marker in family.markers)]
     rows = [family for family in rows if _all_in(family.file_markers, file_keys)]
-    spec = read_unet(shapes) if any(family.unet for family in rows) else None
-    differing = {family.name: unlikeness(family.unet, spec) for family in rows}
-    match = next((family for family in rows if not differing[family.name]), None)
+    spec: DenoiserSpec = KINDS[rows[0].kind].read(shapes)
+    differing = [(family, _differences(family, spec)) for family in rows]
+    match = next((family for family, differences in differing if not differences), None)
     if match is None:
-        nearest = min(rows, key=lambda family: len(differing[family.name]))
+        nearest, differences = min(differing, key=lambda pair: len(pair[1]))
         raise UnknownFamilyError(
-            f"a UNet like that of {nearest.title}, but with {' and '.join(differing[nearest.name])}",
+            f"a {KINDS[nearest.kind].title} like that of {nearest.title}, but with {' and '.join(differences)}",
             cure=f"Known: {_supported_titles()}.",
         )
-    if not match.supported or spec is None:
+    if not match.supported:
         cure = f"It is known, but not supported yet; use a checkpoint of one of: {_supported_titles()}."
         raise UnknownFamilyError(f"a checkpoint of {match.title}", cure=cure)
     return match, spec
@@ -62,9 +65,12 @@ def find_prediction(
 ) -> tuple[Prediction, bool]:
     """Returns what a network predicts, and whether its schedule ends in pure noise.
 
-    The first that speaks decides: a marking key of the file, the scheduler's config of a diffusers folder, the file's
-    metadata (modelspec.prediction_type), the spread of the tensor that the family's rule names, the default: eps.
+    A family with flow levels predicts a flow. Else the first that speaks decides: a marking key of the file, the scheduler's
+    config of a diffusers folder, the file's metadata (modelspec.prediction_type), the spread of the tensor that the family's
+    rule names, the default: eps.
     """
+    if family.flow is not None:
+        return "flow", False
     rule = family.prediction
     if rule.v_key in file_keys:
         return "v", rule.zero_snr_key in file_keys
@@ -81,10 +87,15 @@ def find_prediction(
     return "eps", False
 
 
-def unlikeness(pattern: UNetPattern | None, spec: UNetSpec | None) -> list[str]:
+def _differences(family: Family, spec: DenoiserSpec) -> list[str]:
     """Returns in words how a structure differs from a family's pattern; nothing where they agree."""
-    if pattern is None or spec is None:
-        return []
+    if isinstance(spec, UNetSpec):
+        return unlikeness(family.unet or UNetPattern(), spec)
+    return _transformer_differences(family.transformer or DiTPattern(), spec)
+
+
+def unlikeness(pattern: UNetPattern, spec: UNetSpec) -> list[str]:
+    """Returns in words how a UNet differs from a family's pattern; nothing where they agree."""
     words = {
         "linear_projection": ("a linear proj_in", "a convolution for proj_in"),
         "vector": ("a label_emb", "no label_emb"),
@@ -100,9 +111,18 @@ def unlikeness(pattern: UNetPattern | None, spec: UNetSpec | None) -> list[str]:
     differences = [
         words[name][0 if fact else 1] for name, fact in facts.items() if getattr(pattern, name) not in {None, fact}
     ]
-    if pattern.in_channels is not None and spec.in_channels not in pattern.in_channels:
-        differences.append(f"{spec.in_channels} input channels")
-    return differences
+    return differences + _channel_difference(pattern, spec)
+
+
+def _transformer_differences(pattern: DiTPattern, spec: DiTSpec) -> list[str]:
+    words = {True: "an embedding of the guidance", False: "no embedding of the guidance"}
+    differences = [] if pattern.guidance in {None, spec.guidance} else [words[spec.guidance]]
+    return differences + _channel_difference(pattern, spec)
+
+
+def _channel_difference(pattern: UNetPattern | DiTPattern, spec: DenoiserSpec) -> list[str]:
+    fits = pattern.in_channels is None or spec.in_channels in pattern.in_channels
+    return [] if fits else [f"{spec.in_channels} input channels"]
 
 
 def _all_in(names: Sequence[str], keys: Collection[str], prefix: str = "") -> bool:
@@ -110,4 +130,4 @@ def _all_in(names: Sequence[str], keys: Collection[str], prefix: str = "") -> bo
 
 
 def _supported_titles() -> str:
-    return ", ".join(family.title for family in FAMILIES if family.supported)
+    return ", ".join(dict.fromkeys(family.title for family in FAMILIES if family.supported))

@@ -12,7 +12,8 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..checkpoints.families import FAMILIES, Family, UNetSpec
+from ..checkpoints.catalogue import FAMILIES
+from ..checkpoints.families import Family, UNetSpec
 from ..checkpoints.folders import read_component
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.parts import Part, find_part, find_shapes
@@ -116,7 +117,7 @@ def _family_of(encoder: UNetSpec) -> Family | None:
     rows = [row for row in FAMILIES if row.supported and row.unet is not None]
     if not encoder.context_width:
         return next((row for row in rows if row.name == NO_ATTENTION_FAMILY), None)
-    return next((row for row in rows if not unlikeness(row.unet, encoder)), None)
+    return next((row for row in rows if row.unet and not unlikeness(row.unet, encoder)), None)
 
 
 def _t2i_adapter(headers: Sequence[Header]) -> tuple[str, T2IAdapterSpec] | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ..checkpoints.families import FAMILIES, ModelSpec, UNetSpec
+from ..checkpoints.catalogue import FAMILIES
+from ..checkpoints.families import ModelSpec, UNetSpec
 
 AdapterKind = Literal["full_adapter", "full_adapter_xl", "light_adapter"]
 

@@ -5,11 +5,16 @@ What is built lies on the meta device: it has every tensor's name and shape, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import (
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from torch import nn
 from transformers import (
     CLIPTextConfig,
@@ -21,12 +26,19 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from ..checkpoints.families import TextEncoderSpec, UNetSpec
+from ..checkpoints.dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
+from ..checkpoints.families import DenoiserSpec, NetworkKind, TextEncoderSpec, UNetSpec
 from ..checkpoints.structure import StructureError
 from ..checkpoints.vision import ClipVisionSpec
 
 GROUPS = 32  # of every group norm in these networks
 BOS, EOS = 49406, 49407  # in CLIP's vocabulary
+
+
+def build_denoiser(spec: DenoiserSpec) -> nn.Module:
+    """Returns diffusers' network of this structure. Raises StructureError for one that diffusers can't express."""
+    network: nn.Module = _BUILDERS[spec.kind](spec)
+    return network
 
 
 def build_unet(spec: UNetSpec) -> UNet2DConditionModel:
@@ -59,6 +71,70 @@ def build_unet(spec: UNetSpec) -> UNet2DConditionModel:
             projection_class_embeddings_input_dim=spec.vector_width,
             norm_num_groups=GROUPS,
         )
+
+
+def build_mmdit(spec: MMDiTSpec) -> SD3Transformer2DModel:
+    """Returns diffusers' SD3 transformer of this structure."""
+    with torch.device("meta"):
+        return SD3Transformer2DModel(
+            patch_size=PATCH,
+            in_channels=spec.in_channels,
+            out_channels=spec.out_channels,
+            num_layers=spec.depth,
+            attention_head_dim=spec.width // spec.heads,
+            num_attention_heads=spec.heads,
+            joint_attention_dim=spec.context_width,
+            caption_projection_dim=spec.width,
+            pooled_projection_dim=spec.pooled_width,
+            pos_embed_max_size=spec.positions,
+            dual_attention_layers=spec.dual_attention,
+            qk_norm="rms_norm" if spec.query_norm else None,
+        )
+
+
+def build_flux(spec: FluxSpec) -> FluxTransformer2DModel:
+    """Returns diffusers' FLUX.1 transformer of this structure; it is given tokens of 2x2 cells."""
+    with torch.device("meta"):
+        return FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=PATCH**2 * spec.in_channels,
+            out_channels=PATCH**2 * spec.out_channels,
+            num_layers=spec.double_blocks,
+            num_single_layers=spec.single_blocks,
+            attention_head_dim=spec.width // spec.heads,
+            num_attention_heads=spec.heads,
+            joint_attention_dim=spec.context_width,
+            pooled_projection_dim=spec.pooled_width,
+            guidance_embeds=spec.guidance,
+            axes_dims_rope=spec.axes,
+        )
+
+
+def build_flux2(spec: Flux2Spec) -> Flux2Transformer2DModel:
+    """Returns diffusers' FLUX.2 transformer of this structure."""
+    with torch.device("meta"):
+        return Flux2Transformer2DModel(
+            patch_size=1,
+            in_channels=spec.in_channels,
+            out_channels=spec.out_channels,
+            num_layers=spec.double_blocks,
+            num_single_layers=spec.single_blocks,
+            attention_head_dim=spec.width // spec.heads,
+            num_attention_heads=spec.heads,
+            joint_attention_dim=spec.context_width,
+            timestep_guidance_channels=spec.time_width,
+            mlp_ratio=spec.mlp_width / spec.width,
+            axes_dims_rope=spec.axes,
+            guidance_embeds=spec.guidance,
+        )
+
+
+_BUILDERS: Mapping[NetworkKind, Callable[[Any], Any]] = {
+    "unet": build_unet,
+    "mmdit": build_mmdit,
+    "flux": build_flux,
+    "flux2": build_flux2,
+}
 
 
 def build_text_encoder(spec: TextEncoderSpec, *, attention: Literal["eager", "sdpa"] = "sdpa") -> nn.Module:

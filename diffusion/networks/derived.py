@@ -28,7 +28,7 @@ from ..checkpoints.parts import FileId, file_id
 from ..types import Clip, Model
 from .memory import WeightSource
 from .precision import NumericPolicy
-from .sources import TextSource, UNetSource
+from .sources import DenoiserSource, TextSource
 from .stored import LaidOn, StoredModule, lay_on, stored_modules, unstore
 
 Handle = TypeVar("Handle", Model, Clip)
@@ -85,7 +85,7 @@ class Blend:
 class DerivedSource:
     """A network with adapters laid on it and others mixed in, in the order of the steps."""
 
-    base: UNetSource | TextSource
+    base: DenoiserSource | TextSource
     steps: tuple[Patch | Blend, ...]
 
     @property
@@ -105,7 +105,7 @@ class DerivedSource:
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes of the tensors that are changed; packed ones stay, and only what is laid on them is new."""
-        dtype = policy.text if isinstance(self.spec, ClipSpec) else policy.unet
+        dtype = policy.text if isinstance(self.spec, ClipSpec) else policy.denoiser(self.spec.kind)
         shapes = target_shapes(self.spec)
         packed = self.base.packed_networks
         size = 0

@@ -12,12 +12,14 @@ from typing import Literal
 
 import torch
 
+from ..checkpoints.families import NetworkKind
+
 Precision = Literal["auto", "exact"]
 
 
 @dataclass(frozen=True, slots=True)
 class NumericPolicy:
-    """The formats of one device. `unet`, `vae`, `text`: what the weights are kept and computed in.
+    """The formats of one device. `unet`, `transformer`, `vae`, `text`: what the weights are kept and computed in.
 
     text_rounding: a format that text encoder weights pass through on their way, or None. attention: "sdpa" is torch's
     scaled_dot_product_attention, "exact" the written-out order of operations of `attention`.
@@ -26,11 +28,16 @@ class NumericPolicy:
     precision: Precision
     device: torch.device
     unet: torch.dtype
+    transformer: torch.dtype
     vae: torch.dtype
     text: torch.dtype
     text_rounding: torch.dtype | None
     memory_format: torch.memory_format
     attention: Literal["sdpa", "exact"]
+
+    def denoiser(self, kind: NetworkKind) -> torch.dtype:
+        """Returns the format of a denoising network of a kind."""
+        return self.unet if kind == "unet" else self.transformer
 
     @property
     def cache_token(self) -> str:
@@ -52,17 +59,19 @@ def resolve(precision: Precision, device: torch.device | str = "cpu") -> Numeric
             precision="exact",
             device=device,
             unet=torch.float32,
+            transformer=torch.float32,
             vae=torch.float32,
             text=torch.float32,
             text_rounding=torch.float16,
             memory_format=torch.contiguous_format,
             attention="exact",
         )
-    unet, vae, text = _auto_formats(device)
+    unet, transformer, vae, text = _auto_formats(device)
     return NumericPolicy(
         precision="auto",
         device=device,
         unet=unet,
+        transformer=transformer,
         vae=vae,
         text=text,
         text_rounding=None,
@@ -71,17 +80,19 @@ def resolve(precision: Precision, device: torch.device | str = "cpu") -> Numeric
     )
 
 
-def _auto_formats(device: torch.device) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
-    """Returns the formats of UNet, VAE and text encoders.
+def _auto_formats(device: torch.device) -> tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype]:
+    """Returns the formats of UNets, transformers, VAEs and text encoders.
 
-    On CUDA the VAE never runs in float16: SDXL's overflows there. Text encoders are small, so on a CPU they stay exact.
+    On CUDA neither transformers nor VAEs run in float16: FLUX's activations and SDXL's VAE overflow there. Text encoders are
+    small, so on a CPU they stay exact.
     """
     if device.type == "cuda":
         wide = torch.cuda.get_device_capability(device)[0] >= 8  # Ampere, the first with bfloat16
-        return torch.float16, torch.bfloat16 if wide else torch.float32, torch.float16
+        ranged = torch.bfloat16 if wide else torch.float32
+        return torch.float16, ranged, ranged, torch.float16
     if device.type == "cpu" and cpu_multiplies_bfloat16():
-        return torch.bfloat16, torch.bfloat16, torch.float32
-    return torch.float32, torch.float32, torch.float32
+        return torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.float32
+    return torch.float32, torch.float32, torch.float32, torch.float32
 
 
 def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -20,30 +20,31 @@ from ..adapters.files import UNET
 from ..checkpoints.autoencoder_keys import vae_origins
 from ..checkpoints.autoencoder_structure import CODEBOOK
 from ..checkpoints.autoencoders import VaeSpec
-from ..checkpoints.families import ClipSpec, UNetSpec
+from ..checkpoints.families import ClipSpec, DenoiserSpec
 from ..checkpoints.headers import HeaderError
-from ..checkpoints.keymaps import KeyMapError, Origin, Origins, text_origins, unet_origins
+from ..checkpoints.keymaps import KeyMapError, Origin, Origins, text_origins
+from ..checkpoints.kinds import kind_of
 from ..checkpoints.parts import Part
 from ..checkpoints.vision import ClipVisionSpec, vision_origins
 from .attention import ExactUNetAttention, use_exact_vae_attention
 from .autoencoders import build_vae
-from .building import build_text_encoder, build_unet, build_vision
+from .building import build_denoiser, build_text_encoder, build_vision
 from .precision import NumericPolicy
 from .reading import TensorFile, open_tensors
 from .stored import StoredWeight, can_store, store
 
 
 @dataclass(frozen=True, slots=True)
-class UNetSource:
+class DenoiserSource:
     """The denoising network in a part of a file."""
 
-    spec: UNetSpec
+    spec: DenoiserSpec
     part: Part
 
     @property
     def title(self) -> str:
         """What it is, for messages."""
-        return f"the UNet of {_names(self.part)}"
+        return f"the {kind_of(self.spec).title} of {_names(self.part)}"
 
     @property
     def ingredients(self) -> tuple[()]:
@@ -52,23 +53,23 @@ class UNetSource:
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
-        return self.part.bytes(policy.unet.itemsize)
+        return self.part.bytes(policy.denoiser(self.spec.kind).itemsize)
 
     @property
     def packed_networks(self) -> frozenset[str]:
         """The network, by the name that adapters' targets have for it, if the file has it packed."""
         return frozenset({UNET} if self.part.packed_values else ())
 
-    def load(self, policy: NumericPolicy) -> UNet2DConditionModel:
-        """Returns diffusers' UNet2DConditionModel with these weights."""
-        network = build_unet(self.spec)
+    def load(self, policy: NumericPolicy) -> nn.Module:
+        """Returns diffusers' network of the spec's kind with these weights."""
+        network = build_denoiser(self.spec)
         _fill(
             network,
             self.part,
-            partial(unet_origins, self.spec),
-            _Conversion(policy.device, policy.unet, memory_format=policy.memory_format),
+            partial(kind_of(self.spec).origins, self.spec),
+            _Conversion(policy.device, policy.denoiser(self.spec.kind), memory_format=policy.memory_format),
         )
-        if policy.attention == "exact":
+        if policy.attention == "exact" and isinstance(network, UNet2DConditionModel):
             network.set_attn_processor(ExactUNetAttention())
         return network
 
@@ -252,14 +253,21 @@ def _pick(weight: Tensor | StoredWeight, origin: Origin) -> Tensor | StoredWeigh
     """Returns what an origin takes of a tensor; a packed one stays so where only whole rows are taken."""
     if isinstance(weight, StoredWeight):
         if not origin.transposed:
-            return weight.rows(partial(_rows, origin=origin)) if origin.third is not None else weight
+            return (
+                weight if origin.third is None and origin.rows is None else weight.rows(partial(_rows, origin=origin))
+            )
         weight = weight.widened(torch.float32)
     picked = _rows(weight, origin)
     return picked.T if origin.transposed else picked
 
 
 def _rows(tensor: Tensor, origin: Origin) -> Tensor:
-    return tensor if origin.third is None else tensor.chunk(3)[origin.third]
+    if origin.third is not None:
+        return tensor.chunk(3)[origin.third]
+    if origin.rows is None:
+        return tensor
+    parts = [tensor[start:stop] for start, stop in origin.rows]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _bare(shape: Sequence[int]) -> tuple[int, ...]:

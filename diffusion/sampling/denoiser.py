@@ -7,66 +7,24 @@ network.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..control.residuals import Residuals
 from ..levels.space import SamplingSpace
-from ..networks.sharing import SharedWork
+from .calls import Network
 from .conditioning import PreparedCondition
-from .network_inputs import ActiveControl, NetworkInputs, PreparedControl
-
-Network = Callable[[Tensor, Tensor, NetworkInputs], Tensor]
-"""(x, timestep, inputs) -> output. x: (B, C, h, w), scaled for the network; timestep: (B,); output like x."""
-
-Steer = Callable[[Tensor, Tensor, NetworkInputs], Residuals | None]
-"""(x, timestep, inputs) -> what control networks add inside the network, or None where nothing steers."""
+from .network_inputs import ActiveControl, NetworkInputs, PreparedControl, join_inputs
 
 Conditions = Sequence[PreparedCondition]
 
 Joins = dict[tuple[int, ...], NetworkInputs]
 """What the parts of a batch are fed together, by the size of a part and the conditions' ids. It holds for one run."""
 
-LONGEST_REPETITION = 4  # texts of unlike length share a batch if none has to be repeated more often to be as long
 NO_WEIGHT = 1e-37  # what the sum of weights starts from, so that a cell without any condition becomes 0 instead of NaN
-
-
-def unet_network(
-    unet: Any, shared: SharedWork | None = None, steer: Steer = lambda x, timestep, inputs: None
-) -> Network:
-    """Returns diffusers' UNet2DConditionModel as a `Network`, called in the model's own number format, and steered.
-
-    shared: what its passes have in common, of a UNet that `share_work` has changed.
-    """
-
-    def predict(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Tensor:
-        convert = Tensor.to if shared is None else shared.converted
-        added = None
-        if inputs.pooled is not None:
-            added = {"text_embeds": convert(inputs.pooled, unet.dtype), "time_ids": inputs.sizes}
-        residuals = steer(x, timestep, inputs) or Residuals()
-        if inputs.concat is not None:
-            x = torch.cat([x, inputs.concat], dim=1)
-        if shared is not None:
-            shared.begin(inputs.repeats)
-        output: Tensor = unet(
-            x.to(unet.dtype),
-            timestep,
-            convert(inputs.context, unet.dtype),
-            added_cond_kwargs=added,
-            down_block_additional_residuals=residuals.skips or None,
-            mid_block_additional_residual=residuals.middle,
-            down_intrablock_additional_residuals=list(residuals.levels) or None,
-            return_dict=False,
-        )[0]
-        return output
-
-    return predict
 
 
 def estimate(
@@ -160,8 +118,7 @@ def _next_batch(pending: list[_Part], x: Tensor, max_batch: int | None) -> list[
 def _batchable(first: _Part, other: _Part, x: Tensor) -> bool:
     if first.crop(x).shape != other.crop(x).shape or first.condition.controls != other.condition.controls:
         return False
-    a, b = first.condition.inputs.context.shape[1], other.condition.inputs.context.shape[1]
-    return math.lcm(a, b) // min(a, b) <= LONGEST_REPETITION
+    return first.condition.inputs.joins(other.condition.inputs)
 
 
 def _evaluate(
@@ -172,7 +129,7 @@ def _evaluate(
     timestep = space.timestep(sigmas).to(x.device).expand(len(xs))
     key = (len(x), *(id(part.condition) for part in batch))
     if key not in joins:
-        joins[key] = _join_inputs(batch, len(x))
+        joins[key] = _inputs_of(batch, len(x))
     inputs = joins[key]
     if batch[0].condition.controls:
         inputs = replace(inputs, controls=_active_controls(batch[0].condition.controls, sigmas))
@@ -180,27 +137,14 @@ def _evaluate(
     return space.denoised(xs, output, sigmas).chunk(len(batch))
 
 
-def _join_inputs(batch: list[_Part], items: int) -> NetworkInputs:
-    inputs = [part.condition.inputs for part in batch]
-    length = math.lcm(*(entry.context.shape[1] for entry in inputs))
-    concats = [None if p.condition.inputs.concat is None else p.crop(p.condition.inputs.concat) for p in batch]
-    first = concats[0]
-    alike = first is None or all(each is not None and torch.equal(each, first) for each in concats)
-    return NetworkInputs(
-        context=_join([entry.context.repeat(1, length // entry.context.shape[1], 1) for entry in inputs], items),
-        pooled=_join([entry.pooled for entry in inputs], items),
-        sizes=_join([entry.sizes for entry in inputs], items),
-        concat=_join(concats, items),
-        repeats=len(batch) if alike and len({part.condition.window for part in batch}) == 1 else 1,
-    )
+def _inputs_of(batch: list[_Part], items: int) -> NetworkInputs:
+    inputs = []
+    for part in batch:
+        entry = part.condition.inputs
+        inputs.append(entry if entry.concat is None else replace(entry, concat=part.crop(entry.concat)))
+    return join_inputs(inputs, items, one_window=len({part.condition.window for part in batch}) == 1)
 
 
 def _active_controls(controls: Sequence[PreparedControl], sigmas: Tensor) -> tuple[ActiveControl, ...]:
     held = ((control, _holds(control, sigmas)) for control in controls)
     return tuple(ActiveControl(control, holds) for control, holds in held if holds is not None)
-
-
-def _join(tensors: Sequence[Tensor | None], items: int) -> Any:
-    """The tensors, each for `items` latents, one after the other; None if the network takes none."""
-    present = [tensor.expand(items, *tensor.shape[1:]) for tensor in tensors if tensor is not None]
-    return torch.cat(present) if present else None

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..checkpoints.families import NetworkKind
 from ..levels.space import SamplingSpace
 from ..networks.patches import add_free_u, record_self_attention, shared_copy
 from ..networks.sharing import SharedWork, share_work
 from ..samplers.drive import Denoise
 from ..samplers.problem import Answer, Query
+from .calls import Steer, call_of, unet_network
 from .conditioning import PreparedCondition
-from .denoiser import Conditions, Joins, Steer, estimate, unet_network
+from .denoiser import Conditions, Joins, estimate
 from .guidance import Estimates, Guidance, ListName
 from .options import SamplingOptions, SelfAttentionGuidance
 
@@ -28,7 +30,8 @@ ATTENDED = 1.0  # a cell that gets more than its even share of all attention
 
 
 def guided_denoiser(
-    unet: Any,
+    network: Any,
+    kind: NetworkKind,
     space: SamplingSpace,
     lists: Mapping[ListName, tuple[PreparedCondition, ...]],
     rule: Guidance,
@@ -40,23 +43,28 @@ def guided_denoiser(
 ) -> Denoise:
     """Returns what answers a run's queries: one pass, or as few as can be, for all lists that a query needs.
 
-    unet: diffusers' UNet2DConditionModel; it is not changed. The order of `lists` is that of the batches. steer: what
-    control networks add in each pass. share: do work once that is equal in several passes, which moves the last bits.
+    network: diffusers' network of this kind; it is not changed. The order of `lists` is that of the batches. steer: what
+    control networks add in each pass of a UNet. share: do work once that is equal in several of its passes, which moves the
+    last bits.
     """
     degrading: _Degrading | None = None
     shared: SharedWork | None = None
-    if options.free_u or options.self_attention or share:
-        unet = shared_copy(unet)
+    if kind != "unet" and (options.free_u or options.self_attention):
+        raise ValueError(
+            "FreeU and self-attention guidance change how a UNet works, and this network is a transformer."
+        )
+    if options.free_u or options.self_attention or (share and kind == "unet"):
+        network = shared_copy(network)
         if share:
-            shared = share_work(unet)
-        add_free_u(unet, options.free_u)
+            shared = share_work(network)
+        add_free_u(network, options.free_u)
         if options.self_attention:
             if "negative" not in lists:
                 raise ValueError(
                     "self-attention guidance degrades the negative estimate; use a guider with a negative."
                 )
-            degrading = _Degrading(unet, options.self_attention, list(lists).index("negative"))
-    network = unet_network(unet, shared, steer)
+            degrading = _Degrading(network, options.self_attention, list(lists).index("negative"))
+    call = unet_network(network, shared, steer) if kind == "unet" else call_of(kind, network)
     joins: Joins = {}
     always: set[ListName] = {"negative"} if degrading else set()
 
@@ -65,20 +73,14 @@ def guided_denoiser(
         needs = rule.needs | always | ({"negative"} if query.wants_negative else set())
         wanted: list[Conditions] = [conditions if name in needs else () for name, conditions in lists.items()]
         before = degrading.before_pass if degrading else None
-        found = estimate(network, space, wanted, x, sigma, max_batch=max_batch, before_pass=before, joins=joins)
+        found = estimate(call, space, wanted, x, sigma, max_batch=max_batch, before_pass=before, joins=joins)
         estimates = Estimates(x, sigma, dict(zip(lists, found, strict=True)), options.rescale)
         denoised = rule(estimates)
         negative = estimates.lists.get("negative", denoised)
         if degrading is not None and min(x.shape[-2:]) >= LEAST_SIDE:
             degraded = degrading.degrade(negative)
             (worse,) = estimate(
-                network,
-                space,
-                [lists["negative"]],
-                degraded + (x - negative),
-                sigma,
-                max_batch=max_batch,
-                joins=joins,
+                call, space, [lists["negative"]], degraded + (x - negative), sigma, max_batch=max_batch, joins=joins
             )
             denoised = denoised + (degraded - worse) * degrading.scale
         return Answer(denoised, negative)

@@ -1,13 +1,15 @@
-"""What a network is fed beside the noisy latent: text, sizes and extra channels, made from a condition once per run.
+"""What a network is fed beside the noisy latent: text, sizes, guidance and extra channels, made from a condition once per run.
 
-Families differ here by numbers of their spec alone: a network with a vector width takes pooled text and sizes, one with
-more input channels than the latent has takes a mask and a masked picture. Knows no areas, no strengths and no steps.
+Families differ here by numbers of their spec alone: a network with a pooled width takes pooled text, one with more input
+channels than the latent has takes a mask and a masked picture. Knows no areas, no strengths and no steps.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +20,9 @@ from ..pictures.resize import resize
 from ..types import Condition, Control, PictureSize
 
 BLANK_PICTURE = (0.8223, -0.6876, 0.6364, 0.1380)  # mid-grey in SD1's scaled latents; as in ComfyUI 0.8.0 (behaviour)
+
+
+LONGEST_REPETITION = 4  # texts of unlike length share a batch if none has to be repeated more often to be as long
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,17 +50,56 @@ class NetworkInputs:
     """The network's arguments for one condition, or for a batch of them.
 
     context: (B, T, D), the text's token states. pooled: (B, P) and sizes: (B, 6), for networks with vector
-    conditioning. concat: (B, k, h, w), channels that follow those of the latent. B is 1 where all items share. repeats:
-    how often the same latents, with the same further channels, follow each other in the batch, each time with other text.
-    controls: what steers the network now.
+    conditioning. concat: (B, k, h, w), channels that follow those of the latent. guidance: (B,), how strongly a network that
+    was distilled to be told follows the prompt. references: latents of pictures to go by, (B, C, h', w') in the network's
+    units, of any size. B is 1 where all items share. repeats: how often the same latents, with the same further channels,
+    follow each other in the batch, each time with other text. stretches: a text that is repeated says the same, so that texts
+    of unlike length may share a batch; where text and picture attend to each other it does not. controls: what steers the
+    network now.
     """
 
     context: Tensor
     pooled: Tensor | None = None
     sizes: Tensor | None = None
     concat: Tensor | None = None
+    guidance: Tensor | None = None
+    references: tuple[Tensor, ...] = ()
     repeats: int = 1
+    stretches: bool = True
     controls: tuple[ActiveControl, ...] = ()
+
+    def joins(self, other: NetworkInputs) -> bool:
+        """Returns whether the two may go through the network in one batch."""
+        a, b = self.context.shape[1], other.context.shape[1]
+        if [each.shape[1:] for each in self.references] != [each.shape[1:] for each in other.references]:
+            return False
+        return a == b or (self.stretches and math.lcm(a, b) // min(a, b) <= LONGEST_REPETITION)
+
+
+def join_inputs(inputs: Sequence[NetworkInputs], items: int, *, one_window: bool = True) -> NetworkInputs:
+    """Returns the inputs for one batch: each for `items` latents, one after the other.
+
+    one_window: all are for the same part of the latents.
+    """
+    length = math.lcm(*(entry.context.shape[1] for entry in inputs))
+    first = inputs[0].concat
+    alike = first is None or all(each.concat is not None and torch.equal(each.concat, first) for each in inputs)
+    return NetworkInputs(
+        context=_join([entry.context.repeat(1, length // entry.context.shape[1], 1) for entry in inputs], items),
+        pooled=_join([entry.pooled for entry in inputs], items),
+        sizes=_join([entry.sizes for entry in inputs], items),
+        concat=_join([entry.concat for entry in inputs], items),
+        guidance=_join([entry.guidance for entry in inputs], items),
+        references=tuple(_join(same, items) for same in zip(*(entry.references for entry in inputs), strict=True)),
+        repeats=len(inputs) if alike and one_window else 1,
+        stretches=inputs[0].stretches,
+    )
+
+
+def _join(tensors: Sequence[Tensor | None], items: int) -> Any:
+    """The tensors, each for `items` latents, one after the other; None if the network takes none."""
+    present = [tensor.expand(items, *tensor.shape[1:]) for tensor in tensors if tensor is not None]
+    return torch.cat(present) if present else None
 
 
 def network_inputs(
@@ -67,15 +111,20 @@ def network_inputs(
     ValueError where the condition is not one for this network.
     """
     _check_context(condition, spec)
-    context = condition.embedding.to(latent.device)
-    pooled = sizes = None
-    if spec.vector_width is not None:
-        pooled = _pooled(condition, spec).to(latent.device)
+    network, device = spec.network, latent.device
+    sizes = None
+    if network.size_numbers:
         h, w = latent.shape[-2:]
         numbers = size_numbers(condition.size, height=h * spec.latent.downscale, width=w * spec.latent.downscale)
-        sizes = torch.tensor([numbers], dtype=torch.float32, device=latent.device)
-    concat = inpaint_channels(condition, spec=spec, latent=latent, noise_mask=noise_mask) if spec.inpaint else None
-    return NetworkInputs(context, pooled, sizes, concat)
+        sizes = torch.tensor([numbers], dtype=torch.float32, device=device)
+    return NetworkInputs(
+        context=condition.embedding.to(device),
+        pooled=None if spec.pooled_width is None else _pooled(condition, spec).to(device),
+        sizes=sizes,
+        concat=inpaint_channels(condition, spec=spec, latent=latent, noise_mask=noise_mask) if spec.inpaint else None,
+        guidance=torch.tensor([condition.guidance], device=device) if network.guidance else None,
+        stretches=network.kind == "unet",
+    )
 
 
 def size_numbers(size: PictureSize, *, height: int, width: int) -> tuple[int, int, int, int, int, int]:
@@ -127,7 +176,7 @@ def _check_context(condition: Condition, spec: ModelSpec) -> None:
 
 
 def _pooled(condition: Condition, spec: ModelSpec) -> Tensor:
-    width = (spec.vector_width or 0) - 6 * spec.network.size_width
+    width = spec.pooled_width
     found = "none" if condition.pooled is None else f"one of width {condition.pooled.shape[-1]}"
     if condition.pooled is None or condition.pooled.shape[-1] != width:
         raise ValueError(

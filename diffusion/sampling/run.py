@@ -33,7 +33,7 @@ from .guidance import ClassifierFree
 from .guided import guided_denoiser
 from .masking import fit_mask, gradual, masked
 
-_PREDICTIONS: dict[str, PredictionName] = {"eps": "eps", "v": "v_prediction"}
+_PREDICTIONS: dict[str, PredictionName] = {"eps": "eps", "v": "v_prediction", "flow": "flow"}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,7 +55,8 @@ OnStep = Callable[[StepReport], None]
 
 def space_of(spec: ModelSpec) -> SpaceSpec:
     """Returns the space that networks of this kind were trained in."""
-    return SpaceSpec(_PREDICTIONS[spec.prediction], DiscreteLevels(zero_terminal_snr=spec.zero_terminal_snr))
+    levels = spec.flow or DiscreteLevels(zero_terminal_snr=spec.zero_terminal_snr)
+    return SpaceSpec(_PREDICTIONS[spec.prediction], levels)
 
 
 def sampling_space(model: Model) -> SamplingSpace:
@@ -145,9 +146,10 @@ def sample_guided(
         lists = {name: _without_weightless(conditions) for name, conditions in lists.items()}
     last = _LastEstimate(on_step, spec.latent)
     with ExitStack() as held:
-        unet = held.enter_context(model.weights.use())
+        network = held.enter_context(model.weights.use())
         denoise = guided_denoiser(
-            unet,
+            network,
+            spec.network.kind,
             space,
             lists,
             guider.rule,

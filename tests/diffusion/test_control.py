@@ -107,7 +107,7 @@ def hint(picture: Callable[[int, int], Image]) -> Image:
 
 
 def prompts(model: Model, seed: int = 1) -> tuple[Conditioning, Conditioning]:
-    pooled = None if model.spec.vector_width is None else draw(2, 64, seed=seed)
+    pooled = None if model.spec.network.vector_width is None else draw(2, 64, seed=seed)
     texts = draw(2, 7, model.spec.context_width, seed=seed)
     positive, negative = (
         Conditioning((Condition(texts[n : n + 1], None if pooled is None else pooled[n : n + 1]),)) for n in (0, 1)
@@ -132,7 +132,7 @@ def theirs(pipeline: Any, model: Model, vae: Any, steering: dict[str, Any], hint
         "negative_prompt_embeds": negative.entries[0].embedding,
     }
     parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    if model.spec.vector_width is not None:
+    if model.spec.network.vector_width is not None:
         parts = {"text_encoder_2": None, "tokenizer_2": None, "force_zeros_for_empty_prompt": False}
         given |= {
             "pooled_prompt_embeds": positive.entries[0].pooled,

@@ -258,11 +258,7 @@ STRANGERS = {
     "a T5": ("a text encoder alone", ["encoder.block.0.layer.0.SelfAttention.q.weight"]),
     "an upscaler": ("a picture upscaler", ["model.1.sub.0.RDB1.conv1.0.weight", "model.0.weight"]),
     "an embedding": ("a textual inversion embedding", ["emb_params"]),
-    "FLUX": (
-        "FLUX.1",
-        ["model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "model.diffusion_model.img_in.weight"],
-    ),
-    "a bare SD3": ("Stable Diffusion 3", ["joint_blocks.0.context_block.attn.qkv.weight"]),
+    "a broken SD3": ("'x_embedder.proj.weight' is missing", ["joint_blocks.0.context_block.attn.qkv.weight"]),
     "something else": ("keys below some.weird (2), other (1)", ["some.weird.key", "some.weird.thing", "other"]),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.networks.memory import WeightMemory
-from latentgraph.diffusion.sampling.denoiser import unet_network
+from latentgraph.diffusion.sampling.calls import unet_network
 from latentgraph.diffusion.sampling.network_inputs import BLANK_PICTURE, inpaint_channels, network_inputs, size_numbers
 from latentgraph.diffusion.types import Condition, Model, PictureSize
 

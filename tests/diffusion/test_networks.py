@@ -10,7 +10,7 @@ import torch
 
 from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_origins
 from latentgraph.diffusion.checkpoints.autoencoder_structure import read_vae
-from latentgraph.diffusion.checkpoints.families import FAMILIES
+from latentgraph.diffusion.checkpoints.catalogue import FAMILIES
 from latentgraph.diffusion.checkpoints.keymaps import KeyMapError, rename, text_origins, unet_origins
 from latentgraph.diffusion.checkpoints.recognise import recognise
 from latentgraph.diffusion.checkpoints.structure import (

@@ -18,7 +18,7 @@ from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.patches import shared_copy
 from latentgraph.diffusion.networks.precision import Precision
 from latentgraph.diffusion.networks.sharing import share_work
-from latentgraph.diffusion.sampling.denoiser import Network, unet_network
+from latentgraph.diffusion.sampling.calls import Network, unet_network
 from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
 from latentgraph.diffusion.sampling.run import sample
 from latentgraph.diffusion.types import Condition, Conditioning, Model

@@ -1,0 +1,88 @@
+"""Small diffusion transformers with made-up weights, in diffusers' layout and in the ones that they were first published in.
+
+`tiny` has the other parts of a checkpoint, and what writes files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentgraph.diffusion.checkpoints.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
+from latentgraph.diffusion.checkpoints.families import DenoiserSpec
+from latentgraph.diffusion.checkpoints.kinds import kind_of
+from latentgraph.diffusion.networks.building import build_denoiser
+
+NETWORK = "model.diffusion_model."
+SD3 = MMDiTSpec(
+    in_channels=16, out_channels=16, width=64, depth=3, heads=1, context_width=48, pooled_width=40, positions=16
+)
+SD35 = replace(SD3, width=64, heads=2, query_norm=True, dual_attention=(0, 1))
+FLUX = FluxSpec(
+    in_channels=16,
+    out_channels=16,
+    width=64,
+    heads=2,
+    double_blocks=2,
+    single_blocks=2,
+    context_width=48,
+    pooled_width=24,
+    guidance=True,
+    axes=(4, 14, 14),
+)
+SCHNELL = replace(FLUX, guidance=False)
+FILL = replace(FLUX, in_channels=96)
+FLUX2 = Flux2Spec(
+    in_channels=128,
+    out_channels=128,
+    width=64,
+    heads=2,
+    double_blocks=2,
+    single_blocks=2,
+    context_width=48,
+    mlp_width=192,
+    time_width=256,
+    guidance=True,
+    axes=(8, 8, 8, 8),
+)
+SPECS: Mapping[str, DenoiserSpec] = {
+    "SD3": SD3,
+    "SD3.5": SD35,
+    "FLUX": FLUX,
+    "schnell": SCHNELL,
+    "fill": FILL,
+    "FLUX.2": FLUX2,
+}
+
+
+def weights(spec: DenoiserSpec, seed: int = 0) -> dict[str, Tensor]:
+    """Returns made-up weights by diffusers' names, in float32: of a size at which each block matters and none runs off."""
+    draws = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, tensor in build_denoiser(spec).state_dict().items():
+        w = torch.randn(tensor.shape, generator=draws)
+        if tensor.ndim < 2:
+            tensors[name] = 1.0 + 0.1 * w if "norm" in name and name.endswith("weight") else 0.1 * w
+        else:
+            tensors[name] = w * (0.7 / (tensor[0].numel() ** 0.5))
+    return tensors
+
+
+def network(spec: DenoiserSpec, seed: int = 0) -> Any:
+    """Returns diffusers' network with these weights."""
+    built = build_denoiser(spec)
+    built.load_state_dict(weights(spec, seed), assign=True)
+    return built.eval().requires_grad_(False)
+
+
+def original(spec: DenoiserSpec, tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """Returns a network's tensors, given by diffusers' names, as its makers name and stack them."""
+    file = {}
+    for destination in kind_of(spec).destinations(spec, tensors):
+        tensor = torch.cat([tensors[name] for name in destination.names])
+        file[prefix + destination.key] = torch.cat(tensor.chunk(2)[::-1]) if destination.swapped else tensor
+    return {key: tensor.clone() for key, tensor in file.items()}
