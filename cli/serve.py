@@ -40,11 +40,15 @@ from latentgraph.server.api.app import make_app
 from latentgraph.server.api.connections import BoundedRunner
 from latentgraph.server.api.intake import Intake
 from latentgraph.server.api.page_routes import add_page
+from latentgraph.server.api.parts import PARTS
 from latentgraph.server.api.problems import Refusal
 from latentgraph.server.api.settings import Settings
 from latentgraph.server.files.resolving import ServerResolver
+from latentgraph.server.files.sweeping import sweep_uploads
+from latentgraph.server.files.uploads import FileStore
 from latentgraph.server.jobs.retention import RetentionPolicy, sweep
 from latentgraph.server.jobs.store import JobStore
+from latentgraph.server.jobs.uploads import UploadPolicy
 from latentgraph.server.tokens import TokenBook
 from latentgraph.server.webhooks.addresses import AddressRules
 from latentgraph.server.webhooks.calling import WebhookSender, WebhookSettings
@@ -115,7 +119,7 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         )
         add_page(app)
         address = await stack.enter_async_context(_site(BoundedRunner(app, settings), options))
-        await stack.enter_async_context(_swept(store))
+        await stack.enter_async_context(_swept(store, app[PARTS].files))
         stack.push_async_callback(sender.stop)
         await sender.start()
         stack.push_async_callback(supervisor.drain)
@@ -216,9 +220,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _swept(store: JobStore) -> AsyncIterator[None]:
-    """Removes old jobs now and then for as long as the context lasts."""
-    task = asyncio.create_task(_keep_swept(store))
+async def _swept(store: JobStore, files: FileStore) -> AsyncIterator[None]:
+    """Removes old jobs and unused uploads now and then for as long as the context lasts."""
+    task = asyncio.create_task(_keep_swept(store, files))
     try:
         yield
     finally:
@@ -226,12 +230,13 @@ async def _swept(store: JobStore) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _keep_swept(store: JobStore) -> None:
+async def _keep_swept(store: JobStore, files: FileStore) -> None:
     while True:
         try:
             await sweep(store, RetentionPolicy())
-        except LatentGraphError as error:
-            _log.warning("old jobs can't be removed now (%s)", error)
+            await sweep_uploads(store.uploads, files, UploadPolicy())
+        except (LatentGraphError, OSError) as error:
+            _log.warning("old jobs and uploads can't be removed now (%s)", error)
         await asyncio.sleep(_SWEEP_SECONDS)
 
 

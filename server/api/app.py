@@ -5,7 +5,6 @@ The way of a request: counted and logged; refusals become problems; Host, Origin
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -13,6 +12,7 @@ from aiohttp import web
 from latentgraph.graph import Registry
 
 from ..files.resolving import ServerResolver
+from ..files.sweeping import remove_strays
 from ..files.uploads import FileStore
 from ..jobs.store import JobStore
 from ..logs import log_requests
@@ -109,7 +109,8 @@ def _serve(app: web.Application, parts: Parts, route: Route) -> None:
 
 
 async def _clean(app: web.Application) -> None:
-    await asyncio.to_thread(app[PARTS].files.clean)
+    parts = app[PARTS]
+    await remove_strays(parts.store.uploads, parts.files)
 
 
 async def _end_streams(app: web.Application) -> None:

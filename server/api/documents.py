@@ -48,11 +48,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is known of a document without errors: what it gives, how many nodes it has, and its warnings."""
+    """What is known of a document without errors: what it gives, how many nodes it has, its warnings, and the digests of the
+    uploads that it and the values for its parameters name."""
 
     outputs: tuple[str, ...]
     nodes: int
     warnings: tuple[Problem, ...]
+    uploads: frozenset[str] = frozenset()
 
 
 class Checker:

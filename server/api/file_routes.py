@@ -7,7 +7,7 @@ from aiohttp import web
 from ..errors import UnknownFile
 from ..files.content import RASTER
 from ..files.uploads import Received, digest_of
-from ..jobs.records import StoredUpload
+from ..jobs.uploads import StoredUpload
 from .bodies import chunks_of, form_of, parts_in
 from .parts import caller_of, parts_of
 from .problems import Refusal
@@ -34,9 +34,10 @@ async def upload_file(request: web.Request) -> web.Response:
 
 
 async def get_file(request: web.Request) -> web.StreamResponse:
-    """Fetch an upload."""
+    """Fetch an upload of one's own, or one that a stored workflow names."""
     query = read_query(request, OutputQuery)
-    stored = await _own_upload(request)
+    stored = await _usable_upload(request)
+    await parts_of(request).store.uploads.touch(stored)
     return await send_file(
         request,
         await parts_of(request).files.open(stored.sha256),
@@ -50,7 +51,7 @@ async def get_file(request: web.Request) -> web.StreamResponse:
 
 async def delete_file(request: web.Request) -> web.Response:
     """Remove an upload of one's own. Jobs that still need it will fail."""
-    stored = await _own_upload(request)
+    stored = await _usable_upload(request)
     caller = caller_of(request)
     if stored.owner != caller.owner:
         raise UnknownFile(f"the upload sha256:{stored.sha256} is somebody else's")
@@ -69,8 +70,8 @@ async def _from_form(request: web.Request, strip: bool) -> tuple[Received, Store
     return taken
 
 
-async def _own_upload(request: web.Request) -> StoredUpload:
-    """Returns the upload that a request names. Raises UnknownFile for one that is not the caller's, too."""
+async def _usable_upload(request: web.Request) -> StoredUpload:
+    """Returns the upload that a request names. Raises UnknownFile for one that is not for the caller, too."""
     id, caller = request.match_info["id"], caller_of(request)
     sha256 = digest_of(id)
     if sha256 is None:

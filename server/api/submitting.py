@@ -39,7 +39,7 @@ async def load_source(parts: Parts, source: Source) -> Loaded:
 async def check_source(parts: Parts, caller: Caller, source: Source, loaded: Loaded) -> Checked:
     """Returns the document of a source, checked with its values. Raises InvalidWorkflow.
 
-    It may name uploads of the caller's; a stored workflow may name others too, since an admin has stored it.
+    It may name uploads of the caller's, and those that a stored workflow names.
     """
     given = await parts.checker.digests(source.params)
     if len(loaded.digests) + len(given) > MAX_NAMED_UPLOADS:
@@ -47,8 +47,9 @@ async def check_source(parts: Parts, caller: Caller, source: Source, loaded: Loa
             f"The workflow names {len(loaded.digests) + len(given):,} uploads; at most {MAX_NAMED_UPLOADS:,} are taken."
         )
         raise Refusal("invalid-request", words)
-    known = await owned_of(parts, None if source.workflow is not None else caller.sees, loaded.digests)
-    return await parts.checker.check(loaded, source.params, known | await owned_of(parts, caller.sees, given))
+    named = loaded.digests | given
+    checked = await parts.checker.check(loaded, source.params, await owned_of(parts, caller.sees, named))
+    return replace(checked, uploads=named)
 
 
 async def submit(request: web.Request, wanted: JobRequest, wait: float) -> web.Response:
@@ -90,6 +91,7 @@ async def _submit_new(request: web.Request, wanted: JobRequest, draft: JobDraft)
         max_attempts=wanted.max_attempts,
         outputs=wanted.outputs,
         webhook=wanted.webhook,
+        uploads=checked.uploads,
     )
     return await parts.store.submit(complete)
 

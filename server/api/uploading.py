@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from ..errors import StorageFull
 from ..files.uploads import Received
-from ..jobs.records import StoredUpload
+from ..jobs.uploads import StoredUpload
 from ..tokens import Caller
 from .parts import Parts
 

@@ -13,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from latentgraph.graph import NodeSpec, Param, Problem
 from latentgraph.graph.ports import InputPort, type_name
+from latentgraph.graph.problems import Mark, Place
 
 from ..files.uploads import PREFIX
-from ..jobs.records import StoredUpload, StoredWorkflow
+from ..jobs.records import StoredWorkflow
 from ..jobs.states import JobState
+from ..jobs.uploads import StoredUpload
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,6 +45,11 @@ class ProblemView(View):
     @classmethod
     def of(cls, problem: Problem) -> ProblemView:
         return cls(**problem.as_json())
+
+    def as_problem(self) -> Problem:
+        """Returns the finding that this tells."""
+        mark = None if self.line is None or self.column is None else Mark(self.line, self.column)
+        return Problem(self.code, self.message, Place(self.file, mark), self.node, self.input, self.near, self.severity)
 
 
 class ErrorView(View):

@@ -37,7 +37,8 @@ async def list_workflows(request: web.Request) -> web.Response:
 async def put_workflow(request: web.Request) -> web.Response:
     """Store a workflow under a name, in place of the one it had.
 
-    It is checked as far as it can be without values for its parameters.
+    It is checked as far as it can be without values for its parameters. Uploads that it names are kept as long as it is, and
+    are for all who may read it.
     """
     parts, name = parts_of(request), request.match_info["name"]
     if not _NAME.fullmatch(name):
@@ -51,7 +52,8 @@ async def put_workflow(request: web.Request) -> web.Response:
     owned = await owned_of(parts, caller_of(request).sees, loaded.digests)
     checked = await parts.checker.check(loaded, {}, owned, forgive=LATER)
     await _check_room(parts, name)
-    stored, created = await parts.store.workflows.put(name, data.decode("utf-8-sig"), JSON if form == "json" else YAML)
+    text, media_type = data.decode("utf-8-sig"), JSON if form == "json" else YAML
+    stored, created = await parts.store.workflows.put(name, text, media_type, loaded.digests)
     headers = {"ETag": f'"{stored.sha256}"', "Location": f"/v1/workflows/{name}"}
     return json_response(_view(stored, loaded, checked), 201 if created else 200, headers)
 

@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -65,9 +65,9 @@ class FileStore:
         self.folder, self._settings = folder, settings
         self.changing = asyncio.Lock()  # held while a file and the store's note of it change together
 
-    def clean(self) -> None:
-        """Throws away what uploads that broke off have left. To be called before the first one."""
-        shutil.rmtree(self.folder / _DRAFTS, ignore_errors=True)
+    async def clean(self, known: Collection[str]) -> None:
+        """Throws away drafts, and files whose digests nobody knows. To be called before the first upload."""
+        await asyncio.to_thread(self._clean, known)
 
     async def receive(self, chunks: AsyncIterator[bytes], *, strip: bool = False) -> Received:
         """Keeps what comes and returns it; `strip` drops EXIF and the like.
@@ -100,6 +100,13 @@ class FileStore:
     async def remove(self, sha256: str) -> None:
         """Removes the bytes of an upload; it may be repeated."""
         await asyncio.to_thread(upload_path(self.folder, sha256).unlink, True)
+
+    def _clean(self, known: Collection[str]) -> None:
+        shutil.rmtree(self.folder / _DRAFTS, ignore_errors=True)
+        for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+            if path.name not in known:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _begin(self) -> Path:
         folder = self.folder / _DRAFTS

@@ -9,6 +9,8 @@ owner has in each state is counted by triggers, so that a bounded queue asks one
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -124,7 +126,33 @@ _FIRST = (
     "CREATE INDEX deliveries_due ON deliveries (due_us)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_USES_OF_UPLOADS_AND_OWNERS_OF_CALLS = (
+    "ALTER TABLE uploads ADD COLUMN used_us INTEGER NOT NULL DEFAULT 0",
+    "UPDATE uploads SET used_us = created_us",
+    """CREATE TABLE job_uploads (
+        job INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+        sha256 TEXT NOT NULL,
+        PRIMARY KEY (job, sha256)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX job_uploads_by_content ON job_uploads (sha256)",
+    """CREATE TABLE workflow_uploads (
+        workflow TEXT NOT NULL REFERENCES workflows (name) ON DELETE CASCADE,
+        sha256 TEXT NOT NULL,
+        PRIMARY KEY (workflow, sha256)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX workflow_uploads_by_content ON workflow_uploads (sha256)",
+    """INSERT INTO job_uploads SELECT bodies.job, named.value
+        FROM bodies, json_each(digests_in(bodies.document || bodies.params)) AS named""",
+    """INSERT INTO workflow_uploads SELECT workflows.name, named.value
+        FROM workflows, json_each(digests_in(workflows.document)) AS named""",
+    "ALTER TABLE deliveries ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE deliveries ADD COLUMN host TEXT NOT NULL DEFAULT ''",
+    "UPDATE deliveries SET owner = coalesce((SELECT owner FROM jobs WHERE jobs.id = deliveries.job), '')",
+    "DROP INDEX deliveries_due",
+    "CREATE INDEX deliveries_due ON deliveries (owner, due_us)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _USES_OF_UPLOADS_AND_OWNERS_OF_CALLS)
 """The statements that lead from schema n to schema n + 1, at place n."""
 
 
@@ -135,6 +163,7 @@ def migrate(
 
     Raises SchemaTooNew, and StoreUnusable if the file belongs to another program.
     """
+    connection.create_function("digests_in", 1, _digests_in, deterministic=True)
     found = schema_of(connection, path)
     if found > len(migrations):
         raise SchemaTooNew(path, found, len(migrations))
@@ -162,3 +191,8 @@ def schema_of(connection: sqlite3.Connection, path: Path) -> int:
         raise StoreUnusable(path, "it is another program's file", "move it away, or choose another data folder")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
+
+
+def _digests_in(text: str) -> str:
+    """Returns the digests of the uploads that a text names, each once, as a JSON list."""
+    return json.dumps(sorted(set(re.findall("sha256:([0-9a-f]{64})", text))))

@@ -1,4 +1,5 @@
-"""What is thrown away: ended jobs past an age, a count or a size, with their events and files, and folders of no job.
+"""What is thrown away: ended jobs past an age, a count or a size, with their events and files, folders of no job, and webhook
+calls that are owed for too long.
 
 The row goes first and the files after it; what a crash leaves between the two is found when the store opens. A job that has
 not ended is never touched.
@@ -29,15 +30,22 @@ _STEP = 50  # jobs removed by one operation of the writer, so that submits wait 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """What is kept of ended jobs: for so long, so many of them, and so many bytes of their files. None is no bound."""
+    """What is kept of ended jobs: for so long, so many of them, and so many bytes of their files. None is no bound.
+
+    max_call_seconds, max_calls: how long, and how many, webhook calls are owed.
+    """
 
     max_age_seconds: float | None = 30 * 86400.0
     max_jobs: int | None = 10_000
     max_output_bytes: int | None = 20 << 30
+    max_call_seconds: float | None = 3 * 86400.0
+    max_calls: int | None = 100_000
 
 
 async def sweep(store: JobStore, policy: RetentionPolicy) -> Sequence[str]:
     """Removes what the policy does not keep, the jobs that ended first; returns their ids."""
+    if given_up := await store.webhooks.give_up(policy.max_call_seconds, policy.max_calls):
+        _log.warning("%d webhook calls are given up: they are owed for too long, or there are too many", given_up)
     removed: list[str] = []
     while True:
         ids = await store.database.write(partial(_remove_some, policy=policy, now_us=store.clock()))

@@ -68,6 +68,9 @@ def insert_job(transaction: Transaction, draft: JobDraft, id: str, now_us: int) 
         "INSERT INTO bodies (job, document, params, outputs, extra) VALUES (?, ?, ?, ?, ?)",
         (number, draft.document, to_json(draft.params), to_json(draft.outputs), to_json(draft.extra)),
     )
+    if draft.uploads:
+        named = [(number, sha256) for sha256 in sorted(draft.uploads)]
+        transaction.execute_all("INSERT INTO job_uploads (job, sha256) VALUES (?, ?)", named)
     return number
 
 

@@ -21,13 +21,15 @@ from ..errors import StoreClosed, UnknownJob
 from .admission import find_first
 from .changes import Changes
 from .database import Database, Hook, Transaction, sync_folder
+from .deliveries import Webhooks
 from .eventlog import EventLog, Listener, Watcher
 from .lock import FolderLock
-from .records import Tokens, Uploads, Webhooks, Workflows
+from .records import Tokens, Workflows
 from .retention import tidy
 from .rows import find_job, is_storable, select_jobs
 from .states import JobState
 from .transitions import Transitions
+from .uploads import Uploads
 from .values import Job, JobDraft, JobError, JobEvent, NumberedEvent, Outcome, Page, Preview, QueueLimits, Submitted
 
 _log = logging.getLogger(__name__)

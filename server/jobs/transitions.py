@@ -15,8 +15,8 @@ from ..errors import UnknownJob
 from .admission import admit, find_first
 from .changes import Changes
 from .database import Transaction
+from .deliveries import owe_call
 from .eventlog import EventLog
-from .records import owe_call
 from .rows import error_to_json, find_job, insert_job, outcome_to_json, progress_to_json, to_json
 from .states import WAITING, JobState, check_transition
 from .values import EventKind, Job, JobDraft, JobError, JobEvent, Outcome, Progress, QueueLimits, Submitted, new_job_id
@@ -246,7 +246,7 @@ class Transitions:
         self._move(transaction, job, state, now, JobEvent(EventKind.FINISHED, told), ended_us=now, **changes)
         if job.webhook is not None:
             body = to_json({"job": job.id, "state": state, "ended_us": now})
-            owe_call(transaction, job.id, job.webhook, body, now)
+            owe_call(transaction, job.id, job.owner, job.webhook, body, now)
         return state
 
     def _move(

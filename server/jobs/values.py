@@ -44,6 +44,7 @@ class JobDraft:
     document: the workflow as JSON text. params: its values, a JSON object. workflow: the stored workflow's name, or "".
     owner: the id of the token that asks, "" where there are no tokens. outputs: the names wanted, all if empty.
     deadline_us: when the result is no longer wanted. extra: JSON that belongs to the API which asks; kept, never read here.
+    uploads: the digests of the uploads that it names, which are kept as long as the job is.
     body_sha256: what an idempotency key stands for. id: chosen by the client, 32 hexadecimal digits; None makes one.
     """
 
@@ -58,6 +59,7 @@ class JobDraft:
     max_attempts: int = 3
     outputs: tuple[str, ...] = ()
     webhook: str | None = None
+    uploads: frozenset[str] = frozenset()
     extra: Mapping[str, Any] = field(default_factory=dict)
     id: str | None = None
 

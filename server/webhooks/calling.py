@@ -18,7 +18,7 @@ import aiohttp
 
 from ..clock import SECOND_US, Clock
 from ..errors import StoreClosed, StoreUnavailable
-from ..jobs.records import Delivery, Webhooks
+from ..jobs.deliveries import Delivery, Places, Webhooks
 from .addresses import AddressRefused, AddressRules, CheckingResolver, ConnectionForbidden, socket_maker
 from .signing import secret_of, sign
 
@@ -33,8 +33,9 @@ class WebhookSettings:
 
     rules: where they may go. most_tries: after which a call is given up; with the pauses below that is half a day.
     first_pause, longest_pause: between tries, doubled each time. connect, total: how long a connection and a whole call may
-    take. at_once: calls under way together. look: how often the store is looked at. stop: how long calls that are under way
-    get when the server ends; what is not done then is done after the next start.
+    take. at_once: calls under way together; of_owner, of_receiver: those of one owner of jobs, and those of an owner's to one
+    host, so that nobody waits for the receivers of others. look: how often the store is looked at. stop: how long calls that
+    are under way get when the server ends; what is not done then is done after the next start.
     """
 
     rules: AddressRules = field(default_factory=AddressRules)
@@ -44,6 +45,8 @@ class WebhookSettings:
     connect: float = 5.0
     total: float = 10.0
     at_once: int = 8
+    of_owner: int = 6
+    of_receiver: int = 3
     look: float = 1.0
     stop: float = 2.0
 
@@ -108,12 +111,15 @@ class WebhookSender:
         self._settings.rules.check(url)
 
     async def _run(self) -> None:
+        places = Places(of_owner=self._settings.of_owner, of_receiver=self._settings.of_receiver)
         while not self._ending.is_set():
             if len(self._calls) >= self._settings.at_once:
                 await asyncio.wait(self._calls, timeout=self._settings.look, return_when=asyncio.FIRST_COMPLETED)
                 continue
             try:
-                delivery = await self._webhooks.claim(self._settings.lease)
+                delivery = await self._webhooks.claim(
+                    self._settings.lease, under_way=list(self._calls.values()), places=places
+                )
             except StoreClosed:
                 return
             except Exception as error:  # noqa: BLE001 - what is owed stays owed, and the next look may go better
@@ -124,9 +130,13 @@ class WebhookSender:
                 self._calls[task] = delivery
                 task.add_done_callback(lambda done: self._calls.pop(done, None))
             else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.look):
-                        await self._ending.wait()
+                await self._look_later()
+
+    async def _look_later(self) -> None:
+        """Waits for the time of the next look, the end of a call, which leaves a place to others, or the end of the server."""
+        ending = asyncio.create_task(self._ending.wait())
+        await asyncio.wait((ending, *self._calls), timeout=self._settings.look, return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
 
     async def _make(self, delivery: Delivery) -> None:
         """Makes a call and settles it, or sees to it that it is made again."""

@@ -74,7 +74,9 @@ def test_the_released_schema_has_not_changed(connection: sqlite3.Connection, pat
     migrate(connection, path)
     names = connection.execute("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite%' ORDER BY name").fetchall()
     assert [name for (name,) in names] == [
-        "bodies", "deliveries", "deliveries_due", "events", "job_added", "job_moved", "job_removed", "jobs",
+        "bodies", "deliveries", "deliveries_due", "events", "job_added", "job_moved", "job_removed", "job_uploads",
+        "job_uploads_by_content", "jobs",
         "jobs_by_key", "jobs_by_owner", "jobs_ended", "jobs_running", "jobs_waiting", "jobs_with_deadline", "settings",
-        "tallies", "tokens", "turns", "uploads", "uploads_by_content", "workflows",
+        "tallies", "tokens", "turns", "uploads", "uploads_by_content",
+        "workflow_uploads", "workflow_uploads_by_content", "workflows",
     ]  # fmt: skip

@@ -1,8 +1,7 @@
-"""Workflows, tokens, uploads and webhooks: each is kept, found, and let go."""
+"""Workflows and tokens: each is kept, found, and let go."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from latentgraph.server.errors import QuotaExceeded, UnknownWorkflow
+from latentgraph.server.errors import UnknownWorkflow
 from latentgraph.server.jobs.database import Database
-from latentgraph.server.jobs.records import StoredToken, Tokens, Usage
+from latentgraph.server.jobs.records import StoredToken, Tokens
 from latentgraph.server.jobs.store import JobStore
 
-from .queue_fakes import OUTCOME, HandClock, claimed, opened, submitted
+from .queue_fakes import HandClock, opened
 
 TOKEN = StoredToken(
     "ann",
@@ -27,7 +26,6 @@ TOKEN = StoredToken(
     max_upload_bytes=100,
     requests_per_minute=60,
 )
-FILE, OTHER = "cd" * 32, "ef" * 32
 
 
 @pytest.fixture
@@ -98,61 +96,3 @@ async def test_a_token_that_is_made_beside_a_running_store_is_found_by_it(
     await Tokens(beside, clock).put(TOKEN)
     await beside.close()
     assert await store.tokens.find(TOKEN.sha256) == TOKEN
-
-
-async def test_an_upload_belongs_to_whoever_sent_it(store: JobStore) -> None:
-    sent = await store.uploads.put("ann", FILE, 60, "image/png")
-    assert await store.uploads.put("ann", FILE, 60, "image/png") == sent
-    assert await store.uploads.get("ann", FILE) == sent
-    assert await store.uploads.get("ben", FILE) is None
-    assert await store.uploads.get(None, FILE) == sent
-    assert await store.uploads.usage("ann") == Usage(1, 60)
-    assert await store.uploads.usage("ben") == Usage(0, 0)
-
-
-async def test_uploads_past_the_quota_are_refused_even_at_once(store: JobStore) -> None:
-    puts = [store.uploads.put("ann", digest * 32, 60, "image/png", max_bytes=100) for digest in ("aa", "bb")]
-    answers = await asyncio.gather(*puts, return_exceptions=True)
-    assert sum(isinstance(answer, QuotaExceeded) for answer in answers) == 1
-    assert await store.uploads.usage("ann") == Usage(1, 60)
-
-
-async def test_the_bytes_of_an_upload_can_go_when_nobody_has_it(store: JobStore) -> None:
-    for owner in ("ann", "ben"):
-        await store.uploads.put(owner, FILE, 60, "image/png")
-    assert not await store.uploads.remove("ann", FILE)
-    assert await store.uploads.remove("ben", FILE)
-    assert await store.uploads.remove("ben", OTHER)
-
-
-async def test_a_call_that_is_owed_is_claimed_once_until_its_lease_ends(store: JobStore, clock: HandClock) -> None:
-    number = await store.webhooks.enqueue("job", "https://example.org/hook", "{}")
-    first = await store.webhooks.claim(30)
-    assert first is not None
-    assert (first.id, first.url, first.body, first.tries) == (number, "https://example.org/hook", "{}", 1)
-    assert await store.webhooks.claim(30) is None
-    clock.pass_seconds(30)
-    second = await store.webhooks.claim(30)
-    assert second == replace(first, tries=2)
-    await store.webhooks.postpone(number, 100)
-    clock.pass_seconds(99)
-    assert await store.webhooks.claim(30) is None
-    clock.pass_seconds(1)
-    assert await store.webhooks.claim(30) == replace(first, tries=3)
-    await store.webhooks.settle(number)
-    clock.pass_seconds(1000)
-    assert await store.webhooks.claim(30) is None
-
-
-async def test_a_job_with_a_webhook_owes_a_call_from_its_end_on(store: JobStore) -> None:
-    job = await submitted(store, webhook="https://example.org/hook")
-    await submitted(store)
-    for _ in range(2):
-        await claimed(store)
-    assert await store.webhooks.claim(30) is None
-    await store.succeed(job.id, 1, OUTCOME)
-    call = await store.webhooks.claim(30)
-    assert call is not None
-    assert (call.job, call.url) == (job.id, "https://example.org/hook")
-    assert call.body == f'{{"job":"{job.id}","state":"succeeded","ended_us":{store.clock()}}}'
-    assert await store.webhooks.claim(30) is None

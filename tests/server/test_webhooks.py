@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 
 from latentgraph.server.clock import SECOND_US
 from latentgraph.server.errors import StoreUnavailable
-from latentgraph.server.jobs.records import Delivery, Webhooks
+from latentgraph.server.jobs.deliveries import Delivery, Webhooks
 from latentgraph.server.jobs.store import JobStore
 from latentgraph.server.webhooks.addresses import AddressRules, CheckingResolver
 from latentgraph.server.webhooks.calling import WebhookSender, WebhookSettings
@@ -358,10 +358,10 @@ async def test_a_store_that_can_not_be_written_for_a_while_costs_no_call(
     failures = [StoreUnavailable("disk full"), RuntimeError("odd")]
     claim = Webhooks.claim
 
-    async def failing(self: Webhooks, lease_seconds: float) -> Delivery | None:
+    async def failing(self: Webhooks, lease_seconds: float, **among: Any) -> Delivery | None:
         if failures:
             raise failures.pop()
-        return await claim(self, lease_seconds)
+        return await claim(self, lease_seconds, **among)
 
     monkeypatch.setattr(Webhooks, "claim", failing)
     async with opened(tmp_path) as store, receiving() as receiver:

@@ -164,7 +164,13 @@ async def test_a_stored_workflow_may_name_files_of_the_admin_who_stored_it(tmp_p
         await user.problem(
             "POST", "/v1/workflows/pictures", 422, "invalid-workflow", json={"picture": "sha256:" + "0" * 64}
         )
+        async with await user.ask("GET", f"/v1/files/{picture}") as response:
+            assert await response.read() == png()
+        await user.json("POST", "/v1/jobs", 202, json={"document": text})  # as a page does that changes it first
+        await user.problem("DELETE", f"/v1/files/{picture}", 404, "unknown-file")
+        await admin.json("DELETE", "/v1/workflows/pictures", 204)
         await user.problem("POST", "/v1/jobs", 422, "invalid-workflow", json={"document": text})
+        await user.problem("GET", f"/v1/files/{picture}", 404, "unknown-file")
 
 
 async def test_removing_a_workflow_leaves_its_jobs(tmp_path: Path) -> None:
