@@ -9,6 +9,7 @@ them down.
 """
 
 from .build import build_graph
+from .bundling import bundle
 from .cache import Cache, Hit, MemoryCache, NoCache, TieredCache
 from .context import Context
 from .dag import Graph, GraphNode, Link
@@ -117,6 +118,7 @@ __all__ = [
     "ValueCodec",
     "all_key_parts",
     "build_graph",
+    "bundle",
     "cache_keys",
     "document_from_tree",
     "explain",

@@ -1,13 +1,17 @@
 """A document: what a workflow file says, before anyone asks whether it makes sense.
 
+A document may bring along those that it uses, under `parts`: by the paths that it names them by, as seen from where it lies.
+So one text can hold what else is a folder of files, and go wherever no file can.
+
 Reading checks the outer shape (keys, names, kinds) and notes every problem; whether nodes exist and links fit is `build`'s.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +28,7 @@ NODE_KEYS = ("type", "foreach")
 """Keys of a node that are not inputs."""
 
 _COPY = re.compile(r"\[[0-9]+\]")
-_KEYS = ("latentgraph", "name", "description", "params", "nodes", "outputs")
+_KEYS = ("latentgraph", "name", "description", "params", "nodes", "outputs", "parts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,11 @@ class NodeDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A workflow as written. `problems` holds what reading found wrong; a document with errors can't be built."""
+    """A workflow as written. `problems` holds what reading found wrong; a document with errors can't be built.
+
+    file: where it lies, or, for one that another brings along, would lie. parts: the documents that it brings along, by their
+    paths as seen from it, as `part_path` gives them. label: what messages call the file that its text is in.
+    """
 
     file: Path | None
     name: str
@@ -72,11 +80,8 @@ class Document:
     outputs: Mapping[str, Any]
     tree: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-
-    @property
-    def label(self) -> str | None:
-        """The file name for messages, as it was given."""
-        return str(self.file) if self.file else None
+    parts: Mapping[str, Document] = field(default_factory=dict)
+    label: str | None = None
 
     def place(self, mark: Any) -> Place:
         """Returns a place in this document."""
@@ -119,12 +124,29 @@ def document_from_tree(
 ) -> Document:
     """Returns the document that a tree of maps and lists holds."""
     problems = Problems() if problems is None else problems
-    reader = _Reader(str(file) if file else None, problems)
+    label = str(file) if file else None
+    document = _read(tree, file, _Reader(label, problems), limits)
+    return replace(document, problems=tuple(problems))
+
+
+def is_document(type_name: str) -> bool:
+    """Returns whether the type of a node names another document."""
+    return "/" in type_name or type_name.endswith((".yaml", ".yml", ".json"))
+
+
+def part_path(folder: str, type_name: str) -> str:
+    """Returns the path by which a document is known among the parts: as a node's type names it, in a part in `folder`."""
+    return posixpath.normpath(posixpath.join(folder, type_name))
+
+
+def _read(tree: Any, file: Path | None, reader: _Reader, limits: Limits, *, is_part: bool = False) -> Document:
+    """Returns the document in a tree; problems are noted, and not in it yet."""
+    problems = reader.problems
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else shown(tree)
         message = f"a document is a map with 'latentgraph: {VERSION}' and 'nodes'; found {found}."
         problems.add("wrong-type", message, Place(reader.file, Mark(1, 1)))
-        return Document(file, file.stem if file else "workflow", "", {}, {}, {}, {}, tuple(problems))
+        return Document(file, file.stem if file else "workflow", "", {}, {}, {}, label=reader.file)
     reader.refuse_other_languages(tree)
     reader.check_version(tree)
     reader.check_keys(tree, _KEYS, "the document")
@@ -135,6 +157,10 @@ def document_from_tree(
         raise InvalidWorkflow([Problem("limit-nodes", message, reader.at(tree, "nodes"))])
     nodes = {name: node for name in declared if (node := reader.node(declared, name)) is not None}
     outputs = reader.named_map(tree, "outputs", "output")
+    parts = {} if is_part else _read_parts(reader.parts(tree), file, reader, limits)
+    if is_part and "parts" in tree:
+        message = "a document under 'parts' has 'parts' of its own; put them all under those of the outermost document."
+        problems.add("wrong-type", message, reader.at(tree, "parts"))
     return Document(
         file,
         reader.text(tree, "name") or (file.stem if file else "workflow"),
@@ -143,8 +169,15 @@ def document_from_tree(
         nodes,
         outputs,
         tree,
-        tuple(problems),
+        parts=parts,
+        label=reader.file,
     )
+
+
+def _read_parts(trees: Mapping[str, Any], file: Path | None, reader: _Reader, limits: Limits) -> dict[str, Document]:
+    """Returns the documents that one brings along."""
+    folder = file.parent if file else None
+    return {path: _read(trees[path], folder / path if folder else None, reader, limits, is_part=True) for path in trees}
 
 
 def names_beside(path: Path) -> list[str]:
@@ -239,6 +272,21 @@ class _Reader:
                 message = f"{what} {name[:80]!r} has a name that can't be linked to; expected {rule}."
                 self.problems.add("bad-name", message, Place(self.file, key_mark(value, name)))
         return value
+
+    def parts(self, tree: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the map of the documents that one brings along; a path that no node can name is noted and left out."""
+        found = tree.get("parts")
+        if found is None:
+            return {}
+        if not isinstance(found, dict):
+            message = f"'parts' is {shown(found)}; expected a map of documents by path, such as parts/hires.yaml."
+            self.problems.add("wrong-type", message, self.at(tree, "parts"))
+            return {}
+        for path in found:
+            if path != part_path("", path):
+                message = f"the part {path[:80]!r} is no path that is used; expected {part_path('', path)[:80]!r}."
+                self.problems.add("bad-name", message, Place(self.file, key_mark(found, path)))
+        return {path: part for path, part in found.items() if path == part_path("", path)}
 
     def node(self, nodes: Mapping[str, Any], name: str) -> NodeDeclaration | None:
         tree = nodes[name]

@@ -65,14 +65,26 @@ class Budget:
             self._problems.raise_errors()
 
 
+class Origin(NamedTuple):
+    """What tells one document from another, so that none uses itself. key: its path; for a part, with whose part it is."""
+
+    key: object
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One document in use: the prefix of its ids, the values of its parameters, and the files that led to it."""
+    """One document in use: the prefix of its ids, the values of its parameters, and the documents that led to it, itself last.
+
+    library: the document whose parts those are that it uses. folder: where it lies, as seen from the library.
+    """
 
     document: Document
     prefix: str
     params: dict[str, Any]
-    chain: tuple[Path, ...]
+    chain: tuple[Origin, ...]
+    library: Document
+    folder: str = ""
     top: str | None = None
 
     @property

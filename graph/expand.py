@@ -9,14 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import posixpath
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .document import Document, NodeDeclaration, load_document
+from .document import Document, NodeDeclaration, is_document, load_document, part_path
 from .errors import FileNotUsable, InvalidWorkflow
-from .evaluate import MISSING, Budget, FileName, Missing, Note, Ref, Scope, evaluate, param_value
+from .evaluate import MISSING, Budget, FileName, Missing, Note, Origin, Ref, Scope, evaluate, param_value
 from .files import DOCUMENT, FileResolver
 from .params import bind_params
 from .problems import Problems, names, shown
@@ -43,7 +44,7 @@ def expand(
     problems.extend(document.problems)
     values = bind_params(document.params, given, problems, file=document.label)
     flat = Flat(Budget(limits, problems, document.place(value_mark(document.tree, "nodes"))), params=dict(values))
-    scope = Scope(document, "", {}, _files(document))
+    scope = Scope(document, "", {}, _origin(document), document)
     for name, value in values.items():
         param = document.params[name]
         scope.params[name] = param_value(param, value, given_base if name in given else scope.base)
@@ -113,7 +114,7 @@ class _Expander:
         self.flat.budget.spend()
         inputs = {name: self.value(scope, declaration, name, raw) for name, raw in declaration.inputs.items()}
         inputs.update(loop)
-        if _is_path(declaration.type):
+        if is_document(declaration.type):
             self.subgraph(scope, declaration, full_id, inputs)
             return
         if declaration.type == Switch.spec.type and self.settled(scope, declaration, full_id, inputs):
@@ -213,15 +214,17 @@ class _Expander:
 
     def subgraph(self, scope: Scope, declaration: NodeDeclaration, full_id: str, inputs: dict[str, Any]) -> None:
         """Enters the document that a node's type names, with the node's inputs as its parameters."""
-        document = self.document_of(scope, declaration)
-        if document is None:
+        used = self.document_of(scope, declaration)
+        if used is None:
             self.flat.aliases[full_id] = Alias(None)
             return
+        document = used.document
         for name in [name for name in inputs if name not in document.params]:
             message = f"there is no input {name!r}; known: {names(document.params)}."
             near = self.problems.near(name, document.params)
             self.note(scope, declaration, name, "unknown-input", message, near, on_key=True)
-        inner = Scope(document, f"{full_id}/", {}, (*scope.chain, *_files(document)), scope.top or declaration.id)
+        chain = (*scope.chain, used.origin)
+        inner = Scope(document, f"{full_id}/", {}, chain, used.library, used.folder, scope.top or declaration.id)
         for name, param in document.params.items():
             if name not in inputs and param.required:
                 message = f"input {name!r} is missing; it takes {param.expected}."
@@ -248,22 +251,37 @@ class _Expander:
         self.note(scope, declaration, name, code, message)
         return MISSING
 
-    def document_of(self, scope: Scope, declaration: NodeDeclaration) -> Document | None:
+    def document_of(self, scope: Scope, declaration: NodeDeclaration) -> _Used | None:
         """Returns the document that a node's type names, or None with the reason noted."""
+        path = part_path(scope.folder, declaration.type)
+        if (part := scope.library.parts.get(path)) is not None:
+            origin = Origin((id(scope.library), path), posixpath.basename(path))
+            used = _Used(part, origin, scope.library, posixpath.dirname(path))
+            return used if self.may_enter(scope, declaration, origin) else None
         try:
-            path = self.resolver.resolve(DOCUMENT, declaration.type, scope.base)
+            found = self.resolver.resolve(DOCUMENT, declaration.type, scope.base)
         except FileNotUsable as error:
             near = error.near[0] if error.near else None
             self.note(scope, declaration, "type", "file-not-found", f"{error}.", near)
             return None
-        if path in scope.chain:
-            chain = " -> ".join(file.name for file in (*scope.chain, path))
+        origin = Origin(found, found.name)
+        document = self.file(scope, declaration, found) if self.may_enter(scope, declaration, origin) else None
+        return _Used(document, origin, document, "") if document is not None else None
+
+    def may_enter(self, scope: Scope, declaration: NodeDeclaration, origin: Origin) -> bool:
+        """Returns whether a document may be used there: not by itself, and not too deep; else the reason is noted."""
+        if any(origin.key == one.key for one in scope.chain):
+            chain = " -> ".join(one.name for one in (*scope.chain, origin))
             self.note(scope, declaration, "type", "cycle", f"the document uses itself: {chain}.")
-            return None
+            return False
         if len(scope.chain) > MAX_SUBGRAPH_DEPTH:
             message = f"documents use documents more than {MAX_SUBGRAPH_DEPTH} levels deep."
             self.note(scope, declaration, "type", "limit-depth", message)
-            return None
+            return False
+        return True
+
+    def file(self, scope: Scope, declaration: NodeDeclaration, path: Path) -> Document | None:
+        """Returns the document in a file, read once, or None with the reason noted."""
         if path not in self.documents:
             beside = scope.document.file.parent if scope.document.file else Path()
             as_named = Path(os.path.normpath(beside / declaration.type))  # for messages
@@ -303,9 +321,14 @@ class _Expander:
         declaration.note(self.problems, code, message, id=id, input=name, near=near, on_key=on_key)
 
 
-def _is_path(type_name: str) -> bool:
-    return "/" in type_name or type_name.endswith((".yaml", ".yml", ".json"))
+class _Used(NamedTuple):
+    """A document that a node's type names, and where its own parts are; see Scope."""
+
+    document: Document
+    origin: Origin
+    library: Document
+    folder: str
 
 
-def _files(document: Document) -> tuple[Path, ...]:
-    return (document.file.resolve(),) if document.file else ()
+def _origin(document: Document) -> tuple[Origin, ...]:
+    return (Origin(document.file.resolve(), document.file.name),) if document.file else ()

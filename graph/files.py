@@ -81,7 +81,7 @@ class FolderResolver:
             return bundled[name]
         roots = [*([base] if base else []), Path.cwd(), *self.folders.get(kind, ())]
         suffixes = ("", *self.suffixes.get(kind, ()))
-        named = (root / Path(name + suffix).expanduser() for root in dict.fromkeys(roots) for suffix in suffixes)
+        named = (root / _expanded(name + suffix) for root in dict.fromkeys(roots) for suffix in suffixes)
         folder: Path | None = None
         for candidate in filter(_exists, named):
             if not candidate.is_dir() or _is_model(candidate):
@@ -117,6 +117,14 @@ class FolderResolver:
         tried = ", ".join(str(root) for root in dict.fromkeys(roots))
         there = f"; there are: {names(known)}" if known and not near else ""
         return FileNotUsable(f"there is no {kind} {name!r}; looked in {tried}{there}", near)
+
+
+def _expanded(name: str) -> Path:
+    """Returns a path with the home of a user for `~`; a name that only looks like that is meant as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 def _exists(path: Path) -> bool:

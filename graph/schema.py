@@ -75,6 +75,11 @@ def json_schema(registry: Registry) -> dict[str, Any]:
                 "additionalProperties": _LINKS,
                 **named,
             },
+            "parts": {
+                "type": "object",
+                "description": "Documents that this one brings along, by the paths that its nodes name them by.",
+                "additionalProperties": {"$ref": "#"},
+            },
         },
         "$defs": definitions,
     }

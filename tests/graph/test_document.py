@@ -40,7 +40,7 @@ SHAPES = {
     "name. [wrong-type]",
     "latentgraph: 1\nnodes: {a: {type: X}}\nname: 3": "<document>:3:7: error: 'name' is 3; expected text. [wrong-type]",
     "latentgraph: 1\nnodes: {a: {type: X}}\noutput: {}": "<document>:3:1: error: the document has the unknown key 'output'; known: "
-    "latentgraph, name, description, params, nodes, outputs. Did you mean 'outputs'? [unknown-key]",
+    "latentgraph, name, description, params, nodes, outputs, parts. Did you mean 'outputs'? [unknown-key]",
     "latentgraph: 1\nnodes: {a: {type: 3}}": "<document>:2:9: error: node 'a' has the type 3; expected the name of a node type, or "
     "a path to a document such as ./part.yaml. [wrong-type]",
 }  # fmt: skip
@@ -112,7 +112,7 @@ def test_a_problem_is_json_for_programs() -> None:
     assert problem.as_json() == {
         "code": "unknown-key",
         "severity": "error",
-        "message": "the document has the unknown key 'output'; known: latentgraph, name, description, params, nodes, outputs.",
+        "message": "the document has the unknown key 'output'; known: latentgraph, name, description, params, nodes, outputs, parts.",
         "file": None,
         "line": 3,
         "column": 1,
