@@ -1,4 +1,5 @@
-"""What a submit sends along: the document as the server reads it, and the local pictures that its parameters name.
+"""What a submit sends along: the document as the server reads it, and the local pictures that its parameters name. `packing`
+sees to what else a document names.
 
 A name means here what it means to `latentgraph run`: first as seen from the document, then from the working folder. What is
 not there is left as it is, since the server may have a picture of that name. Nothing is sent from here.
@@ -24,7 +25,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 LARGEST = 256 << 20
 """Bytes of a picture that are sent; servers take less by default."""
 
-_LOCAL = FolderResolver(suffixes=dict.fromkeys(UPLOAD_KINDS, SUFFIXES))
+LOCAL = FolderResolver(suffixes=dict.fromkeys(UPLOAD_KINDS, SUFFIXES))
+"""What names stand for on this machine."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,20 @@ def find_pictures(kinds: Mapping[str, str], values: Mapping[str, Any], base: Pat
     """Returns the local files that values name, for those parameters whose kind of file may be sent."""
     found: dict[str, Path] = {}
     for name, value in values.items():
-        kind = kinds.get(name, "")
-        if kind not in UPLOAD_KINDS or not isinstance(value, str) or digest_of(value):
-            continue
-        try:
-            path = _LOCAL.resolve(kind, value, base)
-        except FileNotUsable:
-            continue
-        if path.is_file():
+        if kinds.get(name) in UPLOAD_KINDS and (path := find_picture(value, base)) is not None:
             found[name] = path
     return found
+
+
+def find_picture(value: Any, base: Path | None) -> Path | None:
+    """Returns the local file that a value names as a picture, None if it is no name of one that is here."""
+    if not isinstance(value, str) or digest_of(value):
+        return None
+    try:
+        path = LOCAL.resolve("image", value, base)
+    except FileNotUsable:
+        return None
+    return path if path.is_file() else None
 
 
 def read_picture(source: Path | bytes) -> tuple[bytes, str]:

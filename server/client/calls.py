@@ -16,7 +16,6 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -27,12 +26,13 @@ from pydantic import BaseModel, ValidationError
 from latentgraph.graph import Document
 
 from ..api.job_views import EventView, JobPage, JobView, PreviewView
-from ..api.views import UploadView, ValidationView, WorkflowPage, WorkflowView
+from ..api.views import NodeTypesView, ProblemView, UploadView, ValidationView, WorkflowPage, WorkflowView
 from ..jobs.states import JobState
 from .attachments import Sent, find_pictures, pictures_of, read_document, read_picture
 from .downloads import fetch_files
 from .errors import ClientError, DamagedDownload, NotThere, NotUnderstood, WorkflowRefused
 from .following import follow
+from .packing import FileKinds, pack, placed
 from .transport import Patience, Reply, Transport
 
 M = TypeVar("M", bound=BaseModel)
@@ -85,9 +85,10 @@ class Client:
     ) -> JobView:
         """Submits a job and returns it once the server keeps it, whatever dies then.
 
-        workflow: the name of a stored workflow (a text), a file (a path), or a document. params: values for its parameters;
-        local pictures that they name are sent first. files: pictures by the parameter that gets them. key: what makes this
-        submit one job however often it is sent; one is made for each call. Raises WorkflowRefused with the whole report.
+        workflow: the name of a stored workflow (a text), a file (a path), or a document; pictures here that its nodes name, and
+        the documents that it uses, are sent with it. params: values for its parameters; local pictures that they name are sent,
+        too. files: pictures by the parameter that gets them. key: what makes this submit one job however often it is sent; one
+        is made for each call. Raises WorkflowRefused with the whole report, InvalidWorkflow for a document that is not here.
         """
         sent, source = self._source(workflow, params or {}, files or {})
         wanted = {
@@ -184,8 +185,11 @@ class Client:
         return self._get(WorkflowView, f"/v1/workflows/{_name(name)}")
 
     def store_workflow(self, name: str, workflow: Path | Mapping[str, Any] | Document) -> WorkflowView:
-        """Stores a workflow under a name, in place of the one it had. Raises WorkflowRefused."""
-        sent = read_document(workflow)
+        """Stores a workflow under a name, in place of the one it had. Raises WorkflowRefused.
+
+        It can be run without what is here: local pictures that it names are sent, and the documents that it uses go with it.
+        """
+        sent = self._packed(read_document(workflow), with_defaults=True)
         text = sent.body if isinstance(sent.body, str) else _json(sent.body)
         headers = {"Content-Type": "application/yaml" if isinstance(sent.body, str) else "application/json"}
         return self._parsed(WorkflowView, self._send("PUT", f"/v1/workflows/{_name(name)}", text, sent, headers))
@@ -200,9 +204,10 @@ class Client:
         """Returns what the server finds in a workflow; nothing runs. Local pictures that it names are sent first."""
         sent, source = self._source(workflow, params or {}, {})
         view = self._parsed(ValidationView, self._post("/v1/validate", source, sent))
-        file = str(sent.file) if sent is not None and sent.file is not None else None
-        problems = [problem.model_copy(update={"file": problem.file or file}) for problem in view.problems]
-        return view.model_copy(update={"problems": problems})
+        if sent is None:
+            return view
+        told = [placed(problem.as_problem(), sent) for problem in view.problems]
+        return view.model_copy(update={"problems": [ProblemView.of(problem) for problem in told]})
 
     def _source(
         self,
@@ -211,7 +216,7 @@ class Client:
         files: Mapping[str, Path | bytes],
     ) -> tuple[Sent | None, dict[str, Any]]:
         """Returns the document to send, None for a stored one, and what names it with its values; sends their pictures."""
-        sent = None if isinstance(workflow, str) else read_document(workflow)
+        sent = None if isinstance(workflow, str) else self._packed(read_document(workflow))
         named: dict[str, Path] = {}
         if sent is not None:
             named = pictures_of(sent.document, params)
@@ -222,6 +227,15 @@ class Client:
         values = {**params, **{name: self.upload(picture) for name, picture in sources.items()}}
         return sent, {**({"workflow": workflow} if sent is None else {"document": sent.body}), "params": values}
 
+    def _packed(self, sent: Sent, *, with_defaults: bool = False) -> Sent:
+        """Returns a document with all that it names, pictures sent."""
+        return pack(sent, self._file_kinds, self.upload, with_defaults=with_defaults)
+
+    def _file_kinds(self) -> FileKinds:
+        """Returns which inputs of the server's node types take files."""
+        types = self._get(NodeTypesView, "/v1/nodes").items
+        return {one.type: {name: input.file for name, input in one.inputs.items()} for one in types}
+
     def _post(self, path: str, body: Any, sent: Sent | None, headers: Mapping[str, str] | None = None) -> Reply:
         try:
             return self._send("POST", path, _json(body), sent, {"Content-Type": "application/json", **(headers or {})})
@@ -231,14 +245,13 @@ class Client:
             raise NotThere(error.status, error.code, f"{error} (A file is given as a Path, not as a text.)") from None
 
     def _send(self, method: str, path: str, text: str, sent: Sent | None, headers: Mapping[str, str]) -> Reply:
-        """Sends a document. A report on it names the file that it came from."""
+        """Sends a document. A report on it names the files that it came from."""
         try:
             return self._transport.call(method, path, headers=headers, body=text.encode())
         except WorkflowRefused as error:
-            if sent is None or sent.file is None:
+            if sent is None:
                 raise
-            file = str(sent.file)
-            problems = [replace(one, place=one.place._replace(file=one.place.file or file)) for one in error.problems]
+            problems = [placed(problem, sent) for problem in error.problems]
             raise WorkflowRefused(error.status, error.code, problems) from None
 
     def _get(
