@@ -65,7 +65,7 @@ class VAEEncode(Node, version=1, lane="device", comfy=ComfyName("VAEEncode", {"i
         from latentgraph.diffusion.latents.autoencoder import encode, encode_for_inpaint
 
         if self.mask is None:
-            return encode(self.vae, self.image, on_progress=_progress(ctx))
+            return encode(self.vae, self.image, on_progress=_progress(ctx), on_notice=ctx.warn)
         return encode_for_inpaint(self.vae, self.image, self.mask, grow_mask_by=self.grow_mask_by)
 
     @classmethod
@@ -83,7 +83,7 @@ class VAEDecode(Node, version=1, lane="device", comfy=ComfyName("VAEDecode", {"l
     def run(self, ctx: Context) -> Image:
         from latentgraph.diffusion.latents.autoencoder import decode
 
-        return decode(self.vae, self.latent, on_progress=_progress(ctx))
+        return decode(self.vae, self.latent, on_progress=_progress(ctx), on_notice=ctx.warn)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:

@@ -6,35 +6,55 @@ takes the mean of the posterior, so it is deterministic. Behaviour as in ComfyUI
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..checkpoints.autoencoders import VaeSpec
+from ..networks.budget import gibibytes
+from ..networks.faults import check_finite
 from ..pictures.inpainting import grey_masked, grow_noise_mask
 from ..types import Conditioning, Image, Latent, Mask, Vae
 from .coding import decode_latents, encode_pixels
+from .room import TILE, decode_bytes, encode_bytes, tile_advice
 from .tiling import tiled_scale
 
+OVERLAP = 64  # pixels, of tiles that nobody gave a size
 MAX_PIXELS = 2**20  # pictures that go through the autoencoder at once: one of 1024 x 1024, or four of 512 x 512
 
 OnProgress = Callable[[float], None]
 """Called with the fraction that is done, after each piece of the work; it may raise to cancel."""
 
 
+OnNotice = Callable[[str], None]
+"""Called with a sentence about something that was done otherwise than was asked for."""
+
+
 @torch.inference_mode()
-def encode(vae: Vae, image: Image, *, max_pixels: int = MAX_PIXELS, on_progress: OnProgress | None = None) -> Latent:
+def encode(
+    vae: Vae,
+    image: Image,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    on_progress: OnProgress | None = None,
+    on_notice: OnNotice | None = None,
+) -> Latent:
     """Returns the pictures' latents. Sides are cropped around the centre to whole cells; an alpha channel is dropped.
 
-    max_pixels: at most so many pixels go through the network at once, though never less than one picture.
+    max_pixels: at most so many pixels go through the network at once, though never less than one picture. A picture that would
+    not fit into memory is encoded in tiles, except in `exact` precision, whose results never depend on free memory.
     """
     x = _network_pixels(vae, image)
-    with vae.weights.use() as network:
-        return Latent(_in_batches(lambda part, _: _encode(vae.spec, network, part), x, max_pixels, on_progress))
+    with vae.weights.use(tile_advice(vae, "VAEEncodeTiled")) as network:
+        one = partial(_encode, vae.spec, network)
+        pixels = x.shape[2] * x.shape[3]
+        if _needs_tiles(vae, encode_bytes(vae.spec, pixels, _itemsize(vae)), "the picture is encoded", on_notice):
+            return Latent(_encode_in_tiles(vae, one, x, TILE, OVERLAP, on_progress))
+        return Latent(_in_batches(lambda part, _: one(part), x, max_pixels, on_progress))
 
 
 @torch.inference_mode()
@@ -45,26 +65,31 @@ def decode(
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
     on_progress: OnProgress | None = None,
+    on_notice: OnNotice | None = None,
 ) -> Image:
-    """Returns the latents' pictures, RGB in 0..1. max_pixels: as for `encode`, counted in the picture.
+    """Returns the latents' pictures, RGB in 0..1. max_pixels: as for `encode`, counted in the picture; tiles: as there.
 
     seed: of the first item's noise, and so on by `batch_index`, for an autoencoder that draws some.
     """
     z = _network_latent(vae, latent)
     seeds = [seed + index for index in latent.batch_index or range(len(z))]
-    with vae.weights.use() as network:
-
-        def piece(part: Tensor, start: int) -> Tensor:
-            pictures = decode_latents(vae.spec, network, part, seeds=seeds[start : start + len(part)])
-            return pictures.float().cpu()
-
-        y = _in_batches(piece, z, max_pixels // vae.spec.downscale**2, on_progress)
+    with vae.weights.use(tile_advice(vae, "VAEDecodeTiled")) as network:
+        one = partial(_decode, vae.spec, network)
+        pixels = z.shape[2] * z.shape[3] * vae.spec.downscale**2
+        if _needs_tiles(vae, decode_bytes(vae.spec, pixels, _itemsize(vae)), "the picture is decoded", on_notice):
+            return _picture(_decode_in_tiles(vae, one, z, TILE, OVERLAP, on_progress))
+        y = _in_batches(
+            lambda part, start: one(part, seeds=seeds[start : start + len(part)]),
+            z,
+            max_pixels // vae.spec.downscale**2,
+            on_progress,
+        )
     return _picture(y)
 
 
 @torch.inference_mode()
 def encode_tiled(
-    vae: Vae, image: Image, *, tile_size: int = 512, overlap: int = 64, on_progress: OnProgress | None = None
+    vae: Vae, image: Image, *, tile_size: int = TILE, overlap: int = OVERLAP, on_progress: OnProgress | None = None
 ) -> Latent:
     """Returns the pictures' latents, made in tiles, so that memory does not grow with the picture.
 
@@ -77,24 +102,14 @@ def encode_tiled(
             f"cannot encode in tiles of {tile_size} pixels that overlap by {overlap}; the tile must be a multiple of "
             f"{2 * cell}, the overlap a multiple of {cell} and less than half a tile."
         )
-    wide, high = (2 * tile_size, tile_size // 2), (tile_size // 2, 2 * tile_size)
     x = _network_pixels(vae, image)
-    with vae.weights.use() as network:
-        return Latent(
-            _in_tiles(
-                lambda tile: _encode(vae.spec, network, tile),
-                x,
-                passes=((tile_size, tile_size), wide, high),
-                overlap=overlap,
-                scale=1 / cell,
-                on_progress=on_progress,
-            )
-        )
+    with vae.weights.use(tile_advice(vae, "smaller tiles")) as network:
+        return Latent(_encode_in_tiles(vae, partial(_encode, vae.spec, network), x, tile_size, overlap, on_progress))
 
 
 @torch.inference_mode()
 def decode_tiled(
-    vae: Vae, latent: Latent, *, tile_size: int = 512, overlap: int = 64, on_progress: OnProgress | None = None
+    vae: Vae, latent: Latent, *, tile_size: int = TILE, overlap: int = OVERLAP, on_progress: OnProgress | None = None
 ) -> Image:
     """Returns the latents' pictures, made in tiles, so that memory does not grow with the picture.
 
@@ -103,22 +118,11 @@ def decode_tiled(
     """
     if vae.spec.draws_noise:
         raise ValueError("this autoencoder draws noise for the whole picture and can't decode in tiles; use VAEDecode.")
-    cell = vae.spec.downscale
-    tile, overlap = tile_size // cell, min(overlap, tile_size // 4) // cell
-    if tile < 2:
-        raise ValueError(f"cannot decode in tiles of {tile_size} pixels; give at least {2 * cell}.")
-    high, wide = (tile // 2, 2 * tile), (2 * tile, tile // 2)
+    if tile_size < 2 * vae.spec.downscale:
+        raise ValueError(f"cannot decode in tiles of {tile_size} pixels; give at least {2 * vae.spec.downscale}.")
     z = _network_latent(vae, latent)
-    with vae.weights.use() as network:
-        y = _in_tiles(
-            lambda part: decode_latents(vae.spec, network, part, seeds=()).float().cpu(),
-            z,
-            passes=(high, wide, (tile, tile)),
-            overlap=overlap,
-            scale=cell,
-            on_progress=on_progress,
-        )
-    return _picture(y)
+    with vae.weights.use(tile_advice(vae, "smaller tiles")) as network:
+        return _picture(_decode_in_tiles(vae, partial(_decode, vae.spec, network), z, tile_size, overlap, on_progress))
 
 
 def encode_for_inpaint(
@@ -194,8 +198,30 @@ def _network_latent(vae: Vae, latent: Latent) -> Tensor:
     return latent.samples.contiguous()  # the layout in memory moves the last bits
 
 
+def _itemsize(vae: Vae) -> int:
+    return vae.weights.memory.policy.vae.itemsize
+
+
+def _needs_tiles(vae: Vae, size: int, what: str, on_notice: OnNotice | None) -> bool:
+    """Returns whether a pass that takes so many bytes has to be made in tiles; then says so."""
+    memory = vae.weights.memory
+    if memory.policy.precision == "exact" or vae.spec.draws_noise or memory.has_room(size):
+        return False
+    if on_notice is not None:
+        on_notice(f"{what} in tiles: as a whole it would take about {gibibytes(size)}, more than is free")
+    return True
+
+
 def _encode(spec: VaeSpec, network: Any, x: Tensor) -> Tensor:
-    return encode_pixels(spec, network, x).cpu().contiguous()
+    z = encode_pixels(spec, network, x)
+    check_finite(z, network, lambda: encode_pixels(spec, network, x), what="the encoded picture")
+    return z.cpu().contiguous()
+
+
+def _decode(spec: VaeSpec, network: Any, z: Tensor, seeds: Sequence[int] = ()) -> Tensor:
+    y = decode_latents(spec, network, z, seeds=seeds)
+    check_finite(y, network, lambda: decode_latents(spec, network, z, seeds=seeds), what="the decoded picture")
+    return y.float().cpu()
 
 
 def _picture(y: Tensor) -> Image:
@@ -213,6 +239,23 @@ def _in_batches(
         if on_progress is not None:
             on_progress(min(1.0, (start + size) / len(x)))
     return torch.cat(done)
+
+
+def _encode_in_tiles(
+    vae: Vae, one: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int, on_progress: OnProgress | None
+) -> Tensor:
+    wide, high = (2 * tile, tile // 2), (tile // 2, 2 * tile)
+    passes = ((tile, tile), wide, high)
+    return _in_tiles(one, x, passes=passes, overlap=overlap, scale=1 / vae.spec.downscale, on_progress=on_progress)
+
+
+def _decode_in_tiles(
+    vae: Vae, one: Callable[[Tensor], Tensor], z: Tensor, tile_size: int, overlap: int, on_progress: OnProgress | None
+) -> Tensor:
+    cell = vae.spec.downscale
+    tile, overlap = tile_size // cell, min(overlap, tile_size // 4) // cell
+    high, wide = (tile // 2, 2 * tile), (2 * tile, tile // 2)
+    return _in_tiles(one, z, passes=(high, wide, (tile, tile)), overlap=overlap, scale=cell, on_progress=on_progress)
 
 
 def _in_tiles(

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
-from .budget import default_budget, gibibytes
+from .budget import default_budget, free_bytes, gibibytes
+from .exhaustion import Advice, OutOfMemoryError, Shortage, asked_bytes, general_advice
 from .precision import NumericPolicy, Precision, resolve
 
 
@@ -53,15 +54,15 @@ class Weights:
     source: WeightSource
 
     @contextmanager
-    def use(self) -> Iterator[Any]:
+    def use(self, advice: Advice = general_advice) -> Iterator[Any]:
         """Yields the network, loading it if need be; it stays in memory at least until the block ends.
 
         The network is shared and must not be changed. It is diffusers' UNet2DConditionModel for a model, AutoencoderKL
         for a VAE, and for text encoders a dict from key ("clip_l", ...) to transformers' CLIPTextModel, or
         CLIPTextModelWithProjection where the file has a projection. One with adapters is the same, patched. Raises
-        MemoryBudgetError.
+        MemoryBudgetError, and OutOfMemoryError, with this advice, for a block that is refused memory.
         """
-        with self.memory.hold(self.source) as network:
+        with self.memory.hold(self.source, advice) as network:
             yield network
 
 
@@ -82,10 +83,16 @@ class WeightMemory:
     """
 
     def __init__(
-        self, *, budget_bytes: int | None = None, device: torch.device | str = "cpu", precision: Precision = "auto"
+        self,
+        *,
+        budget_bytes: int | None = None,
+        device: torch.device | str = "cpu",
+        precision: Precision = "auto",
+        free_bytes: Callable[[torch.device], int] = free_bytes,
     ) -> None:
         self.policy = resolve(precision, device)
         self.budget_bytes = default_budget(self.policy.device) if budget_bytes is None else budget_bytes
+        self._free_bytes = free_bytes
         self._changed = threading.Condition()
         self._residents: OrderedDict[WeightSource, _Resident] = OrderedDict()  # least recently used first
 
@@ -102,16 +109,31 @@ class WeightMemory:
             return resident is not None and resident.network is not None
 
     @contextmanager
-    def hold(self, source: WeightSource) -> Iterator[Any]:
-        """Yields the source's network and keeps it in memory until the block ends. Raises MemoryBudgetError."""
+    def hold(self, source: WeightSource, advice: Advice = general_advice) -> Iterator[Any]:
+        """Yields the source's network and keeps it in memory until the block ends.
+
+        Raises MemoryBudgetError, and OutOfMemoryError if loading it or the block is refused memory.
+        """
         thread = threading.get_ident()  # the block may end in another one
-        resident = self._acquire(source)
+        with self._explaining(source, general_advice):
+            resident = self._acquire(source)
         try:
-            yield resident.network
+            with self._explaining(source, advice):
+                yield resident.network
         finally:
             with self._changed:
                 resident.users.remove(thread)
                 self._changed.notify_all()
+
+    def has_room(self, size: int) -> bool:
+        """Returns whether so many bytes beside the weights are free, letting go of networks that are not in use if need be."""
+        with self._changed:
+            while (missing := size - self._free_bytes(self.policy.device)) > 0:
+                before = self._resident_bytes()
+                self._evict_until(max(0, before - missing))
+                if self._resident_bytes() == before:
+                    return False
+        return True
 
     def evict_unused(self) -> None:
         """Lets go of every network that is not in use."""
@@ -216,6 +238,22 @@ class WeightMemory:
 
     def _resident_bytes(self) -> int:
         return sum(resident.size for resident in self._residents.values())
+
+    @contextmanager
+    def _explaining(self, source: WeightSource, advice: Advice) -> Iterator[None]:
+        """Turns a refusal of memory into one that says what was asked for, what there is and what would fit."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            asked = asked_bytes(error)
+            if asked is None:
+                raise
+            shortage = Shortage(asked, self._free_bytes(self.policy.device))
+            wanted = f"{gibibytes(asked)} more were" if asked else "more was"
+            raise OutOfMemoryError(
+                f"{source.title} ran out of memory on {self.policy.device}: {wanted} asked for, {gibibytes(shortage.free)} "
+                f"are free, and loaded weights take {gibibytes(self.resident_bytes)}. {advice(shortage)}"
+            ) from error
 
     def _refusal(self, source: WeightSource, size: int, cure: str) -> str:
         in_use = sum(resident.size for resident in self._residents.values() if resident.users)

@@ -160,15 +160,15 @@ class StoredModule(nn.Module):
         return weight
 
 
-class _StoredLinear(StoredModule, nn.Linear):  # type: ignore[override]  # the weight is a property
+class StoredLinear(StoredModule, nn.Linear):  # type: ignore[override]  # the weight is a property
     """A Linear with a stored weight."""
 
 
-class _StoredConv2d(StoredModule, nn.Conv2d):  # type: ignore[override]  # the weight is a property
+class StoredConv2d(StoredModule, nn.Conv2d):  # type: ignore[override]  # the weight is a property
     """A Conv2d with a stored weight."""
 
 
-class _StoredEmbedding(StoredModule, nn.Embedding):  # type: ignore[override]  # the weight is a property
+class StoredEmbedding(StoredModule, nn.Embedding):  # type: ignore[override]  # the weight is a property
     """An Embedding with a stored weight, of which only the rows that are looked up are widened."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -181,9 +181,9 @@ class _StoredEmbedding(StoredModule, nn.Embedding):  # type: ignore[override]  #
 
 
 _KINDS: Mapping[type[nn.Module], type[StoredModule]] = {
-    nn.Linear: _StoredLinear,
-    nn.Conv2d: _StoredConv2d,
-    nn.Embedding: _StoredEmbedding,
+    nn.Linear: StoredLinear,
+    nn.Conv2d: StoredConv2d,
+    nn.Embedding: StoredEmbedding,
 }
 
 

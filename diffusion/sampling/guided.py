@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..checkpoints.families import NetworkKind
 from ..levels.space import SamplingSpace
+from ..networks.faults import check_finite
 from ..networks.patches import add_free_u, record_self_attention, shared_copy
 from ..networks.sharing import SharedWork, share_work
 from ..samplers.drive import Denoise
@@ -85,7 +86,22 @@ def guided_denoiser(
             denoised = denoised + (degraded - worse) * degrading.scale
         return Answer(denoised, negative)
 
-    return denoise
+    def checked(query: Query) -> Answer:
+        answer = denoise(query)
+        what = f"step {query.step + 1} of the sampling, at sigma {float(query.sigma.max()):.4g},"
+        check_finite(answer.denoised, network, lambda: denoise(query), what=what, given=_origin(query))
+        return answer
+
+    return checked
+
+
+def _origin(query: Query) -> str:
+    """Returns where a latent that is not finite before any network has seen it comes from."""
+    if query.x.isfinite().all():
+        return "The network was given them, in the conditioning: look at the nodes that made it."
+    if query.step:
+        return "The sampler itself ran off: give it more steps, or choose another one."
+    return "The latent that it began with has them already: look at the nodes that made it."
 
 
 class _Degrading:

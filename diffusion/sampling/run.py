@@ -22,6 +22,7 @@ from ..levels.schedules import cut_sigmas, ksampler_sigmas
 from ..levels.space import SamplingSpace, make_space
 from ..levels.space_spec import DiscreteLevels, PredictionName, SpaceSpec
 from ..names import SamplerName, ScheduleName
+from ..networks.exhaustion import smaller_pictures
 from ..samplers.catalogue import Method, method_of
 from ..samplers.drive import FinishedStep, observed, run_sampler
 from ..samplers.noise import NoiseSource, initial_noise, inpaint_noise
@@ -145,8 +146,10 @@ def sample_guided(
     if policy.precision != "exact":  # there even what adds nothing has its place in a batch
         lists = {name: _without_weightless(conditions) for name, conditions in lists.items()}
     last = _LastEstimate(on_step, spec.latent)
+    cell = spec.latent.downscale
+    advice = smaller_pictures(len(start), start.shape[3] * cell, start.shape[2] * cell)
     with ExitStack() as held:
-        network = held.enter_context(model.weights.use())
+        network = held.enter_context(model.weights.use(advice))
         denoise = guided_denoiser(
             network,
             spec.network.kind,

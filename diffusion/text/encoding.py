@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.families import EncoderKey, TextEncoderSpec
+from ..networks.faults import check_finite
 from ..types import Clip, Condition, Conditioning
 from .tokens import CHUNK_LENGTH, EOS, Chunk, TokenizedPrompt, VectorLookup, pack, tokenize
 
@@ -96,6 +97,7 @@ def encode_chunks(
     weighted = any(token.weight != 1.0 for chunk in chunks for token in chunk)
     rows = [*chunks, *pack([], pad_id=spec.pad_id)] if weighted else list(chunks)
     states, final = _run(core, rows, spec, layer)
+    check_finite(states, model, lambda: _run(core, rows, spec, layer), what=f"the text encoded by {spec.key}")
     states = states.float()
     if weighted:
         weights = [[token.weight for token in chunk] for chunk in chunks]
