@@ -48,6 +48,7 @@ from . import (
     latents,
     loading,
     masks,
+    measuring,
     merging,
     model_options,
     samplers,
@@ -74,6 +75,7 @@ MODULES = (
     model_options,
     images,
     masks,
+    measuring,
 )
 """The modules that define nodes, in the order of a menu."""
 

@@ -189,12 +189,24 @@ class CompositeMasked(Node, version=1, comfy=ComfyName("ImageCompositeMasked")):
     y: int = Field(0, ge=-MAX_SIDE, le=MAX_SIDE, description="Where the source's top is, in pixels.")
     resize_source: bool = Field(False, description="Stretch the source to the destination's size.")
     mask: Mask | None = Field(None, description="1 where the source covers; everywhere if there is none.")
+    feather: int = Field(
+        0,
+        ge=0,
+        le=MAX_SIDE,
+        description="Pixels over which the source fades out around the mask, so that no seam shows.",
+    )
 
     def run(self, ctx: Context) -> Image:
         from latentgraph.diffusion.pictures.compositing import composite_image
 
         return composite_image(
-            self.destination, self.source, x=self.x, y=self.y, mask=self.mask, resize_source=self.resize_source
+            self.destination,
+            self.source,
+            x=self.x,
+            y=self.y,
+            mask=self.mask,
+            resize_source=self.resize_source,
+            feather=self.feather,
         )
 
     @classmethod

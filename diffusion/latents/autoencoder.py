@@ -18,6 +18,7 @@ from ..checkpoints.autoencoders import VaeSpec
 from ..networks.budget import gibibytes
 from ..networks.faults import check_finite
 from ..pictures.inpainting import grey_masked, grow_noise_mask
+from ..pictures.resize import crop_to_cells
 from ..types import Conditioning, Image, Latent, Mask, Vae
 from .coding import decode_latents, encode_pixels
 from .room import TILE, decode_bytes, encode_bytes, tile_advice
@@ -181,10 +182,7 @@ def _network_pixels(vae: Vae, image: Image) -> Tensor:
     h, w = image.pixels.shape[1:3]
     if min(h, w) < cell:
         raise ValueError(f"cannot encode a picture of {w}x{h} pixels; its sides must be at least {cell}.")
-    top, left = (h % cell) // 2, (w % cell) // 2
-    pixels = image.pixels.contiguous()[
-        :, top : top + h // cell * cell, left : left + w // cell * cell, : vae.spec.picture_channels
-    ]
+    pixels = crop_to_cells(image, cell).pixels[..., : vae.spec.picture_channels]
     return pixels.movedim(-1, 1) * 2.0 - 1.0
 
 

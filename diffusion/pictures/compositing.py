@@ -9,17 +9,27 @@ from torch.nn.functional import interpolate, pad
 from ..latents.batches import fit_batch
 from ..latents.tiling import edge_ramp
 from ..types import Image, Latent, Mask
+from .masks import fade_mask
 from .resize import resize
 
 
 def composite_image(
-    destination: Image, source: Image, *, x: int, y: int, mask: Mask | None = None, resize_source: bool = False
+    destination: Image,
+    source: Image,
+    *,
+    x: int,
+    y: int,
+    mask: Mask | None = None,
+    resize_source: bool = False,
+    feather: int = 0,
 ) -> Image:
     """Returns `destination` with `source` laid at (x, y), in pixels; what sticks out is cut.
 
     mask: where the source covers, stretched to its size; everywhere if None. resize_source stretches the source to the
-    destination. The source's alpha is dropped for an opaque destination; a source without alpha is opaque.
+    destination. The source's alpha is dropped for an opaque destination; a source without alpha is opaque. feather: over how
+    many pixels of the mask the source fades out around it.
     """
+    mask = None if mask is None else fade_mask(mask, pixels=feather)
     channels = destination.pixels.shape[-1]
     pixels = source.pixels[..., :channels]
     if channels > pixels.shape[-1]:

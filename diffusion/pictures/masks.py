@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import get_args
 
+import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
@@ -82,6 +83,21 @@ def feather_mask(mask: Mask, *, left: int = 0, top: int = 0, right: int = 0, bot
         for k in range(lines):
             values.select(dimension, direction * k).mul_((k + 1) / lines)
     return Mask(values)
+
+
+def fade_mask(mask: Mask, *, pixels: int) -> Mask:
+    """Returns the mask with a soft border around it: `pixels` further out than where it is above 1/2, it has come to 0.
+
+    Inside it stays what it is. Distances are straight ones, between the centres of pixels.
+    """
+    if pixels == 0:
+        return mask
+    faded = []
+    for values in mask.values.cpu().numpy():
+        covered = values > 0.5
+        distances = ndimage.distance_transform_edt(~covered) if covered.any() else np.full(values.shape, np.inf)
+        faded.append(torch.from_numpy((1.0 - distances / pixels).clip(0.0, 1.0).astype(np.float32)))
+    return Mask(torch.maximum(mask.values, torch.stack(faded)))
 
 
 def composite_mask(destination: Mask, source: Mask, *, x: int, y: int, operation: MaskOperation) -> Mask:

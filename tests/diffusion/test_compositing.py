@@ -61,3 +61,13 @@ def test_alpha_is_cut_or_added_as_the_destination_wants() -> None:
 def test_latents_of_other_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="the source has 16 channels and the destination 4"):
         composite_latent(Latent(torch.zeros(1, 4, 2, 2)), Latent(torch.zeros(1, 16, 2, 2)), x=0, y=0)
+
+
+def test_a_feathered_mask_blends_around_it_and_leaves_the_rest_exactly() -> None:
+    below, above = Image(torch.rand(1, 8, 8, 3)), Image(torch.ones(1, 8, 8, 3))
+    mask = torch.zeros(1, 8, 8)
+    mask[:, :, :2] = 1.0
+    result = composite_image(below, above, x=0, y=0, mask=Mask(mask), feather=4).pixels
+    assert torch.equal(result[:, :, :2], above.pixels[:, :, :2])
+    assert torch.equal(result[:, :, 5:], below.pixels[:, :, 5:])
+    torch.testing.assert_close(result[:, :, 3], 0.5 * above.pixels[:, :, 3] + 0.5 * below.pixels[:, :, 3])

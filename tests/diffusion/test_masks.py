@@ -11,6 +11,7 @@ from latentgraph.diffusion.names import MaskOperation
 from latentgraph.diffusion.pictures.masks import (
     composite_mask,
     crop_mask,
+    fade_mask,
     feather_mask,
     grow_mask,
     invert_mask,
@@ -83,3 +84,14 @@ def test_a_threshold_is_exclusive() -> None:
 def test_a_crop_stays_inside_the_mask() -> None:
     assert crop_mask(DESTINATION, x=4, y=1, width=9, height=2).values.shape == (1, 2, 2)
     assert crop_mask(DESTINATION, x=99, y=99, width=5, height=5).values.tolist() == [[[1.0]]]
+
+
+def test_a_faded_border_falls_to_0_around_the_mask_and_leaves_the_inside_alone() -> None:
+    values = torch.zeros(2, 9, 9)
+    values[0, 4, 4] = 1.0
+    values[1, 0, 0] = 0.4  # nowhere above a half: nothing to fade from
+    faded = fade_mask(Mask(values), pixels=4).values
+    torch.testing.assert_close(faded[0, 4], torch.tensor([0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25, 0]))
+    assert faded[0, 3, 3].item() == pytest.approx(1 - 2**0.5 / 4)
+    assert torch.equal(faded[1], values[1])
+    assert fade_mask(Mask(values), pixels=0).values is values

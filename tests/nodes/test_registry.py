@@ -15,6 +15,8 @@ from latentgraph.nodes import default_registry
 
 REGISTRY = default_registry()
 OURS_ALONE = {
+    "ImageDifference": "ComfyUI compares no pictures",
+    "VAERoundTrip": "ComfyUI measures no autoencoder",
     "ConsistencyDecode": "ComfyUI has no consistency decoder",
     "ConditioningSize": "SDXL's sizes apart from a prompt",
     "GridImage": "ComfyUI has no contact sheet",

@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 import latentgraph.models
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.pictures.files import load_picture
+from latentgraph.diffusion.pictures.masks import grow_mask
 from latentgraph.graph import (
     Event,
     Fingerprints,
@@ -40,6 +41,7 @@ SIZES = {  # width and height of what each makes of SMALL
     "img2img": (64, 64),
     "inpaint": (128, 128),  # the picture's own
     "outpaint": (192, 128),
+    "retouch": (128, 128),
     "hires_fix": (96, 96),
     "variations": (132, 132),  # two by two, with a gap of 4
     "prompt_grid": (200, 132),
@@ -112,12 +114,14 @@ def test_every_parameter_is_used_and_described(name: str) -> None:
         assert param.description.endswith(".")
 
 
-def test_inpainting_leaves_what_is_not_masked_exactly_as_it_was(tiny_sd1: Path, runs: Runs) -> None:
-    result, _ = runs.run(build("inpaint", {**SMALL, "checkpoint": str(tiny_sd1)}))
+@pytest.mark.parametrize("name", ["inpaint", "retouch"])
+def test_what_is_away_from_the_mask_stays_exactly_as_it_was(name: str, tiny_sd1: Path, runs: Runs) -> None:
+    result, _ = runs.run(build(name, {**SMALL, "checkpoint": str(tiny_sd1)}))
     source, mask = load_picture(EXAMPLES / "face_masked.png")
     changed = (result.outputs["image"].pixels != source.pixels).any(dim=-1)
-    assert 0 < mask.values.mean() < 0.5
-    assert not changed[mask.values == 0].any()
+    away = grow_mask(mask, pixels=6, tapered_corners=False).values == 0
+    assert 0 < mask.values.mean() < 0.5 < away.float().mean()
+    assert not changed[away].any()
     assert changed[mask.values == 1].any()
 
 
