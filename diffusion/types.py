@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .checkpoints.autoencoders import VaeSpec
-    from .checkpoints.families import ClipSpec, ModelSpec
+    from .checkpoints.families import ModelSpec
+    from .checkpoints.parts import FileId
+    from .checkpoints.text_specs import ClipSpec, EncoderKey
     from .checkpoints.vision import ClipVisionSpec
     from .control.specs import ControlSpec
     from .networks.memory import Weights
@@ -157,11 +159,15 @@ class Model:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Clip:
-    """The text encoders of a model. `layer`: which hidden layer to read, -1 the last; None is the family's own choice."""
+    """The text encoders of a model. `layer`: which hidden layer to read, -1 the last; None is the family's own choice.
+
+    tokenizers: the files of those tokenizers that don't come with the package, by the encoder's key.
+    """
 
     spec: ClipSpec
     weights: Weights
     layer: int | None = None
+    tokenizers: tuple[tuple[EncoderKey, FileId], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from latentgraph.diffusion.checkpoints.autoencoders import VaeSpec
-from latentgraph.diffusion.checkpoints.families import ClipSpec, ModelSpec
+from latentgraph.diffusion.checkpoints.families import ModelSpec
+from latentgraph.diffusion.checkpoints.text_specs import ClipSpec
 from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
 from latentgraph.diffusion.control.specs import ControlSpec, refusal
 from latentgraph.diffusion.pictures.sizes import CELL, Size, resized

@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from ..checkpoints.catalogue import FAMILIES
-from ..checkpoints.families import ClipSpec, DenoiserSpec, UNetSpec
+from ..checkpoints.families import DenoiserSpec, UNetSpec
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.keymaps import rename, unet_modules
 from ..checkpoints.kinds import kind_of
-from ..checkpoints.layout import modules_of, text_layout
+from ..checkpoints.layout import modules_of
 from ..checkpoints.recognise import network_prefix
 from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.remembering import remembered
 from ..checkpoints.strangers import IMPOSTORS, LORA, PARTS, without_cures
+from ..checkpoints.text_layout import text_layout
+from ..checkpoints.text_specs import ClipSpec
 from .keys import (
     ADAPTER_FAMILIES,
     ENDINGS,
     FORMS,
+    KEYED_NAMINGS,
     SECOND_TEXT_NAME,
     TEXT_NAME,
     TEXT_NAMINGS,
@@ -250,8 +253,9 @@ def _places(spec: NetworkSpec) -> Mapping[str, Target]:
         }
     return {
         naming.name(path).replace("{key}", encoder.key): Target(encoder.key, module)
-        for encoder, namings in zip(spec.encoders, TEXT_NAMINGS, strict=False)
-        for naming in namings
+        for place, slot in enumerate(spec.join.order)
+        if (encoder := spec.encoder(slot.key)) is not None
+        for naming in (*TEXT_NAMINGS[place], *KEYED_NAMINGS.get(encoder.key, ()))
         for module in modules_of(text_layout(encoder))
         for path in (module, f"text_model.{module}")
     }

@@ -157,8 +157,16 @@ TEXT_NAMINGS: tuple[tuple[Naming, ...], ...] = (
         Naming("text_encoder_2.", processor=True),
         Naming("text_encoders.{key}.transformer."),
     ),
+    (
+        Naming("lora_te3_", flat=True),
+        Naming("text_encoder_3."),
+        Naming("text_encoders.{key}.transformer."),
+    ),
 )
 """By the encoder's place among those of its family: an SDXL file's `te2` is CLIP-G, a refiner's `te` is."""
+
+KEYED_NAMINGS: dict[str, tuple[Naming, ...]] = {"t5xxl": (Naming("lora_te3_", flat=True),)}
+"""By the encoder, wherever it stands: kohya's trainer calls FLUX's T5 by its place, others as in SD3."""
 
 TEXT_NAME = re.compile(r"lora_te\d?_|text_encoders?(_\d)?\.")
 """How the name of a text encoder's module begins, whatever the family."""

@@ -16,16 +16,7 @@ from ..levels.space_spec import FlowLevels, FluxLevels
 from .autoencoder_structure import read_vae
 from .autoencoders import VaeSpec
 from .describe_vae import VAE_FOLDERS, vae_prefix_of
-from .families import (
-    ClipSpec,
-    Colours,
-    DenoiserSpec,
-    Family,
-    LatentFormat,
-    ModelSpec,
-    TextEncoderLayout,
-    TextEncoderSpec,
-)
+from .families import Colours, DenoiserSpec, Family, LatentFormat, ModelSpec
 from .folders import Component, Folder, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .kinds import kind_of
@@ -34,7 +25,10 @@ from .recognise import UnknownFamilyError, find_prediction, network_prefix, reco
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
 from .strangers import IMPOSTORS, PARTS
-from .structure import Shapes, StructureError, last_attention, read_text_encoder
+from .structure import Shapes, StructureError, last_attention
+from .text_sets import TextEncoderLayout
+from .text_specs import ClipSpec
+from .text_structure import configured, read_text_encoder
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -102,7 +96,7 @@ def _describe_file(header: Header) -> CheckpointDescription:
         family,
         network=network,
         structure=structure,
-        texts=[_text_in_file(header, layout) for layout in family.text],
+        texts={layout: _text_in_file(header, layout) for layout in family.text.encoders},
         vae=None if vae_prefix is None else _Located([header], vae_prefix),
     )
 
@@ -120,7 +114,7 @@ def _describe_folder(folder: Folder) -> CheckpointDescription:
         family,
         network=network,
         structure=structure,
-        texts=[_located(components.get(layout.folder)) for layout in family.text],
+        texts={layout: _located(components.get(layout.folder)) for layout in family.text.encoders},
         vae=_located(next((components[name] for name in VAE_FOLDERS if name in components), None)),
         scheduler=components["scheduler"].config if "scheduler" in components else {},
     )
@@ -132,25 +126,24 @@ def _assemble(
     *,
     network: _Located,
     structure: DenoiserSpec,
-    texts: Sequence[_Located | None],
+    texts: Mapping[TextEncoderLayout, _Located | None],
     vae: _Located | None,
     scheduler: Mapping[str, Any] | None = None,
 ) -> CheckpointDescription:
     model = _model_spec(family, network, structure, scheduler or {})
-    encoders = [
-        _text_spec(layout, located) for layout, located in zip(family.text, texts, strict=True) if located is not None
-    ]
-    complete = len(encoders) == len(family.text)
+    present = {layout: located for layout, located in texts.items() if located is not None}
+    encoders = [configured(read_text_encoder(at.shapes, layout), layout, at.config) for layout, at in present.items()]
+    complete = bool(encoders) and (len(present) == len(texts) or family.text.join.optional)
     return CheckpointDescription(
         path=path,
         family=family.name,
         title=f"{family.title}, inpainting" if model.inpaint else family.title,
         model=model,
-        clip=ClipSpec(family.name, tuple(encoders)) if complete else None,
+        clip=ClipSpec(family.name, tuple(encoders), family.text.join, model.context_width) if complete else None,
         vae=read_vae(vae.shapes) if vae else None,
         metadata=network.headers[0].metadata,
         model_part=network.part,
-        clip_parts=tuple(located.part for located in texts if located) if complete else (),
+        clip_parts=tuple(located.part for located in present.values()) if complete else (),
         vae_parts=(vae.part,) if vae else (),
     )
 
@@ -209,20 +202,6 @@ def _stated_shift(scheduler: Mapping[str, Any], flow: FlowLevels | FluxLevels | 
     if isinstance(flow, FlowLevels) and isinstance(shift, int | float) and not scheduler.get("use_dynamic_shifting"):
         return replace(flow, shift=float(shift)) if 0 < shift <= 100 else flow
     return flow
-
-
-def _text_spec(layout: TextEncoderLayout, located: _Located) -> TextEncoderSpec:
-    spec = read_text_encoder(located.shapes, layout)
-    if not located.config:
-        return spec
-    heads, activation = located.config.get("num_attention_heads", spec.heads), located.config.get("hidden_act")
-    if not isinstance(heads, int) or heads < 1 or spec.width % heads:
-        raise StructureError(f"{layout.key} has {heads!r} attention heads for a width of {spec.width}")
-    if activation not in {"quick_gelu", "gelu", None}:
-        raise StructureError(f"{layout.key} has the activation {activation!r}, neither quick_gelu nor gelu")
-    return replace(
-        spec, heads=heads, activation=activation or spec.activation, default_layer=layout.folder_default_layer
-    )
 
 
 def _text_in_file(header: Header, layout: TextEncoderLayout) -> _Located | None:

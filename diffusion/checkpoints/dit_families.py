@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..levels.space_spec import FlowLevels, FluxLevels
 from .families import DiTPattern, Family, LatentFormat
+from .text_sets import FLUX_TEXT, SD3_TEXT
 
 # Colours: least-squares fits to decoded pictures, as published with InvokeAI (invokeai/app/util/step_callback.py).
 SD3_LATENT = LatentFormat(
@@ -76,6 +77,7 @@ DIT_FAMILIES: tuple[Family, ...] = (
         latent=SD3_LATENT,
         flow=FlowLevels(shift=3.0, multiplier=1000.0),
         resolution=1024,
+        text=SD3_TEXT,
         supported=True,
     ),
     Family(
@@ -103,6 +105,7 @@ DIT_FAMILIES: tuple[Family, ...] = (
         latent=FLUX_LATENT,
         flow=FlowLevels(shift=1.0, multiplier=1.0),
         resolution=1024,
+        text=FLUX_TEXT,
         vae_prefix="vae.",
         supported=True,
     ),
@@ -115,6 +118,7 @@ DIT_FAMILIES: tuple[Family, ...] = (
         latent=FLUX_LATENT,
         flow=FluxLevels(shift=1.15),
         resolution=1024,
+        text=FLUX_TEXT,
         vae_prefix="vae.",
         supported=True,
     ),

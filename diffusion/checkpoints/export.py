@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from ..names import WeightFormat
 from ..networks.autoencoders import build_vae
-from ..networks.building import build_denoiser, build_text_encoder
+from ..networks.building import build_denoiser
+from ..networks.text_building import build_text_encoder
 from ..pictures.saving import numbered_file
 from ..types import Clip, Model, Vae
 from .autoencoder_keys import vae_destinations
 from .catalogue import FAMILIES
 from .families import Family, ModelSpec
-from .keymaps import Destination, text_destinations
+from .keymaps import Destination
 from .kinds import kind_of
+from .text_keymaps import text_destinations
 
 NETWORK_PREFIX = "model.diffusion_model."
 OPEN_CLIP_ENDING = ".model."  # of the prefix below which a family keeps a text encoder in OpenCLIP's layout
@@ -109,9 +111,9 @@ def _vae_entries(vae: Vae) -> list[_Entry]:
 def _text_parts(family: Family, clip: Clip | None) -> Iterator[_Part]:
     if clip is None:
         return
-    for layout, spec in zip(family.text, clip.spec.encoders, strict=True):
-        shapes = _shapes(build_text_encoder(spec))
-        prefix = layout.prefixes[0]
+    prefixes = {layout.key: layout.prefixes[0] for layout in family.text.encoders}
+    for spec in clip.spec.encoders:
+        shapes, prefix = _shapes(build_text_encoder(spec)), prefixes[spec.key]
         destinations = text_destinations(spec, shapes, open_clip=prefix.endswith(OPEN_CLIP_ENDING))
         yield _Part(clip, prefix, [_entry(destination, shapes, spec.key) for destination in destinations])
 

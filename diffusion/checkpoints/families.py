@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 
 from ..levels.space_spec import FlowLevels, FluxLevels
 from .dit_specs import DiTSpec
+from .text_sets import NO_TEXT, SD1_TEXT, SD2_TEXT, SDXL_TEXT, TextSet
 
 Prediction = Literal["eps", "v", "flow"]
 NetworkKind = Literal["unet", "mmdit", "flux", "flux2"]
 Colours = tuple[tuple[float, float, float], ...]
-EncoderKey = Literal["clip_l", "clip_g", "clip_h"]
 
 UNET_MARKERS: tuple[tuple[str, ...], ...] = (
     ("input_blocks.0.0.weight",),
@@ -114,56 +114,6 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class TextEncoderSpec:
-    """One CLIP text model, and how its family reads it.
-
-    default_layer: the hidden layer that makes the embedding, -1 the last. final_norm_on_hidden: whether that layer goes
-    through the final layer norm. pooled: what this encoder adds to the pooled vector: the end token's final state
-    ("state"), that state times the text projection ("projected"), or nothing (None). projection_width: columns of the
-    text projection, None where the file has none.
-    """
-
-    key: EncoderKey
-    width: int
-    layers: int
-    heads: int
-    intermediate: int
-    vocab: int
-    positions: int
-    activation: Literal["quick_gelu", "gelu"]
-    pad_id: int
-    default_layer: int
-    final_norm_on_hidden: bool
-    pooled: Literal["state", "projected"] | None
-    projection_width: int | None = None
-
-    @property
-    def pooled_width(self) -> int:
-        """Width of what this encoder adds to the pooled vector."""
-        if self.pooled == "projected":
-            return self.projection_width or 0
-        return self.width if self.pooled == "state" else 0
-
-
-@dataclass(frozen=True, slots=True)
-class ClipSpec:
-    """The text encoders of a model, in the order in which their features are joined."""
-
-    family: str
-    encoders: tuple[TextEncoderSpec, ...]
-
-    @property
-    def context_width(self) -> int:
-        """Width of the text embedding: the encoders' widths side by side."""
-        return sum(encoder.width for encoder in self.encoders)
-
-    @property
-    def pooled_width(self) -> int:
-        """Width of the pooled vector, 0 where no encoder adds to it."""
-        return sum(encoder.pooled_width for encoder in self.encoders)
-
-
-@dataclass(frozen=True, slots=True)
 class UNetPattern:
     """The structure that tells one UNet family from another; widths say nothing. None: either will do.
 
@@ -201,25 +151,6 @@ class PredictionRule:
 
 
 @dataclass(frozen=True, slots=True)
-class TextEncoderLayout:
-    """Where a family keeps a text encoder: one of `prefixes` in a single file, `folder` in a diffusers folder.
-
-    The other fields are those of `TextEncoderSpec` that shapes do not tell. folder_default_layer: the default layer in
-    a diffusers folder, where the layers behind it may have been cut off.
-    """
-
-    key: EncoderKey
-    prefixes: tuple[str, ...]
-    folder: str
-    activation: Literal["quick_gelu", "gelu"]
-    pad_id: int
-    default_layer: int
-    folder_default_layer: int
-    final_norm_on_hidden: bool
-    pooled: Literal["state", "projected"] | None
-
-
-@dataclass(frozen=True, slots=True)
 class Family:
     """One row of the table; the first row that fits a file is its family. Variants of one family share its name.
 
@@ -245,7 +176,7 @@ class Family:
     head_width: int = 64
     resolution: int = 512
     v_resolution: int | None = None
-    text: tuple[TextEncoderLayout, ...] = ()
+    text: TextSet = NO_TEXT
     vae_prefix: str = "first_stage_model."
     supported: bool = False
 
@@ -273,54 +204,8 @@ SDXL_LATENT = LatentFormat(
     ),
 )
 
-EOS = 49407  # CLIP's end token: CLIP-L also pads with it, OpenCLIP's models pad with 0
 BASE_OR_INPAINT = frozenset({4, 9})  # latent; latent + mask + masked latent
 INSTRUCT = frozenset({8})  # latent + latent of the picture to edit
-
-_SD1_TEXT = TextEncoderLayout(
-    key="clip_l",
-    prefixes=("cond_stage_model.transformer.",),
-    folder="text_encoder",
-    activation="quick_gelu",
-    pad_id=EOS,
-    default_layer=-1,
-    folder_default_layer=-1,
-    final_norm_on_hidden=True,
-    pooled="state",
-)
-_SD2_TEXT = TextEncoderLayout(
-    key="clip_h",
-    prefixes=("cond_stage_model.model.", "conditioner.embedders.0.model."),
-    folder="text_encoder",
-    activation="gelu",
-    pad_id=0,
-    default_layer=-2,
-    folder_default_layer=-1,
-    final_norm_on_hidden=True,
-    pooled="projected",
-)
-_SDXL_TEXT_L = TextEncoderLayout(
-    key="clip_l",
-    prefixes=("conditioner.embedders.0.transformer.",),
-    folder="text_encoder",
-    activation="quick_gelu",
-    pad_id=EOS,
-    default_layer=-2,
-    folder_default_layer=-2,
-    final_norm_on_hidden=False,
-    pooled=None,
-)
-_SDXL_TEXT_G = TextEncoderLayout(
-    key="clip_g",
-    prefixes=("conditioner.embedders.1.model.",),
-    folder="text_encoder_2",
-    activation="gelu",
-    pad_id=0,
-    default_layer=-2,
-    folder_default_layer=-2,
-    final_norm_on_hidden=False,
-    pooled="projected",
-)
 
 _SDXL = UNetPattern(linear_projection=True, vector=True, outer_attention=False, inner_attention=True)
 
@@ -336,7 +221,7 @@ UNET_FAMILIES: tuple[Family, ...] = (
         unet=UNetPattern(linear_projection=False, vector=False, in_channels=BASE_OR_INPAINT),
         latent=SD_LATENT,
         head_count=8,
-        text=(_SD1_TEXT,),
+        text=SD1_TEXT,
         supported=True,
     ),
     Family(
@@ -356,7 +241,7 @@ UNET_FAMILIES: tuple[Family, ...] = (
         latent=SD_LATENT,
         prediction=PredictionRule(v_probe="transformer_blocks.0.norm1.bias", v_threshold=0.09),
         v_resolution=768,
-        text=(_SD2_TEXT,),
+        text=SD2_TEXT,
         supported=True,
     ),
     Family(
@@ -383,7 +268,7 @@ UNET_FAMILIES: tuple[Family, ...] = (
         latent=SDXL_LATENT,
         prediction=PredictionRule(v_key="v_pred", zero_snr_key="ztsnr"),
         resolution=1024,
-        text=(_SDXL_TEXT_L, _SDXL_TEXT_G),
+        text=SDXL_TEXT,
         supported=True,
     ),
     Family(

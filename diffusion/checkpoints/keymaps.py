@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .families import TextEncoderSpec, UNetSpec
+from .families import UNetSpec
 from .scales import is_companion
 
 IGNORED_NAMES = (
@@ -30,12 +30,6 @@ _RESNET = {
     "norm2": "out_layers.0",
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
-}
-_OPEN_CLIP = {
-    "embeddings.token_embedding.weight": "token_embedding.weight",
-    "embeddings.position_embedding.weight": "positional_embedding",
-    "final_layer_norm.weight": "ln_final.weight",
-    "final_layer_norm.bias": "ln_final.bias",
 }
 _OPEN_CLIP_LAYER = {
     "layer_norm1": "ln_1",
@@ -74,22 +68,6 @@ def unet_origins(spec: UNetSpec, wanted: Iterable[str], present: Collection[str]
     return check_origins({key: Origin(rename(key, modules)) for key in wanted}, present)
 
 
-def text_origins(spec: TextEncoderSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
-    """Returns the origin of each tensor of transformers' CLIP text model, in transformers' or OpenCLIP's layout.
-
-    The "text_model." in front of transformers' names may be there or not, on either side. Raises KeyMapError.
-    """
-    if "token_embedding.weight" in present:
-        return check_origins({key: _open_clip_origin(key.removeprefix("text_model.")) for key in wanted}, present)
-    named = any(key.startswith("text_model.") for key in present)
-    origins = {}
-    for key in wanted:
-        bare = key.removeprefix("text_model.")
-        is_projection = bare.startswith("text_projection")
-        origins[key] = Origin(bare if is_projection or not named else f"text_model.{bare}")
-    return check_origins(origins, present)
-
-
 @dataclass(frozen=True, slots=True)
 class Destination:
     """A tensor of a single file: the network's tensors that it holds, stacked, or transposed.
@@ -108,15 +86,6 @@ def unet_destinations(spec: UNetSpec, names: Iterable[str]) -> list[Destination]
     """Returns where the tensors of diffusers' UNet go in an LDM file."""
     modules = dict(unet_modules(spec))
     return [Destination(rename(name, modules), (name,)) for name in names]
-
-
-def text_destinations(spec: TextEncoderSpec, names: Iterable[str], *, open_clip: bool) -> list[Destination]:
-    """Returns where the tensors of transformers' CLIP text model go, in transformers' layout or OpenCLIP's."""
-    bare = {name.removeprefix("text_model."): name for name in names}
-    if not open_clip:
-        apart = ("text_projection.weight",)
-        return [Destination(key if key in apart else f"text_model.{key}", (name,)) for key, name in bare.items()]
-    return turned_around({name: _open_clip_origin(key) for key, name in bare.items()})
 
 
 def turned_around(origins: Origins) -> list[Destination]:
@@ -197,13 +166,6 @@ def open_clip_block_origin(key: str) -> Origin:
     if projection in _QKV:
         return Origin(f"{block}.attn.in_proj_{leaf}", third=_QKV.index(projection))
     return Origin(f"{block}.{_OPEN_CLIP_LAYER[module]}.{leaf}")
-
-
-def _open_clip_origin(key: str) -> Origin:
-    """Returns where OpenCLIP keeps a tensor of transformers' text model (named without "text_model.")."""
-    if key == "text_projection.weight":
-        return Origin("text_projection", transposed=True)
-    return Origin(_OPEN_CLIP[key]) if key in _OPEN_CLIP else open_clip_block_origin(key)
 
 
 def is_ignored(key: str) -> bool:

@@ -1,7 +1,7 @@
 """Every tensor of a network by name and shape, worked out from its spec alone: no torch, no file, no network.
 
-Names are those of diffusers' UNet2DConditionModel and, without "text_model." in front, of transformers' CLIP text model.
-What is made for a network (an adapter, a merge) is compared with this before a weight is read.
+Names are those of diffusers' UNet2DConditionModel; text encoders are in `text_layout`. What is made for a network (an adapter,
+a merge) is compared with this before a weight is read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from .families import TextEncoderSpec, UNetSpec
+from .families import UNetSpec
 from .structure import Shapes
 
 
@@ -17,12 +17,6 @@ from .structure import Shapes
 def unet_layout(spec: UNetSpec) -> Shapes:
     """Returns the shape of each tensor of diffusers' UNet of this structure."""
     return dict(_unet(spec))
-
-
-@cache
-def text_layout(spec: TextEncoderSpec) -> Shapes:
-    """Returns the shape of each tensor of transformers' CLIP text model of this structure."""
-    return dict(_text(spec))
 
 
 def modules_of(shapes: Shapes) -> list[str]:
@@ -36,11 +30,11 @@ Entry = tuple[str, tuple[int, ...]]
 def _unet(spec: UNetSpec) -> Iterator[Entry]:
     first, time = spec.widths[0], 4 * spec.widths[0]
     yield from _conv("conv_in", first, spec.in_channels)
-    yield from _dense("time_embedding.linear_1", time, first)
-    yield from _dense("time_embedding.linear_2", time, time)
+    yield from dense("time_embedding.linear_1", time, first)
+    yield from dense("time_embedding.linear_2", time, time)
     if spec.vector_width:
-        yield from _dense("add_embedding.linear_1", time, spec.vector_width)
-        yield from _dense("add_embedding.linear_2", time, time)
+        yield from dense("add_embedding.linear_1", time, spec.vector_width)
+        yield from dense("add_embedding.linear_2", time, time)
     width, skips = first, [first]
     for x, (out, depths) in enumerate(zip(spec.widths, spec.depths_in, strict=True)):
         for i, depth in enumerate(depths):
@@ -63,15 +57,15 @@ def _unet(spec: UNetSpec) -> Iterator[Entry]:
             width = out
         if y < len(spec.widths) - 1:
             yield from _conv(f"up_blocks.{y}.upsamplers.0.conv", width, width)
-    yield from _norm("conv_norm_out", width)
+    yield from norm("conv_norm_out", width)
     yield from _conv("conv_out", spec.out_channels, width)
 
 
 def _res(name: str, out: int, into: int, time: int) -> Iterator[Entry]:
-    yield from _norm(f"{name}.norm1", into)
+    yield from norm(f"{name}.norm1", into)
     yield from _conv(f"{name}.conv1", out, into)
-    yield from _dense(f"{name}.time_emb_proj", out, time)
-    yield from _norm(f"{name}.norm2", out)
+    yield from dense(f"{name}.time_emb_proj", out, time)
+    yield from norm(f"{name}.norm2", out)
     yield from _conv(f"{name}.conv2", out, out)
     if into != out:
         yield from _conv(f"{name}.conv_shortcut", out, into, kernel=1)
@@ -81,7 +75,7 @@ def _attention(name: str, width: int, depth: int, spec: UNetSpec) -> Iterator[En
     if not depth:
         return
     kernel = None if spec.linear_projection else 1
-    yield from _norm(f"{name}.norm", width)
+    yield from norm(f"{name}.norm", width)
     yield from _conv(f"{name}.proj_in", width, width, kernel=kernel)
     for n in range(depth):
         block = f"{name}.transformer_blocks.{n}"
@@ -89,29 +83,12 @@ def _attention(name: str, width: int, depth: int, spec: UNetSpec) -> Iterator[En
             yield f"{block}.{attention}.to_q.weight", (width, width)
             yield f"{block}.{attention}.to_k.weight", (width, context)
             yield f"{block}.{attention}.to_v.weight", (width, context)
-            yield from _dense(f"{block}.{attention}.to_out.0", width, width)
-        yield from _dense(f"{block}.ff.net.0.proj", 8 * width, width)  # GEGLU: values and gates
-        yield from _dense(f"{block}.ff.net.2", width, 4 * width)
-        for norm in ("norm1", "norm2", "norm3"):
-            yield from _norm(f"{block}.{norm}", width)
+            yield from dense(f"{block}.{attention}.to_out.0", width, width)
+        yield from dense(f"{block}.ff.net.0.proj", 8 * width, width)  # GEGLU: values and gates
+        yield from dense(f"{block}.ff.net.2", width, 4 * width)
+        for i in (1, 2, 3):
+            yield from norm(f"{block}.norm{i}", width)
     yield from _conv(f"{name}.proj_out", width, width, kernel=kernel)
-
-
-def _text(spec: TextEncoderSpec) -> Iterator[Entry]:
-    width = spec.width
-    yield "embeddings.token_embedding.weight", (spec.vocab, width)
-    yield "embeddings.position_embedding.weight", (spec.positions, width)
-    for n in range(spec.layers):
-        layer = f"encoder.layers.{n}"
-        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            yield from _dense(f"{layer}.self_attn.{projection}", width, width)
-        yield from _norm(f"{layer}.layer_norm1", width)
-        yield from _dense(f"{layer}.mlp.fc1", spec.intermediate, width)
-        yield from _dense(f"{layer}.mlp.fc2", width, spec.intermediate)
-        yield from _norm(f"{layer}.layer_norm2", width)
-    yield from _norm("final_layer_norm", width)
-    if spec.projection_width:
-        yield "text_projection.weight", (spec.projection_width, width)
 
 
 def _conv(name: str, out: int, into: int, *, kernel: int | None = 3) -> Iterator[Entry]:
@@ -120,10 +97,12 @@ def _conv(name: str, out: int, into: int, *, kernel: int | None = 3) -> Iterator
     yield f"{name}.bias", (out,)
 
 
-def _dense(name: str, out: int, into: int) -> Iterator[Entry]:
+def dense(name: str, out: int, into: int) -> Iterator[Entry]:
+    """Yields a matrix and its bias."""
     yield from _conv(name, out, into, kernel=None)
 
 
-def _norm(name: str, width: int) -> Iterator[Entry]:
+def norm(name: str, width: int) -> Iterator[Entry]:
+    """Yields the weight and the bias of a norm."""
     yield f"{name}.weight", (width,)
     yield f"{name}.bias", (width,)

@@ -1,8 +1,7 @@
 """The structure of a network, read from the names and shapes of its tensors.
 
-The layouts of a UNet (LDM's and diffusers') and of a CLIP text model (OpenCLIP's and transformers') give the same spec;
-`autoencoder_structure` reads autoencoders. Nothing here knows families, reads files or loads torch; `shapes` are keys
-without any prefix.
+The layouts of a UNet, LDM's and diffusers', give the same spec; `autoencoder_structure` reads autoencoders and `text_structure`
+text encoders. Nothing here knows families, reads files or loads torch; `shapes` are keys without any prefix.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count, islice, repeat, takewhile
 
-from .families import TextEncoderLayout, TextEncoderSpec, UNetSpec
+from .families import UNetSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-HEAD_WIDTH = 64  # of every CLIP text model in use
 
 
 class StructureError(ValueError):
@@ -88,34 +85,6 @@ def last_attention(shapes: Shapes) -> str:
     return attentions[-1] if attentions else names.middle
 
 
-def read_text_encoder(shapes: Shapes, layout: TextEncoderLayout) -> TextEncoderSpec:
-    """Returns a CLIP text model's structure; what shapes do not tell is the family's. Raises StructureError."""
-    names = next((names for names in TEXT_NAMES if names.tokens in shapes), None)
-    if names is None:
-        raise StructureError(f"{layout.key} has no token embedding")
-    vocab, width = shape_of(shapes, names.tokens, 2)
-    layers = sum(1 for _ in takewhile(shapes.__contains__, map(names.fc1.format, count())))
-    if not layers:
-        raise StructureError(f"{layout.key} has no layers")
-    projection = next((shapes[name] for name in ("text_projection.weight", "text_projection") if name in shapes), None)
-    transposed = "text_projection.weight" in shapes  # a Linear's weight is (out, in); OpenCLIP's matrix is (in, out)
-    return TextEncoderSpec(
-        key=layout.key,
-        width=width,
-        layers=layers,
-        heads=max(1, width // HEAD_WIDTH),
-        intermediate=shape_of(shapes, names.fc1.format(0), 2)[0],
-        vocab=vocab,
-        positions=shape_of(shapes, names.positions, 2)[0],
-        activation=layout.activation,
-        pad_id=layout.pad_id,
-        default_layer=layout.default_layer,
-        final_norm_on_hidden=layout.final_norm_on_hidden,
-        pooled=layout.pooled,
-        projection_width=None if projection is None else projection[0 if transposed else 1],
-    )
-
-
 def shape_of(shapes: Shapes, key: str, dimensions: int | None = None) -> tuple[int, ...]:
     """Returns the shape of a tensor. Raises StructureError if it is missing or has another number of dimensions."""
     if key not in shapes:
@@ -124,27 +93,6 @@ def shape_of(shapes: Shapes, key: str, dimensions: int | None = None) -> tuple[i
     if dimensions is not None and len(shape) != dimensions:
         raise StructureError(f"{key!r} has the shape {list(shape)}, not {dimensions} dimensions")
     return shape
-
-
-@dataclass(frozen=True, slots=True)
-class TextNames:
-    """The names by which a layout of CLIP's text model is told; `fc1` has a place for the layer."""
-
-    tokens: str
-    positions: str
-    fc1: str
-
-
-_TRANSFORMERS = TextNames(
-    tokens="embeddings.token_embedding.weight",
-    positions="embeddings.position_embedding.weight",
-    fc1="encoder.layers.{}.mlp.fc1.weight",
-)
-TEXT_NAMES = (
-    TextNames(*(f"text_model.{name}" for name in (_TRANSFORMERS.tokens, _TRANSFORMERS.positions, _TRANSFORMERS.fc1))),
-    _TRANSFORMERS,
-    TextNames("token_embedding.weight", "positional_embedding", "transformer.resblocks.{}.mlp.c_fc.weight"),
-)
 
 
 @dataclass(frozen=True, slots=True)

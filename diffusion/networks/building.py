@@ -17,9 +17,6 @@ from diffusers import (
 )
 from torch import nn
 from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
     SiglipVisionConfig,
@@ -27,12 +24,11 @@ from transformers import (
 )
 
 from ..checkpoints.dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
-from ..checkpoints.families import DenoiserSpec, NetworkKind, TextEncoderSpec, UNetSpec
+from ..checkpoints.families import DenoiserSpec, NetworkKind, UNetSpec
 from ..checkpoints.structure import StructureError
 from ..checkpoints.vision import ClipVisionSpec
 
 GROUPS = 32  # of every group norm in these networks
-BOS, EOS = 49406, 49407  # in CLIP's vocabulary
 
 
 def build_denoiser(spec: DenoiserSpec) -> nn.Module:
@@ -135,27 +131,6 @@ _BUILDERS: Mapping[NetworkKind, Callable[[Any], Any]] = {
     "flux": build_flux,
     "flux2": build_flux2,
 }
-
-
-def build_text_encoder(spec: TextEncoderSpec, *, attention: Literal["eager", "sdpa"] = "sdpa") -> nn.Module:
-    """Returns transformers' CLIP text model of this structure, with a projection where the file has one."""
-    config = CLIPTextConfig(
-        vocab_size=spec.vocab,
-        hidden_size=spec.width,
-        intermediate_size=spec.intermediate,
-        num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads,
-        max_position_embeddings=spec.positions,
-        hidden_act=spec.activation,
-        projection_dim=spec.projection_width or spec.width,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-        pad_token_id=spec.pad_id,
-        attn_implementation=attention,
-    )
-    with torch.device("meta"):
-        network: nn.Module = (CLIPTextModelWithProjection if spec.projection_width else CLIPTextModel)(config)
-    return network
 
 
 def build_vision(spec: ClipVisionSpec, *, attention: Literal["eager", "sdpa"] = "sdpa") -> nn.Module:

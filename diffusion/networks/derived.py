@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from ..adapters.deltas import changed
 from ..adapters.files import UNET, Change, NetworkSpec, Target, fit, read_adapter, refusal, target_shapes, unlike
-from ..checkpoints.families import ClipSpec
 from ..checkpoints.headers import HeaderError
 from ..checkpoints.parts import FileId, file_id
+from ..checkpoints.text_specs import ClipSpec
 from ..types import Clip, Model
 from .memory import WeightSource
 from .precision import NumericPolicy

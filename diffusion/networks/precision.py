@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from ..checkpoints.families import NetworkKind
+from ..checkpoints.text_specs import TextKind
 
 Precision = Literal["auto", "exact"]
 
@@ -38,6 +39,10 @@ class NumericPolicy:
     def denoiser(self, kind: NetworkKind) -> torch.dtype:
         """Returns the format of a denoising network of a kind."""
         return self.unet if kind == "unet" else self.transformer
+
+    def text_format(self, kind: TextKind) -> torch.dtype:
+        """Returns the format of text encoders of a kind. T5 is large, and its feed-forward overflows in float16."""
+        return self.transformer if kind == "t5" else self.text
 
     @property
     def cache_token(self) -> str:

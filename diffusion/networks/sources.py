@@ -20,18 +20,21 @@ from ..adapters.files import UNET
 from ..checkpoints.autoencoder_keys import vae_origins
 from ..checkpoints.autoencoder_structure import CODEBOOK
 from ..checkpoints.autoencoders import VaeSpec
-from ..checkpoints.families import ClipSpec, DenoiserSpec
+from ..checkpoints.families import DenoiserSpec
 from ..checkpoints.headers import HeaderError
-from ..checkpoints.keymaps import KeyMapError, Origin, Origins, text_origins
+from ..checkpoints.keymaps import KeyMapError, Origin, Origins
 from ..checkpoints.kinds import kind_of
 from ..checkpoints.parts import Part
+from ..checkpoints.text_keymaps import text_origins
+from ..checkpoints.text_specs import ClipSpec
 from ..checkpoints.vision import ClipVisionSpec, vision_origins
 from .attention import ExactUNetAttention, use_exact_vae_attention
 from .autoencoders import build_vae
-from .building import build_denoiser, build_text_encoder, build_vision
+from .building import build_denoiser, build_vision
 from .precision import NumericPolicy
 from .reading import TensorFile, open_tensors
 from .stored import StoredWeight, can_store, store
+from .text_building import build_text_encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,8 @@ class TextSource:
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes they take when loaded."""
-        return sum(part.bytes(policy.text.itemsize) for part in self.parts)
+        pairs = zip(self.spec.encoders, self.parts, strict=True)
+        return sum(part.bytes(policy.text_format(spec.kind).itemsize) for spec, part in pairs)
 
     @property
     def packed_networks(self) -> frozenset[str]:
@@ -136,13 +140,18 @@ class TextSource:
         return frozenset(encoder.key for encoder, part in pairs if part.packed_values)
 
     def load(self, policy: NumericPolicy) -> dict[str, nn.Module]:
-        """Returns transformers' CLIP text models with these weights, by the encoder's key."""
-        conversion = _Conversion(policy.device, policy.text, rounding=policy.text_rounding)
+        """Returns text encoders of transformers and diffusers with these weights, by the encoder's key."""
         networks: dict[str, nn.Module] = {}
         for spec, part in zip(self.spec.encoders, self.parts, strict=True):
-            network = build_text_encoder(spec, attention="eager" if policy.attention == "exact" else "sdpa")
+            network = build_text_encoder(spec, exact=policy.attention == "exact")
+            conversion = _Conversion(
+                policy.device,
+                policy.text_format(spec.kind),
+                rounding=policy.text_rounding,
+                rounds_narrow=spec.kind == "clip",
+            )
             _fill(network, part, partial(text_origins, spec), conversion)
-            _restore_positions(network, spec.positions, policy.device)
+            _restore_positions(network, spec.framing.least, policy.device)
             networks[spec.key] = network
         return networks
 
@@ -184,7 +193,8 @@ _VISION_UNROUNDED = ("pre_layrnorm.", "post_layernorm.", "visual_projection.")  
 class _Conversion:
     """What becomes of each tensor on its way from the file.
 
-    unrounded: names, or parts of them, that rounding leaves alone. kept: names of tensors that stay in float32.
+    unrounded: names, or parts of them, that rounding leaves alone. rounds_narrow: whether it also rounds what is in a format of
+    two bytes or less, such as bfloat16. kept: names of tensors that stay in float32.
     """
 
     device: torch.device
@@ -192,10 +202,16 @@ class _Conversion:
     memory_format: torch.memory_format = torch.contiguous_format
     rounding: torch.dtype | None = None
     unrounded: tuple[str, ...] = ()
+    rounds_narrow: bool = True
     kept: tuple[str, ...] = ()
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor:
-        if self.rounding is not None and not any(part in name for part in self.unrounded):
+        wide = tensor.dtype.itemsize > 2
+        if (
+            self.rounding is not None
+            and (wide or self.rounds_narrow)
+            and not any(part in name for part in self.unrounded)
+        ):
             tensor = tensor.to(self.rounding)
         dtype = torch.float32 if name in self.kept else self.dtype
         memory_format = self.memory_format if tensor.ndim == 4 else torch.contiguous_format

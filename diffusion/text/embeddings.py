@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ..checkpoints.families import ClipSpec, TextEncoderSpec
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.recognise import network_prefix
 from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.strangers import EMBEDDING, IMPOSTORS, PARTS, without_cures
+from ..checkpoints.text_specs import ClipSpec, TextEncoderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

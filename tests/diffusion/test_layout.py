@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from latentgraph.diffusion.checkpoints.families import TextEncoderSpec, UNetSpec
-from latentgraph.diffusion.checkpoints.layout import modules_of, text_layout, unet_layout
-from latentgraph.diffusion.networks.building import build_text_encoder, build_unet
+from latentgraph.diffusion.checkpoints.families import UNetSpec
+from latentgraph.diffusion.checkpoints.layout import modules_of, unet_layout
+from latentgraph.diffusion.checkpoints.text_layout import text_layout
+from latentgraph.diffusion.checkpoints.text_specs import BertSpec, ClipTextSpec, T5Spec, TextEncoderSpec
+from latentgraph.diffusion.networks.building import build_unet
+from latentgraph.diffusion.networks.text_building import build_text_encoder
 
 SD1 = UNetSpec(
     in_channels=4,
@@ -43,7 +46,7 @@ UNETS = {
     "without a middle block": replace(SDXL, depth_middle=None),
     "with a lone block in the middle": replace(SDXL, depth_middle=0),
 }
-CLIP_L = TextEncoderSpec(
+CLIP_L = ClipTextSpec(
     key="clip_l",
     width=768,
     layers=12,
@@ -65,9 +68,42 @@ def test_the_tensors_of_a_unet_are_those_of_diffusers(spec: UNetSpec) -> None:
     assert dict(unet_layout(spec)) == built
 
 
-@pytest.mark.parametrize("projection", [None, 768, 1280])
-def test_the_tensors_of_a_text_encoder_are_those_of_transformers(projection: int | None) -> None:
-    spec = replace(CLIP_L, projection_width=projection)
+T5 = T5Spec(
+    key="t5xxl",
+    width=64,
+    layers=2,
+    heads=3,
+    head_width=16,
+    intermediate=96,
+    vocab=50,
+    buckets=32,
+    gated=True,
+    least=77,
+)
+BERT = BertSpec(
+    key="bert",
+    width=64,
+    layers=2,
+    heads=3,
+    head_width=16,
+    intermediate=96,
+    vocab=50,
+    positions=77,
+    logits=True,
+)
+TEXTS: dict[str, TextEncoderSpec] = {
+    "clip": CLIP_L,
+    "clip with a projection": replace(CLIP_L, projection_width=768),
+    "clip with a wider projection": replace(CLIP_L, projection_width=1280),
+    "t5": T5,
+    "t5 of the first version": replace(T5, gated=False),
+    "bert": BERT,
+    "bert without logits": replace(BERT, logits=False),
+}
+
+
+@pytest.mark.parametrize("spec", TEXTS.values(), ids=TEXTS)
+def test_the_tensors_of_a_text_encoder_are_those_of_transformers(spec: TextEncoderSpec) -> None:
     built = build_text_encoder(spec).state_dict()
     found = {name.removeprefix("text_model."): tuple(tensor.shape) for name, tensor in built.items()}
     assert dict(text_layout(spec)) == found

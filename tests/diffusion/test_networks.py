@@ -10,17 +10,16 @@ import torch
 
 from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_origins
 from latentgraph.diffusion.checkpoints.autoencoder_structure import read_vae
-from latentgraph.diffusion.checkpoints.catalogue import FAMILIES
-from latentgraph.diffusion.checkpoints.keymaps import KeyMapError, rename, text_origins, unet_origins
+from latentgraph.diffusion.checkpoints.keymaps import KeyMapError, rename, unet_origins
 from latentgraph.diffusion.checkpoints.recognise import recognise
-from latentgraph.diffusion.checkpoints.structure import (
-    StructureError,
-    read_text_encoder,
-    read_unet,
-    with_heads,
-)
+from latentgraph.diffusion.checkpoints.structure import StructureError, read_unet, with_heads
+from latentgraph.diffusion.checkpoints.text_keymaps import text_origins
+from latentgraph.diffusion.checkpoints.text_sets import SD2_TEXT
+from latentgraph.diffusion.checkpoints.text_specs import ClipTextSpec
+from latentgraph.diffusion.checkpoints.text_structure import read_text_encoder
 from latentgraph.diffusion.networks.autoencoders import build_vae
-from latentgraph.diffusion.networks.building import build_text_encoder, build_unet
+from latentgraph.diffusion.networks.building import build_unet
+from latentgraph.diffusion.networks.text_building import build_text_encoder
 
 DETECTION = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text())["detection"]
 
@@ -51,8 +50,8 @@ def test_the_published_open_clip_models_are_built_with_every_tensor_in_its_place
     width: int, layers: int, heads: int, tiny: ModuleType
 ) -> None:
     shapes = tiny.open_clip_shapes(width, layers, width)
-    layout = next(family for family in FAMILIES if family.name == "sd2").text[0]
-    spec = read_text_encoder(shapes, layout)
+    spec = read_text_encoder(shapes, SD2_TEXT.encoders[0])
+    assert isinstance(spec, ClipTextSpec)
     assert (spec.heads, spec.intermediate, spec.projection_width) == (heads, 4 * width, width)
     origins = text_origins(spec, build_text_encoder(spec).state_dict(), shapes)
     assert {origin.third for origin in origins.values() if "in_proj" in origin.key} == {0, 1, 2}

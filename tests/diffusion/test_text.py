@@ -14,13 +14,14 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from latentgraph.diffusion.checkpoints.families import ClipSpec, TextEncoderSpec
+from latentgraph.diffusion.checkpoints.text_specs import ClipSpec, ClipTextSpec, Slot, TextEncoderSpec, side_by_side
 from latentgraph.diffusion.text.encoding import encode_chunks, encode_prompt
-from latentgraph.diffusion.text.tokens import tokenize
+from latentgraph.diffusion.text.tokens import Chunk, tokenize
+from latentgraph.diffusion.text.vocabularies import clip_ids
 from latentgraph.diffusion.types import Clip
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "clip_encode.json").read_text(encoding="utf-8"))
-SD1 = TextEncoderSpec(
+SD1 = ClipTextSpec(
     key="clip_l",
     width=32,
     layers=4,
@@ -36,7 +37,7 @@ SD1 = TextEncoderSpec(
     projection_width=32,
 )
 SDXL = replace(SD1, default_layer=-2, final_norm_on_hidden=False, pooled="projected")
-CASES: dict[str, tuple[str, TextEncoderSpec, int | None]] = {
+CASES: dict[str, tuple[str, ClipTextSpec, int | None]] = {
     'plain "a cat"': ("a cat", SD1, None),
     'weighted "a (cat:1.3)"': ("a (cat:1.3)", SD1, None),
     'two chunks ("cat " * 80)': ("cat " * 80, SD1, None),
@@ -61,7 +62,7 @@ def test_encoding_is_that_of_the_reference(case: str, model: CLIPTextModelWithPr
         model = make_model(width=32)
         model.load_state_dict({key: weight.half().float() for key, weight in model.state_dict().items()})
     wanted = VECTORS[case]
-    encoded = encode_chunks(model, tokenize(prompt, pad_id=spec.pad_id).chunks, spec, layer=layer)
+    encoded = encode_chunks(model, chunks_of(prompt, spec), spec, layer=layer)
     assert list(encoded.states.shape) == wanted["shape"]
     for row in (1, 2, 76):
         close(encoded.states[0, row, :6], wanted[f"row{row}_first6"])
@@ -72,7 +73,7 @@ def test_encoding_is_that_of_the_reference(case: str, model: CLIPTextModelWithPr
 
 @pytest.mark.parametrize("layer", [-1, -2, -4])
 def test_hidden_layers_are_bit_for_bit_those_of_transformers(layer: int, model: CLIPTextModelWithProjection) -> None:
-    chunks = tokenize("a cat on a mat", pad_id=0).chunks
+    chunks = chunks_of("a cat on a mat", SDXL)
     encoded = encode_chunks(model, chunks, SDXL, layer=layer)
     with torch.no_grad():
         output = model(torch.tensor([[token.value for token in chunk] for chunk in chunks]), output_hidden_states=True)
@@ -81,13 +82,13 @@ def test_hidden_layers_are_bit_for_bit_those_of_transformers(layer: int, model: 
 
 
 def test_a_layer_before_the_first_means_the_final_normed_state(model: CLIPTextModelWithProjection) -> None:
-    chunks = tokenize("a cat", pad_id=0).chunks
+    chunks = chunks_of("a cat", SDXL)
     assert torch.equal(encode_chunks(model, chunks, SDXL, layer=-5).states, encode_chunks(model, chunks, SD1).states)
 
 
 def test_a_layer_that_counts_from_the_front_is_refused(model: CLIPTextModelWithProjection) -> None:
     with pytest.raises(ValueError, match="layer is 0; expected -1"):
-        encode_chunks(model, tokenize("", pad_id=0).chunks, SD1, layer=0)
+        encode_chunks(model, chunks_of("", SDXL), SD1, layer=0)
 
 
 def test_an_embedding_equal_to_a_word_gives_what_the_word_gives(model: CLIPTextModelWithProjection) -> None:
@@ -123,16 +124,20 @@ def test_the_shorter_of_two_encodings_limits_the_length(model: CLIPTextModelWith
 
 def test_a_model_without_projection_pools_its_end_state() -> None:
     plain = CLIPTextModel(config(32)).eval()
-    encoded = encode_chunks(plain, tokenize("a", pad_id=0).chunks, replace(SD1, projection_width=None))
+    encoded = encode_chunks(plain, chunks_of("a", SDXL), replace(SD1, projection_width=None))
     assert torch.equal(encoded.pooled, encoded.states[:, 2])
 
 
 def test_half_precision_models_give_float32(model: CLIPTextModelWithProjection) -> None:
     half = make_model(width=32).to(torch.bfloat16)
-    chunks = tokenize("a (cat:1.3)", pad_id=49407).chunks
+    chunks = chunks_of("a (cat:1.3)", SD1)
     encoded = encode_chunks(half, chunks, SD1)
     assert encoded.states.dtype == torch.float32
     assert float((encoded.states - encode_chunks(model, chunks, SD1).states).abs().mean()) < 0.02
+
+
+def chunks_of(prompt: str, spec: ClipTextSpec) -> tuple[Chunk, ...]:
+    return tokenize(prompt, spec.framing, ids=clip_ids).chunks
 
 
 def close(actual: torch.Tensor, expected: list[float]) -> None:
@@ -175,4 +180,5 @@ def clip_of(**models: CLIPTextModelWithProjection) -> Clip:
         yield {keys[name]: model for name, model in models.items()}
 
     weights: Any = SimpleNamespace(use=use)
-    return Clip(ClipSpec(family="test", encoders=tuple(specs)), weights)
+    join = side_by_side(*(Slot(spec.key, spec.width, spec.pooled_width) for spec in specs))
+    return Clip(ClipSpec("test", tuple(specs), join), weights)

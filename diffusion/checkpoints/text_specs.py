@@ -1,0 +1,203 @@
+"""The structure of text encoders, how a prompt is framed for each, and how their features are joined. Data, without torch.
+
+A model has one text encoder or several. Each is of a kind, which says how its network is built and run; everything that
+families do differently with it is in the fields here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+EncoderKey = Literal["clip_l", "clip_g", "clip_h", "t5xxl", "bert"]
+TextKind = Literal["clip", "t5", "bert"]
+Activation = Literal["quick_gelu", "gelu"]
+
+CLIP_BEGIN, CLIP_END = (
+    49406,
+    49407,
+)  # <|startoftext|>, <|endoftext|>; CLIP-L also pads with it, OpenCLIP's models pad with 0
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """What stands around the tokens of a prompt. begin: the id before them, if any. end, pad: the ids after them.
+
+    chunk: how many tokens the encoder reads at a time; None for as many as there are. least: to how many a chunk is padded.
+    """
+
+    begin: int | None
+    end: int
+    pad: int
+    chunk: int | None
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClipTextSpec:
+    """One CLIP text model, and how its family reads it.
+
+    default_layer: the hidden layer that makes the embedding, -1 the last. final_norm_on_hidden: whether that layer goes
+    through the final layer norm. pooled: what this encoder adds to the pooled vector: the end token's final state
+    ("state"), that state times the text projection ("projected"), or nothing (None). projection_width: columns of the
+    text projection, None where the file has none.
+    """
+
+    kind: ClassVar[TextKind] = "clip"
+
+    key: EncoderKey
+    width: int
+    layers: int
+    heads: int
+    intermediate: int
+    vocab: int
+    positions: int
+    activation: Activation
+    pad_id: int
+    default_layer: int
+    final_norm_on_hidden: bool
+    pooled: Literal["state", "projected"] | None
+    projection_width: int | None = None
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of what this encoder adds to the pooled vector."""
+        if self.pooled == "projected":
+            return self.projection_width or 0
+        return self.width if self.pooled == "state" else 0
+
+    @property
+    def framing(self) -> Framing:
+        """What stands around the tokens of a prompt."""
+        return Framing(CLIP_BEGIN, CLIP_END, self.pad_id, chunk=self.positions, least=self.positions)
+
+
+@dataclass(frozen=True, slots=True)
+class T5Spec:
+    """The encoder of a T5. head_width: of keys and values. gated: T5 1.1's feed-forward; without, T5 1.0's with ReLU.
+
+    buckets: of the relative position bias. least: to how many tokens its family pads a prompt. Raffel et al. 2020,
+    arXiv:1910.10683; gated: Shazeer 2020, arXiv:2002.05202.
+    """
+
+    kind: ClassVar[TextKind] = "t5"
+    pooled_width: ClassVar[int] = 0
+    default_layer: ClassVar[int] = -1
+    final_norm_on_hidden: ClassVar[bool] = True
+
+    key: EncoderKey
+    width: int
+    layers: int
+    heads: int
+    head_width: int
+    intermediate: int
+    vocab: int
+    buckets: int
+    gated: bool
+    least: int
+
+    @property
+    def framing(self) -> Framing:
+        """What stands around the tokens of a prompt."""
+        return Framing(begin=None, end=1, pad=0, chunk=None, least=self.least)
+
+
+@dataclass(frozen=True, slots=True)
+class BertSpec:
+    """The transformer of latent diffusion's first text-to-image model, over BERT's words. head_width: of queries and keys.
+
+    Rombach et al. 2022, arXiv:2112.10752, appendix E.2.1.
+    """
+
+    kind: ClassVar[TextKind] = "bert"
+    pooled_width: ClassVar[int] = 0
+    default_layer: ClassVar[int] = -1
+    final_norm_on_hidden: ClassVar[bool] = True
+
+    key: EncoderKey
+    width: int
+    layers: int
+    heads: int
+    head_width: int
+    intermediate: int
+    vocab: int
+    positions: int
+    logits: bool
+
+    @property
+    def framing(self) -> Framing:
+        """What stands around the tokens of a prompt: [CLS] and [SEP] of BERT's vocabulary."""
+        return Framing(begin=101, end=102, pad=0, chunk=self.positions, least=self.positions)
+
+
+TextEncoderSpec = ClipTextSpec | T5Spec | BertSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The place of an encoder among those of a family, and the widths that it leaves empty where it is missing."""
+
+    key: EncoderKey
+    width: int
+    pooled_width: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TextJoin:
+    """How the features of a family's encoders become one embedding and one pooled vector.
+
+    order: every encoder that the family knows. sequence: groups of encoders; those of a group stand side by side on features,
+    cut to the shortest, and the groups follow each other along tokens, each filled with zeros to the width of the widest.
+    pooled: the encoders whose pooled vectors stand side by side. optional: whether encoders may be missing; zeros then take
+    their places.
+    """
+
+    order: tuple[Slot, ...]
+    sequence: tuple[tuple[EncoderKey, ...], ...]
+    pooled: tuple[EncoderKey, ...] = ()
+    optional: bool = False
+
+    def slot(self, key: EncoderKey) -> Slot:
+        """Returns the place of an encoder."""
+        return next(slot for slot in self.order if slot.key == key)
+
+
+def side_by_side(*slots: Slot) -> TextJoin:
+    """Returns the rule by which encoders stand side by side on features, and their pooled vectors do, as in SDXL."""
+    pooled = tuple(slot.key for slot in slots if slot.pooled_width)
+    return TextJoin(slots, (tuple(slot.key for slot in slots),), pooled)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSpec:
+    """The text encoders of a model, in the order of their family, and how their features are joined.
+
+    network_width: what the network that they are for attends to, if that is known; it counts where an encoder is missing.
+    """
+
+    family: str
+    encoders: tuple[TextEncoderSpec, ...]
+    join: TextJoin
+    network_width: int | None = None
+
+    def encoder(self, key: EncoderKey) -> TextEncoderSpec | None:
+        """Returns the encoder of a key, or None if it is missing."""
+        return next((encoder for encoder in self.encoders if encoder.key == key), None)
+
+    def slot(self, key: EncoderKey) -> Slot:
+        """Returns the place of an encoder with its own widths, or with those that it leaves empty."""
+        encoder = self.encoder(key)
+        return self.join.slot(key) if encoder is None else Slot(key, encoder.width, encoder.pooled_width)
+
+    @property
+    def context_width(self) -> int:
+        """Width of the text embedding."""
+        missing = any(self.encoder(key) is None for group in self.join.sequence for key in group)
+        if missing and self.network_width is not None:
+            return self.network_width
+        return max(sum(self.slot(key).width for key in group) for group in self.join.sequence)
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of the pooled vector, 0 where no encoder adds to it."""
+        return sum(self.slot(key).pooled_width for key in self.join.pooled)

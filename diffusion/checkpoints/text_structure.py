@@ -1,0 +1,180 @@
+"""The structure of a text encoder, read from the names and shapes of its tensors: CLIP's, T5's, and latent diffusion's BERT.
+
+Every layout of a kind gives the same spec. `shapes` are keys without any prefix; this module reads no file and loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import count, takewhile
+from typing import Any
+
+from .structure import Shapes, StructureError, shape_of
+from .text_sets import BertReading, ClipReading, T5Reading, TextEncoderLayout
+from .text_specs import BertSpec, ClipTextSpec, EncoderKey, T5Spec, TextEncoderSpec
+
+HEAD_WIDTH = 64  # of every CLIP text model in use, and of latent diffusion's BERT
+
+
+def read_text_encoder(shapes: Shapes, layout: TextEncoderLayout) -> TextEncoderSpec:
+    """Returns a text encoder's structure; what shapes do not tell is the family's. Raises StructureError."""
+    return _READERS[type(layout.reading)](shapes, layout.key, layout.reading)
+
+
+def configured(spec: TextEncoderSpec, layout: TextEncoderLayout, config: Mapping[str, Any]) -> TextEncoderSpec:
+    """Returns the structure with what the config of a diffusers folder adds to the shapes; without a config, as it is.
+
+    Raises StructureError.
+    """
+    if not config or not isinstance(spec, ClipTextSpec) or not isinstance(layout.reading, ClipReading):
+        return spec
+    heads, activation = config.get("num_attention_heads", spec.heads), config.get("hidden_act")
+    if not isinstance(heads, int) or heads < 1 or spec.width % heads:
+        raise StructureError(f"{layout.key} has {heads!r} attention heads for a width of {spec.width}")
+    if activation not in {"quick_gelu", "gelu", None}:
+        raise StructureError(f"{layout.key} has the activation {activation!r}, neither quick_gelu nor gelu")
+    return replace(
+        spec,
+        heads=heads,
+        activation=activation or spec.activation,
+        default_layer=layout.reading.folder_default_layer,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TextNames:
+    """The names by which a layout of CLIP's text model is told; `fc1` has a place for the layer."""
+
+    tokens: str
+    positions: str
+    fc1: str
+
+
+_TRANSFORMERS = TextNames(
+    tokens="embeddings.token_embedding.weight",
+    positions="embeddings.position_embedding.weight",
+    fc1="encoder.layers.{}.mlp.fc1.weight",
+)
+TEXT_NAMES = (
+    TextNames(*(f"text_model.{name}" for name in (_TRANSFORMERS.tokens, _TRANSFORMERS.positions, _TRANSFORMERS.fc1))),
+    _TRANSFORMERS,
+    TextNames("token_embedding.weight", "positional_embedding", "transformer.resblocks.{}.mlp.c_fc.weight"),
+)
+
+
+def _read_clip(shapes: Shapes, key: EncoderKey, reading: ClipReading) -> ClipTextSpec:
+    names = next((names for names in TEXT_NAMES if names.tokens in shapes), None)
+    if names is None:
+        raise StructureError(f"{key} has no token embedding")
+    vocab, width = shape_of(shapes, names.tokens, 2)
+    projection = next((shapes[name] for name in ("text_projection.weight", "text_projection") if name in shapes), None)
+    transposed = "text_projection.weight" in shapes  # a Linear's weight is (out, in); OpenCLIP's matrix is (in, out)
+    return ClipTextSpec(
+        key=key,
+        width=width,
+        layers=_layers(shapes, names.fc1, key),
+        heads=max(1, width // HEAD_WIDTH),
+        intermediate=shape_of(shapes, names.fc1.format(0), 2)[0],
+        vocab=vocab,
+        positions=shape_of(shapes, names.positions, 2)[0],
+        activation=reading.activation,
+        pad_id=reading.pad_id,
+        default_layer=reading.default_layer,
+        final_norm_on_hidden=reading.final_norm_on_hidden,
+        pooled=reading.pooled,
+        projection_width=None if projection is None else projection[0 if transposed else 1],
+    )
+
+
+T5_BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+T5_QUERY = "encoder.block.{}.layer.0.SelfAttention.q.weight"
+T5_TOKENS = ("shared.weight", "encoder.embed_tokens.weight")  # one tensor by two names; files have either or both
+
+
+def _read_t5(shapes: Shapes, key: EncoderKey, reading: T5Reading) -> T5Spec:
+    tokens = next((name for name in T5_TOKENS if name in shapes), T5_TOKENS[0])
+    vocab, width = shape_of(shapes, tokens, 2)
+    buckets, heads = shape_of(shapes, T5_BIAS, 2)
+    inner = shape_of(shapes, T5_QUERY.format(0), 2)[0]
+    if inner % heads:
+        raise StructureError(f"{key} has queries of {inner} numbers, which {heads} heads can't share equally")
+    feed_forward = "encoder.block.0.layer.1.DenseReluDense."
+    gated = f"{feed_forward}wi_1.weight" in shapes
+    return T5Spec(
+        key=key,
+        width=width,
+        layers=_layers(shapes, T5_QUERY, key),
+        heads=heads,
+        head_width=inner // heads,
+        intermediate=shape_of(shapes, f"{feed_forward}{'wi_0' if gated else 'wi'}.weight", 2)[0],
+        vocab=vocab,
+        buckets=buckets,
+        gated=gated,
+        least=reading.least,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BertNames:
+    """The names by which a layout of latent diffusion's BERT is told; `query` has a place for the layer."""
+
+    tokens: str
+    positions: str
+    query: str
+    fc1: str
+    logits: str
+
+
+BERT_NAMES = (
+    BertNames(  # latent diffusion's own, whose layers alternate between attention and feed-forward
+        tokens="token_emb.weight",
+        positions="pos_emb.emb.weight",
+        query="attn_layers.layers.{}.1.to_q.weight",
+        fc1="attn_layers.layers.1.1.net.0.0.weight",
+        logits="to_logits.weight",
+    ),
+    BertNames(  # diffusers'
+        tokens="model.embed_tokens.weight",
+        positions="model.embed_positions.weight",
+        query="model.layers.{}.self_attn.q_proj.weight",
+        fc1="model.layers.0.fc1.weight",
+        logits="to_logits.weight",
+    ),
+)
+
+
+def _read_bert(shapes: Shapes, key: EncoderKey, reading: BertReading) -> BertSpec:
+    names = next((names for names in BERT_NAMES if names.tokens in shapes), None)
+    if names is None:
+        raise StructureError(f"{key} has no token embedding")
+    vocab, width = shape_of(shapes, names.tokens, 2)
+    steps = 2 if names is BERT_NAMES[0] else 1
+    queries = takewhile(shapes.__contains__, (names.query.format(steps * n) for n in count()))
+    inner = shape_of(shapes, names.query.format(0), 2)[0]
+    head_width = min(HEAD_WIDTH, inner)
+    return BertSpec(
+        key=key,
+        width=width,
+        layers=sum(1 for _ in queries),
+        heads=inner // head_width,
+        head_width=head_width,
+        intermediate=shape_of(shapes, names.fc1, 2)[0],
+        vocab=vocab,
+        positions=shape_of(shapes, names.positions, 2)[0],
+        logits=names.logits in shapes,
+    )
+
+
+_READERS: Mapping[type, Callable[[Shapes, EncoderKey, Any], TextEncoderSpec]] = {
+    ClipReading: _read_clip,
+    T5Reading: _read_t5,
+    BertReading: _read_bert,
+}
+
+
+def _layers(shapes: Shapes, template: str, key: EncoderKey) -> int:
+    layers = sum(1 for _ in takewhile(shapes.__contains__, map(template.format, count())))
+    if not layers:
+        raise StructureError(f"{key} has no layers")
+    return layers

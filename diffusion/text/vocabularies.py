@@ -1,0 +1,125 @@
+"""The vocabularies of text encoders: CLIP's, which comes with the package, and those of T5 and BERT, from files of the user's.
+
+Each is run by the tokenizers library. Files: tokenizer.json (that library's own), spiece.model (SentencePiece's), vocab.txt
+(BERT's). No tokenizer is downloaded, and none of them can run code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.parts import FileId
+from .sentencepiece import read_unigram
+from .tokens import TextIds
+
+
+class VocabularyError(ValueError):
+    """A tokenizer file that can't be used: which, what was found, what was expected."""
+
+
+def clip_ids(text: str) -> list[int]:
+    """Returns the ids of a text in CLIP's vocabulary."""
+    ids: list[int] = _clip_tokenizer().encode(text, add_special_tokens=False).ids
+    return ids
+
+
+@lru_cache(maxsize=8)
+def load_vocabulary(file: FileId, model: str) -> TextIds:
+    """Returns what gives ids in the vocabulary of a file. Raises VocabularyError for one that is none.
+
+    model: how it must cut words, as the tokenizers library calls it.
+    """
+    path = file.path
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise VocabularyError(f"{path}: found {path.suffix or 'no suffix'}, expected one of {', '.join(_READERS)}.")
+    try:
+        tokenizer = read(path)
+    except OSError as error:
+        raise VocabularyError(f"{path}: the file can't be read ({error.strerror or error}).") from error
+    except VocabularyError:
+        raise
+    except Exception as error:
+        raise VocabularyError(f"{path}: no tokenizer ({error}). Download it again.") from error
+
+    if (found := type(tokenizer.model).__name__) != model:
+        raise VocabularyError(f"{path}: found a {found} tokenizer, expected {model}; it is another model's.")
+
+    def ids(text: str) -> list[int]:
+        numbers: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return numbers
+
+    return ids
+
+
+def _read_json(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _read_sentencepiece(path: Path) -> Any:
+    """A Unigram tokenizer as transformers makes it for T5: words are split at white space, and each begins with a mark."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
+    from tokenizers.models import Unigram
+
+    model = read_unigram(path.read_bytes(), str(path))
+    tokenizer = Tokenizer(Unigram(list(model.pieces), unk_id=model.unknown, byte_fallback=False))
+    if model.normalizer:
+        tokenizer.normalizer = normalizers.Precompiled(model.normalizer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always", split=True)]
+    )
+    return tokenizer
+
+
+def _read_bert(path: Path) -> Any:
+    """A WordPiece tokenizer of BERT's uncased kind. Devlin et al. 2019, arXiv:1810.04805."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
+    from tokenizers.models import WordPiece
+
+    words = path.read_text(encoding="utf-8").splitlines()
+    vocabulary = {word: number for number, word in enumerate(words)}
+    if "[UNK]" not in vocabulary:
+        raise VocabularyError(f"{path}: found no line [UNK], expected a vocabulary of BERT's, a word a line.")
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+_READERS: Mapping[str, Callable[[Path], Any]] = {
+    ".json": _read_json,
+    ".model": _read_sentencepiece,
+    ".txt": _read_bert,
+}
+
+
+@cache
+def _clip_tokenizer() -> Any:
+    """CLIP's tokenizer as the tokenizers library runs it. Encoding changes nothing in it, so threads may share it."""
+    from transformers import CLIPTokenizer
+
+    lines = files(__package__).joinpath("clip_merges.txt").read_text(encoding="utf-8").splitlines()
+    merges = [(left, right) for left, right in (line.split(" ") for line in lines[1:] if line)]
+    letters = _byte_letters()
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *(left + right for left, right in merges)]
+    vocabulary = {word: token_id for token_id, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges).backend_tokenizer
+
+
+def _byte_letters() -> list[str]:
+    """A visible character for each byte, in the order of CLIP's (and GPT-2's) vocabulary.
+
+    Visible Latin-1 characters stand for themselves; the other bytes take characters from U+0100 on.
+    """
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = 256 - len(visible)
+    return [chr(byte) for byte in visible] + [chr(256 + i) for i in range(others)]
