@@ -76,6 +76,7 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
     from latentgraph.diffusion.checkpoints.vision import describe_vision
     from latentgraph.diffusion.control.reading import describe_control
     from latentgraph.diffusion.text.embeddings import read_embedding
+    from latentgraph.diffusion.upscaling.reading import describe_upscaler
 
     def family_of(kind: str, path: Path) -> str | None:
         if kind == "checkpoint":
@@ -89,12 +90,13 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
             "tiny_vae": tiny_halves,
             "clip_vision": describe_vision,
             "embedding": read_embedding,
+            "upscale_model": describe_upscaler,
         }
         check[kind](path)
         return None
 
     rows: list[dict[str, Any]] = []
-    for kind in ("checkpoint", "vae", "tiny_vae", "clip_vision", "lora", "controlnet", "embedding"):
+    for kind in ("checkpoint", "vae", "tiny_vae", "clip_vision", "lora", "controlnet", "upscale_model", "embedding"):
         checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
         for name in resolver.names(kind):
             if name in checkpoints:

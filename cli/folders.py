@@ -27,6 +27,7 @@ _SUFFIXES = {
     "tiny_vae": (".safetensors", ".pth"),
     "clip_vision": (".safetensors", ".pt", ".bin"),
     "lora": (".safetensors", ".pt", ".ckpt", ".bin"),
+    "upscale_model": (".safetensors", ".pth", ".pt", ".ckpt"),
     "controlnet": (".safetensors", ".pth", ".pt", ".ckpt", ".bin"),
     "embedding": (".safetensors", ".pt", ".bin"),
     "image": (".png", ".jpg", ".jpeg", ".webp"),
@@ -39,6 +40,7 @@ _MODEL_FOLDERS = {
     "clip_vision": ("clip_vision",),
     "lora": ("loras",),
     "controlnet": ("controlnet", "t2i_adapter"),
+    "upscale_model": ("upscale_models",),
     "embedding": ("embeddings",),
 }
 

@@ -200,6 +200,13 @@ class ClipVisionOutput:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class UpscaleModel:
+    """A network that enlarges pictures."""
+
+    weights: Weights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Sigmas:
     """The noise levels that a run visits. `values`: float32 (n + 1,), usually decreasing to 0; empty for no run at all."""
 

@@ -55,6 +55,7 @@ from . import (
     sampling,
     schedules,
     text,
+    upscaling,
     vision,
 )
 
@@ -74,6 +75,7 @@ MODULES = (
     schedules,
     model_options,
     images,
+    upscaling,
     masks,
     measuring,
 )

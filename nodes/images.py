@@ -215,6 +215,26 @@ class CompositeMasked(Node, version=1, comfy=ComfyName("ImageCompositeMasked")):
         return {"image": known.facts("destination")}
 
 
+class Canny(Node, version=1, comfy=ComfyName("Canny", {"low": "low_threshold", "high": "high_threshold"})):
+    """Draw the edges of pictures, white on black, as control networks for edges want them."""
+
+    image: Image = Field(description="The pictures.")
+    low: float = Field(0.4, ge=0.01, le=0.99, description="How steep an edge must be that touches a steeper one.")
+    high: float = Field(0.8, ge=0.01, le=0.99, description="How steep an edge must be to be drawn by itself.")
+
+    def run(self, ctx: Context) -> Image:
+        from latentgraph.diffusion.pictures.edges import find_edges
+
+        return find_edges(self.image, low=self.low, high=self.high)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        low, high = known.value("low"), known.value("high")
+        if low is not None and high is not None and low > high:
+            known.problem("low", f"is {low}, above input 'high' at {high}; an edge must pass the low one first")
+        return {"image": known.facts("image")}
+
+
 class GridImage(Node, version=1):
     """Put pictures side by side on one sheet, to compare them."""
 

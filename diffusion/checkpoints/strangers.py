@@ -80,6 +80,11 @@ VISION = Stranger(
     cure="It reads pictures, not prompts: load it with LoadClipVision.",
     prefixes=("vision_model.", "visual.", "vision_encoder."),
 )
+UPSCALER = Stranger(
+    title="an upscale model",
+    cure="It enlarges pictures: load it with LoadUpscaleModel.",
+    anywhere=(".RDB1.conv1.", ".rdb1.conv1.", "residual_group.", "upsampler.0.", "conv_after_body."),
+)
 TINY_CURE = "Load it with LoadTinyVAE, which asks what the file does not tell: whose latents it speaks."
 
 PARTS = (
@@ -96,9 +101,6 @@ PARTS = (
                   "cond_stage_model.", "conditioner.embedders."),
     ),
     EMBEDDING,
-    Stranger(
-        title="a picture upscaler",
-        anywhere=(".RDB1.conv1.", ".rdb1.conv1.", "residual_group.", "upsampler.0.", "conv_after_body."),
-    ),
+    UPSCALER,
 )  # fmt: skip
 """Files that hold one part of a checkpoint, or none."""

@@ -105,6 +105,22 @@ def unet_shapes(layout: UNetLayout) -> Shapes:
     return shapes | _norm("out.0", width) | _conv("out.2", 4, width)
 
 
+def esrgan_shapes(width: int = 8, growth: int = 32) -> Shapes:
+    """Returns the keys and shapes of ESRGAN's RRDBNet of one block, as first published; it enlarges 4 times."""
+    shapes = _conv("model.0", width, 3)
+    for dense in (1, 2, 3):
+        for n in range(1, 6):
+            into, out = width + (n - 1) * growth, growth if n < 5 else width
+            shapes |= _conv(f"model.1.sub.0.RDB{dense}.conv{n}.0", out, into)
+    shapes |= _conv("model.1.sub.1", width, width) | _conv("model.3", width, width) | _conv("model.6", width, width)
+    return shapes | _conv("model.8", width, width) | _conv("model.10", 3, width)
+
+
+def write_upscaler(path: Path) -> Path:
+    """Writes an ESRGAN."""
+    return write(path, fill(esrgan_shapes(), gain=0.7))
+
+
 HINT_WIDTHS = (16, 32, 96, 256)
 
 

@@ -213,6 +213,10 @@ def test_a_name_that_leads_out_of_the_output_folder_is_refused(prefix: str, file
 
 
 SINGLE = {
+    "thresholds the wrong way round": (
+        "{type: Canny, image: $source.image, low: 0.5, high: 0.4}",
+        "is 0.5, above input",
+    ),
     "a decoder that encodes": (
         "{type: VAEEncode, vae: $decoder, image: $source.image}",
         "'vae' is a decoder alone and can't encode; give LoadTinyVAE the encoder's file",
@@ -275,6 +279,7 @@ TRUE = {
     "scaled by a factor": "{type: ScaleImageBy, image: $odd.image, factor: 0.7}",
     "scaled to megapixels": "{type: ScaleImageToMegapixels, image: $odd.image, megapixels: 0.01, multiple: 16}",
     "cropped mask": "{type: CropMask, mask: $odd.mask, x: 60, y: 90, width: 50, height: 50}",
+    "edges": "{type: Canny, image: $odd.image}",
     "scaled mask": "{type: ScaleMask, mask: $odd.mask, width: 0, height: 31}",
     "mask of a picture": "{type: MaskFromImage, image: $odd.image}",
     "picture of a mask": "{type: ImageFromMask, mask: $odd.mask}",

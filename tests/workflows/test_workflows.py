@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from diffusers import ControlNetModel
 from PIL import Image as Pillow
 
 import latentgraph.models
+from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.pictures.files import load_picture
 from latentgraph.diffusion.pictures.masks import grow_mask
+from latentgraph.diffusion.upscaling.reading import can_upscale
 from latentgraph.graph import (
     Event,
     Fingerprints,
     FolderResolver,
     Graph,
+    InvalidWorkflow,
     MemoryCache,
     NodeStarted,
     PlainCodec,
@@ -46,11 +51,25 @@ SIZES = {  # width and height of what each makes of SMALL
     "variations": (132, 132),  # two by two, with a gap of 4
     "prompt_grid": (200, 132),
     "regional": (64, 64),
+    "controlnet": (64, 64),
+    "upscale": (256, 256),  # half of four times the picture's own
 }
+NEEDED = {
+    "controlnet": "control_net",
+    "upscale": "upscale_model",
+}  # what has no default, as nothing of the kind is bundled
+NAMES = [
+    pytest.param(name, marks=pytest.mark.skipif(name == "upscale" and not can_upscale(), reason="needs the extra"))
+    for name in WORKFLOWS
+]
+
+
+EMOJI = Path(latentgraph.models.__file__).parent / "emoji.safetensors"
+Needed = Callable[[str, Path], dict[str, Any]]
 
 
 def build(name: str, params: Mapping[str, Any] | None = None) -> Graph:
-    bundled = {"checkpoint": {"emoji": Path(latentgraph.models.__file__).parent / "emoji.safetensors"}}
+    bundled = {"checkpoint": {"emoji": EMOJI}}
     document = load_document(FOLDER / f"{name}.yaml")
     known = {key: value for key, value in (params or {}).items() if key in document.params}
     return build_graph(document, default_registry(), params=known, resolver=FolderResolver(bundled))
@@ -81,20 +100,47 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
+def needed(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Needed:
+    """Returns the parameters that a workflow needs beside its defaults: networks made for a checkpoint."""
+    folder = tmp_path_factory.mktemp("networks")
+
+    def control_net(checkpoint: Path) -> Path:
+        unet = describe(checkpoint).model.network
+        network = ControlNetModel(
+            block_out_channels=unet.widths,
+            layers_per_block=unet.res_blocks[0],
+            cross_attention_dim=unet.context_width,
+            attention_head_dim=unet.heads,
+            use_linear_projection=unet.linear_projection,
+            down_block_types=["CrossAttnDownBlock2D" if any(depths) else "DownBlock2D" for depths in unet.depths_in],
+        )
+        return tiny.write_diffusers(folder / checkpoint.stem, network)
+
+    def params(name: str, checkpoint: Path) -> dict[str, Any]:
+        if name == "controlnet":
+            return {"control_net": str(control_net(checkpoint))}
+        if name == "upscale":
+            return {"upscale_model": str(tiny.write_upscaler(folder / "esrgan.safetensors")), "factor": 0.5}
+        return {}
+
+    return params
+
+
+@pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     made = Runs(tmp_path_factory.mktemp("output"))
     with made.scheduler:
         yield made
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_builds_with_the_bundled_model_and_without_warnings(name: str) -> None:
-    assert build(name).warnings == ()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_builds_with_the_bundled_model_and_without_warnings(name: str, needed: Needed) -> None:
+    assert build(name, needed(name, EMOJI)).warnings == ()
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_runs_from_start_to_a_saved_picture(name: str, tiny_sd1: Path, runs: Runs) -> None:
-    result, _ = runs.run(build(name, {**SMALL, "checkpoint": str(tiny_sd1)}))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_runs_from_start_to_a_saved_picture(name: str, tiny_sd1: Path, runs: Runs, needed: Needed) -> None:
+    result, _ = runs.run(build(name, {**SMALL, "checkpoint": str(tiny_sd1), **needed(name, tiny_sd1)}))
     pixels = result.outputs["image"].pixels
     assert (pixels.shape[2], pixels.shape[1]) == SIZES[name]
     (saved,) = [path for report in result.nodes.values() for path in report.files]
@@ -157,3 +203,19 @@ def test_the_copies_of_a_part_share_what_they_have_in_common(tiny_sd1: Path, run
     _, started = runs.run(build("prompt_grid", {**SMALL, "checkpoint": str(tiny_sd1), "seed": 5, "steps": 1}))
     assert sum(node.endswith("/sample") for node in started) == 6
     assert sum(node.endswith("/negative") for node in started) <= 1
+
+
+@pytest.mark.parametrize(("name", "param"), NEEDED.items())
+def test_a_network_that_is_not_bundled_has_to_be_named(name: str, param: str) -> None:
+    with pytest.raises(InvalidWorkflow, match=param):
+        build(name)
+
+
+def test_a_control_network_keeps_a_picture_to_another(tiny_sd1: Path, runs: Runs, needed: Needed) -> None:
+    params = {**SMALL, "checkpoint": str(tiny_sd1), **needed("controlnet", tiny_sd1)}
+    free, steered, plain = (
+        runs.run(build("controlnet", {**params, **each}))[0].outputs["image"].pixels
+        for each in ({"strength": 0.0}, {"strength": 1.0}, {"edges": False})
+    )
+    assert not torch.allclose(free, steered, atol=1e-2)
+    assert not torch.equal(plain, steered)

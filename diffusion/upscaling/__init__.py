@@ -1,0 +1,1 @@
+"""Upscaling: networks that enlarge pictures, of the architectures that spandrel knows, applied tile by tile."""
