@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -200,10 +201,14 @@ def named_files(graph: Graph) -> dict[str, Path]:
 
 def versions() -> dict[str, str]:
     """Returns the versions of the packages that make the pixels."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+@cache
+def _version(package: str) -> str | None:
+    """Returns the version of a package, None if it is not installed. Each is looked up once, which takes milliseconds."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

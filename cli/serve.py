@@ -43,6 +43,7 @@ from latentgraph.server.api.page_routes import add_page
 from latentgraph.server.api.parts import PARTS
 from latentgraph.server.api.problems import Refusal
 from latentgraph.server.api.settings import Settings
+from latentgraph.server.errors import StoreUnavailable
 from latentgraph.server.files.resolving import ServerResolver
 from latentgraph.server.files.sweeping import sweep_uploads
 from latentgraph.server.files.uploads import FileStore
@@ -62,6 +63,7 @@ from .folders import make_server_resolver
 
 _SWEEP_SECONDS = 300.0
 _BACKLOG = 1024
+_LOG_BYTES = 32 << 20  # what the database's log comes to under load before it is begun anew
 
 _log = logging.getLogger(__name__)
 
@@ -126,6 +128,8 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         await supervisor.start()
         stop = _stop_signal()
         ready(address)
+        with contextlib.suppress(StoreUnavailable):  # it would only be faster
+            await store.lengthen_log(_LOG_BYTES)
         await stop.wait()
         intake.stop()
 

@@ -111,4 +111,4 @@ class TokenBook:
 
     async def is_empty(self) -> bool:
         """Returns whether there is no token, not even a revoked one."""
-        return not await self._tokens.list()
+        return not await self._tokens.exist()

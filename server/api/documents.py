@@ -57,6 +57,19 @@ class Checked:
     uploads: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a first look at a document with values says.
+
+    given: the digests of the uploads that the values name. checked: None if it, or its values, name uploads, since it is
+    to be known first which of them the caller may use.
+    """
+
+    loaded: Loaded
+    given: frozenset[str]
+    checked: Checked | None
+
+
 class Checker:
     """Checks documents with the node types and files that the server has, a few at a time."""
 
@@ -73,10 +86,7 @@ class Checker:
 
     async def load(self, source: bytes | str | dict[str, Any], syntax: Syntax = "yaml") -> Loaded:
         """Returns the document in a text or tree. Raises InvalidWorkflow for what can't be read at all, or is too large."""
-        limits = self._settings.document
-        if isinstance(source, dict):
-            return await self.in_thread(lambda: _loaded(document_from_tree(source, limits=limits), limits))
-        return await self.in_thread(lambda: _loaded(read_document(source, syntax, limits), limits))
+        return await self.in_thread(lambda: _read(source, syntax, self._settings.document))
 
     async def load_stored(self, stored: StoredWorkflow) -> Loaded:
         """Returns the document of a stored workflow, which is remembered if it is of usual size: it comes again and again."""
@@ -108,11 +118,22 @@ class Checker:
         limits = self._settings.document
         return await self.in_thread(lambda: _check(loaded.document, params, self.registry, resolver, limits, forgive))
 
-    async def digests(self, params: Mapping[str, Any]) -> frozenset[str]:
-        """Returns the digests of the uploads that values of parameters name."""
-        if not params:
-            return frozenset()
-        return await self.in_thread(lambda: content_digests(canonical(params)))
+    async def look(self, source: bytes | str | dict[str, Any] | Loaded, params: Mapping[str, Any]) -> Look:
+        """Returns a document that is read, or to be read as by `load`, and all that can be said at once of its check.
+
+        Raises InvalidWorkflow as `load` does, and as `check` does where no upload is named.
+        """
+        limits = self._settings.document
+        resolver = _Remembering(self.resolver.for_uploads(()))
+
+        def look() -> Look:
+            loaded = source if isinstance(source, Loaded) else _read(source, "yaml", limits)
+            given = content_digests(canonical(params)) if params else frozenset()
+            if loaded.digests or given:
+                return Look(loaded, given, None)
+            return Look(loaded, given, _check(loaded.document, params, self.registry, resolver, limits, ()))
+
+        return await self.in_thread(look)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Returns what a function gives, computed in a thread of the checker, in bounded time and with a bounded queue."""
@@ -138,7 +159,12 @@ class Checker:
             self._waiting -= 1
 
 
-def _loaded(document: Document, limits: Limits) -> Loaded:
+def _read(source: bytes | str | dict[str, Any], syntax: Syntax, limits: Limits) -> Loaded:
+    match source:
+        case dict():
+            document = document_from_tree(source, limits=limits)
+        case _:
+            document = read_document(source, syntax, limits)
     text = canonical(document.tree)
     if len(text) > 6 * limits.bytes:  # an escaped character has six
         words = f"the document has {len(text):,} bytes as JSON; at most {limits.bytes:,} are read."

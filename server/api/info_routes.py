@@ -14,7 +14,7 @@ from .parts import Parts, caller_of, parts_of
 from .problems import as_refusal
 from .routing import JSON, YAML, Answer, Body, Route, json_response
 from .schemas import Source
-from .submitting import check_source, load_source
+from .submitting import check_source
 from .try_page import PAGE, PAGE_POLICY
 from .views import (
     ExplanationsView,
@@ -37,7 +37,7 @@ async def validate(request: web.Request) -> web.Response:
     """Check a workflow with values for its parameters; nothing runs."""
     source, parts = await read_source(request), parts_of(request)
     try:
-        checked = await check_source(parts, caller_of(request), source, await load_source(parts, source))
+        _, checked = await check_source(parts, caller_of(request), source)
     except InvalidWorkflow as error:
         problems = [ProblemView.of(problem) for problem in error.problems]
         return json_response(ValidationView(valid=False, nodes=0, outputs=[], problems=problems))
@@ -49,8 +49,7 @@ async def validate(request: web.Request) -> web.Response:
 async def explain(request: web.Request) -> web.Response:
     """Tell what a run of a workflow would reuse and compute, and why; nothing runs."""
     source, parts = await read_source(request), parts_of(request)
-    loaded = await load_source(parts, source)
-    await check_source(parts, caller_of(request), source, loaded)
+    loaded, _ = await check_source(parts, caller_of(request), source)
     assert parts.explain is not None  # else there is no such route
     rows = await parts.explain(loaded.text, source.params)
     return json_response(ExplanationsView(nodes=[ExplanationView.model_validate(dict(row)) for row in rows]))

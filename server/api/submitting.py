@@ -12,6 +12,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from ..clock import SECOND_US
+from ..jobs.records import StoredWorkflow
 from ..jobs.values import Job, JobDraft, Submitted
 from ..tokens import Caller
 from .documents import Checked, Loaded
@@ -28,39 +29,45 @@ MAX_NAMED_UPLOADS = 1_000
 """How many uploads one workflow may name."""
 
 
-async def load_source(parts: Parts, source: Source) -> Loaded:
-    """Returns the document of a source. Raises InvalidWorkflow, UnknownWorkflow."""
-    if source.document is not None:
-        return await parts.checker.load(source.document)
-    assert source.workflow is not None
-    return await parts.checker.load_stored(await parts.store.workflows.get(source.workflow))
+async def check_source(
+    parts: Parts, caller: Caller, source: Source, stored: StoredWorkflow | None = None
+) -> tuple[Loaded, Checked]:
+    """Returns the document of a source, and what a check of it with its values says. Raises InvalidWorkflow, UnknownWorkflow.
 
-
-async def check_source(parts: Parts, caller: Caller, source: Source, loaded: Loaded) -> Checked:
-    """Returns the document of a source, checked with its values. Raises InvalidWorkflow.
-
-    It may name uploads of the caller's, and those that a stored workflow names.
+    It may name uploads of the caller's, and those that a stored workflow names. stored: the workflow that the source names,
+    if it was looked up before.
     """
-    given = await parts.checker.digests(source.params)
-    if len(loaded.digests) + len(given) > MAX_NAMED_UPLOADS:
-        words = (
-            f"The workflow names {len(loaded.digests) + len(given):,} uploads; at most {MAX_NAMED_UPLOADS:,} are taken."
-        )
+    if source.workflow is not None:
+        stored = stored or await parts.store.workflows.get(source.workflow)
+        first = await parts.checker.look(await parts.checker.load_stored(stored), source.params)
+    else:
+        assert source.document is not None
+        first = await parts.checker.look(source.document, source.params)
+    if first.checked is not None:
+        return first.loaded, first.checked
+    named = first.loaded.digests | first.given
+    if len(named) > MAX_NAMED_UPLOADS:
+        words = f"The workflow names {len(named):,} uploads; at most {MAX_NAMED_UPLOADS:,} are taken."
         raise Refusal("invalid-request", words)
-    named = loaded.digests | given
-    checked = await parts.checker.check(loaded, source.params, await owned_of(parts, caller.sees, named))
-    return replace(checked, uploads=named)
+    known = await owned_of(parts, caller.sees, named)
+    checked = await parts.checker.check(first.loaded, source.params, known)
+    return first.loaded, replace(checked, uploads=named)
 
 
-async def submit(request: web.Request, wanted: JobRequest, wait: float) -> web.Response:
-    """Takes a job into the queue and answers with it, once it is durable or, if asked to wait, once it has ended."""
+async def submit(
+    request: web.Request, wanted: JobRequest, wait: float, stored: StoredWorkflow | None = None
+) -> web.Response:
+    """Takes a job into the queue and answers with it, once it is durable or, if asked to wait, once it has ended.
+
+    stored: the workflow that is wanted, if it was looked up before.
+    """
     parts = parts_of(request)
     refuse_while_draining(parts)
     key = _idempotency_key(request)
     body_sha256 = await parts.checker.in_thread(lambda: _digest(wanted)) if key else ""
     draft = JobDraft("", owner=caller_of(request).owner, idempotency_key=key, body_sha256=body_sha256)
     first = await parts.store.find_submitted(draft) if key else None
-    submitted = Submitted(first, created=False) if first else await _submit_new(request, wanted, draft)
+    submitted = Submitted(first, created=False) if first else await _submit_new(request, wanted, draft, stored)
     job = submitted.job
     request[JOB] = job.id
     headers = {"Location": f"/v1/jobs/{job.id}"}
@@ -70,11 +77,12 @@ async def submit(request: web.Request, wanted: JobRequest, wait: float) -> web.R
     return json_response(JobView.of(job), 200 if job.ended else 202, headers)
 
 
-async def _submit_new(request: web.Request, wanted: JobRequest, draft: JobDraft) -> Submitted:
+async def _submit_new(
+    request: web.Request, wanted: JobRequest, draft: JobDraft, stored: StoredWorkflow | None
+) -> Submitted:
     """Checks what is wanted, and takes it into the queue; `draft` knows whose it is and under which key."""
     parts = parts_of(request)
-    loaded = await load_source(parts, wanted)
-    checked = await check_source(parts, caller_of(request), wanted, loaded)
+    loaded, checked = await check_source(parts, caller_of(request), wanted, stored)
     unknown = sorted(set(wanted.outputs) - set(checked.outputs))
     if unknown:
         known = ", ".join(checked.outputs) or "none"

@@ -88,7 +88,7 @@ async def run_workflow(request: web.Request) -> web.Response:
     params = await read_params(request, loaded.document.params, options.strip_metadata)
     beside = options.model_dump(exclude={"wait", "strip_metadata"})
     wanted = validated(JobRequest, {**beside, "workflow": stored.name, "params": params}, "the request")
-    return await submit(request, wanted, options.wait)
+    return await submit(request, wanted, options.wait, stored)
 
 
 async def view_workflow(parts: Parts, stored: StoredWorkflow) -> WorkflowView:

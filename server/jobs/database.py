@@ -126,6 +126,12 @@ class Database:
             raise StoreClosed
         return await self._loop.run_in_executor(self._readers, self._read, function)
 
+    async def checkpoint(self) -> None:
+        """Copies the log into the file, beside the writer; if that does not write meanwhile, it begins the log anew then."""
+        if self._closing:
+            raise StoreClosed
+        await self._loop.run_in_executor(self._readers, _checkpoint, self.path)
+
     async def close(self) -> None:
         """Finishes all that was asked for and closes the file. It may be repeated."""
         if not self._closing:

@@ -79,10 +79,10 @@ class EventLog:
         """Watches a job from event `after` on. Raises UnknownJob, StoreClosed."""
         if self._closed:
             raise StoreClosed
-        _, last, _ = await self.read_page(id, LAST_US, 0)
-        watcher = Watcher(self, id, min(max(after, 0), last), self._backlog)
-        self._watchers.setdefault(id, set()).add(watcher)
+        watcher = Watcher(self, id, max(after, 0), self._backlog)
+        self._watchers.setdefault(id, set()).add(watcher)  # before it reads, so that it misses nothing in between
         try:
+            await watcher.read()
             yield watcher
         finally:
             watchers = self._watchers.get(id, set())
@@ -122,7 +122,7 @@ class Watcher:
         self._log = log
         self._id = id
         self._last = after  # the number of the last event given
-        self._newest = after  # the number of the last event there is, as far as was told
+        self._newest = 0  # the number of the last event there is, as far as was told
         self._page: deque[NumberedEvent] = deque()  # read from the log
         self._live: deque[NumberedEvent] = deque()  # told since; not used while it reads the log
         self._backlog = backlog
@@ -142,7 +142,7 @@ class Watcher:
                 if (event := self._take()) is not None:
                     return event
                 if self._reading:
-                    await self._read()
+                    await self.read()
                 elif self._ended:
                     return None
                 elif self._preview is not None:
@@ -202,8 +202,10 @@ class Watcher:
         self._ended = event.kind is EventKind.FINISHED
         return event
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
+        """Reads the next of what is kept. Raises UnknownJob."""
         page, last, ended = await self._log.read_page(self._id, self._last, _PAGE)
+        self._last = min(self._last, last)  # it may have been told to begin after events that are not there yet
         self._page.extend(page)
         read_to = page[-1].number if page else self._last
         self._reading = read_to < max(last, self._newest)

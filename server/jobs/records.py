@@ -128,6 +128,12 @@ class Tokens:
         row = await self._database.read(lambda transaction: transaction.row(f"{_TOKEN} WHERE sha256 = ?", (sha256,)))
         return None if row is None else _token(row)
 
+    async def exist(self) -> bool:
+        """Returns whether there is a token, revoked or not."""
+        return bool(
+            await self._database.read(lambda transaction: transaction.value("SELECT EXISTS (SELECT 1 FROM tokens)"))
+        )
+
     async def list(self) -> tuple[StoredToken, ...]:
         """Returns all tokens, the oldest first."""
         statement = f"{_TOKEN} ORDER BY created_us, id"

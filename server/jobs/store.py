@@ -34,6 +34,7 @@ from .values import Job, JobDraft, JobError, JobEvent, NumberedEvent, Outcome, P
 
 _log = logging.getLogger(__name__)
 
+_PADDING = 1 << 20  # bytes that a commit adds to the log to lengthen it: few enough to hold up no other for long
 _STEP = 200  # jobs that one operation of the writer expires
 _PAGE_CHARACTERS = 8_000_000  # of documents in a page of jobs, after which it ends early
 
@@ -50,14 +51,15 @@ class JobStore:
         self.clock = clock
         self.limits = limits
         self.database = database
-        self.changed = Changes()  # told when there may be something to claim, to stop, or no longer to claim
+        self.changed = Changes()  # told when there may be something to claim, or no longer
+        self.stops = Changes()  # told when a running job is to stop
         self.workflows = Workflows(database, clock)
         self.tokens = Tokens(database, clock)
         self.uploads = Uploads(database, clock)
         self.webhooks = Webhooks(database, clock)
         self._lock = lock
         self._log = EventLog(database, max_events=limits.max_events, backlog=limits.watcher_backlog)
-        self._transitions = Transitions(self._log, clock, limits, self.changed)
+        self._transitions = Transitions(self._log, clock, limits, self.changed, self.stops)
         self._paused = False
 
     @classmethod
@@ -91,6 +93,19 @@ class JobStore:
         await self.database.close()
         self._lock.release()
 
+    async def lengthen_log(self, nbytes: int) -> None:
+        """Makes the database's log long once. It may be done at any time beside other writes.
+
+        A commit that makes the log longer waits for the file system's journal too, and takes several times as long as one that
+        writes over what is there.
+        """
+        put = "INSERT OR REPLACE INTO settings (name, value) VALUES ('padding', ?)"
+        for _ in range(-(-nbytes // _PADDING)):
+            await self.database.write(lambda transaction: transaction.execute(put, ("-" * _PADDING,)) and None)
+        remove = "DELETE FROM settings WHERE name = 'padding'"
+        await self.database.write(lambda transaction: transaction.execute(remove) and None)
+        await self.database.checkpoint()
+
     async def submit(self, draft: JobDraft) -> Submitted:
         """Takes a job into the queue. Raises QueueFull, QuotaExceeded, IdempotencyConflict, JobIdTaken, StoreUnavailable."""
         return await self.database.write(partial(self._transitions.submit, draft=draft))
@@ -101,6 +116,8 @@ class JobStore:
 
     async def claim(self, worker: str) -> Job | None:
         """Gives a due job to a worker: highest priority, then the owner served longest ago, then the oldest."""
+        if self._paused:
+            return None  # the writer need not be asked; it looks again for one that was asked before the pause
         future = self.database.write_soon(partial(self._claim, worker=worker))
         try:
             return await asyncio.shield(future)
@@ -108,14 +125,24 @@ class JobStore:
             future.add_done_callback(self._return_unseen)
             raise
 
-    async def succeed(self, id: str, attempt: int, outcome: Outcome) -> bool:
-        """Ends a job well; False, and nothing changes, if that attempt is not the running one any more."""
-        return await self.database.write(partial(self._transitions.succeed, id=id, attempt=attempt, outcome=outcome))
+    async def succeed(self, id: str, attempt: int, outcome: Outcome, last: Sequence[JobEvent] = ()) -> bool:
+        """Ends a job well; False, and nothing changes, if that attempt is not the running one any more.
 
-    async def fail(self, id: str, attempt: int, error: JobError, *, retry: bool) -> JobState:
-        """Ends an attempt badly: to be tried again after a back-off, or failed. Returns where the job stands then."""
+        last: events that came with the end, and are kept in the same commit; see `append_events`.
+        """
         return await self.database.write(
-            partial(self._transitions.fail, id=id, attempt=attempt, error=error, retry=retry)
+            partial(self._transitions.succeed, id=id, attempt=attempt, outcome=outcome, last=last)
+        )
+
+    async def fail(
+        self, id: str, attempt: int, error: JobError, *, retry: bool, last: Sequence[JobEvent] = ()
+    ) -> JobState:
+        """Ends an attempt badly: to be tried again after a back-off, or failed. Returns where the job stands then.
+
+        last: see `succeed`.
+        """
+        return await self.database.write(
+            partial(self._transitions.fail, id=id, attempt=attempt, error=error, retry=retry, last=last)
         )
 
     async def worker_lost(self, id: str, attempt: int, reason: str) -> JobState:
@@ -131,9 +158,12 @@ class JobStore:
         _check_storable(id)
         return await self.database.write(partial(self._transitions.cancel, id=id))
 
-    async def cancelled(self, id: str, attempt: int) -> bool:
-        """The attempt stopped because it was asked to: the job is cancelled, or failed if its deadline asked."""
-        return await self.database.write(partial(self._transitions.cancelled, id=id, attempt=attempt))
+    async def cancelled(self, id: str, attempt: int, last: Sequence[JobEvent] = ()) -> bool:
+        """The attempt stopped because it was asked to: the job is cancelled, or failed if its deadline asked.
+
+        last: see `succeed`.
+        """
+        return await self.database.write(partial(self._transitions.cancelled, id=id, attempt=attempt, last=last))
 
     async def get(self, id: str) -> Job:
         """Returns a job. Raises UnknownJob."""

@@ -58,11 +58,12 @@ _STANDING = f"SELECT {', '.join(_Standing._fields)} FROM jobs"
 class Transitions:
     """The changes of state. Its methods are operations of the writer."""
 
-    def __init__(self, log: EventLog, clock: Clock, limits: QueueLimits, changed: Changes) -> None:
+    def __init__(self, log: EventLog, clock: Clock, limits: QueueLimits, changed: Changes, stops: Changes) -> None:
         self._log = log
         self._clock = clock
         self._limits = limits
         self._changed = changed
+        self._stops = stops
 
     def submit(self, transaction: Transaction, draft: JobDraft) -> Submitted:
         """Takes a job into the queue, or finds the one that has its idempotency key."""
@@ -99,20 +100,32 @@ class Transitions:
         self._move(transaction, job, JobState.RUNNING, now, event, **changes)
         return _found(transaction, job.id)
 
-    def succeed(self, transaction: Transaction, id: str, attempt: int, outcome: Outcome) -> bool:
-        """Ends a job well, unless that attempt is over."""
+    def succeed(
+        self, transaction: Transaction, id: str, attempt: int, outcome: Outcome, last: Sequence[JobEvent]
+    ) -> bool:
+        """Ends a job well, after its last events, unless that attempt is over."""
         job = _standing(transaction, id)
         if not job.runs(attempt):
             return False
+        self._keep(transaction, job, last)
         given = {"outcome": outcome_to_json(outcome), "output_bytes": outcome.nbytes}
         self._end(transaction, job, JobState.SUCCEEDED, self._clock(), None, **given)
         return True
 
-    def fail(self, transaction: Transaction, id: str, attempt: int, error: JobError, retry: bool) -> JobState:
-        """Ends an attempt badly, unless it is over."""
+    def fail(
+        self,
+        transaction: Transaction,
+        id: str,
+        attempt: int,
+        error: JobError,
+        retry: bool,
+        last: Sequence[JobEvent],
+    ) -> JobState:
+        """Ends an attempt badly, after its last events, unless it is over."""
         job = _standing(transaction, id)
         if not job.runs(attempt):
             return job.state
+        self._keep(transaction, job, last)
         if job.stop and retry:
             return self._stop(transaction, job, self._clock())
         job = job._replace(spent=job.spent + 1)
@@ -159,11 +172,12 @@ class Transitions:
             self._ask_to_stop(transaction, job, _ASKED, now)
         return _found(transaction, id)
 
-    def cancelled(self, transaction: Transaction, id: str, attempt: int) -> bool:
-        """Ends a job whose attempt has stopped, unless the attempt is over."""
+    def cancelled(self, transaction: Transaction, id: str, attempt: int, last: Sequence[JobEvent]) -> bool:
+        """Ends a job whose attempt has stopped, after its last events, unless the attempt is over."""
         job = _standing(transaction, id)
         if not job.runs(attempt):
             return False
+        self._keep(transaction, job, last)
         self._stop(transaction, job, self._clock())
         return True
 
@@ -194,9 +208,13 @@ class Transitions:
     def append(self, transaction: Transaction, id: str, attempt: int, events: Sequence[JobEvent]) -> int:
         """Keeps the events of a running attempt, and the progress that they tell."""
         job = _standing(transaction, id)
-        kept = self._log.within_bound(transaction, job.number, events) if job.runs(attempt) else ()
+        return self._keep(transaction, job, events) if job.runs(attempt) else 0
+
+    def _keep(self, transaction: Transaction, job: _Standing, events: Sequence[JobEvent]) -> int:
+        """Keeps events of the attempt that runs; returns how many."""
+        kept = self._log.within_bound(transaction, job.number, events) if events else ()
         if kept:
-            self._log.append(transaction, (job.number, id), attempt, self._clock(), *kept)
+            self._log.append(transaction, (job.number, job.id), job.attempt, self._clock(), *kept)
         progress = next(filter(None, map(_progress, reversed(kept))), None)
         if progress is not None:
             text = progress_to_json(progress)
@@ -230,7 +248,7 @@ class Transitions:
         transaction.execute("UPDATE jobs SET stop = ? WHERE number = ?", (why, job.number))
         event = JobEvent(EventKind.CANCEL_REQUESTED, {"why": why})
         self._log.append(transaction, (job.number, job.id), job.attempt, now, event)
-        transaction.after_commit(self._changed.tell)
+        transaction.after_commit(self._stops.tell)
 
     def _end(
         self,

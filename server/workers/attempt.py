@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from ..errors import MalformedMessage, OutputRefused, StoreClosed, StoreUnavailable, UnknownJob, WorkerGone
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _JPEG = b"\xff\xd8\xff"
 _STEP_SECONDS = 0.5  # how often time limits are looked at
+_TOGETHER_SECONDS = 0.01  # what a worker says within this is kept in one commit
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 5.0  # between tries of a store that can't be written
 
 _log = logging.getLogger(__name__)
@@ -88,12 +89,27 @@ class Attempt:
         loop, step = asyncio.get_running_loop(), min(_STEP_SECONDS, self._shortest_limit / 10)
         before = loop.time()
         while True:
-            batch = await self._process.receive(step)
+            batch = await self._receive(step)
             if (usable := await self._take(batch)) is not None:
                 return usable
             now = loop.time()
             await self._check_time(min(now - before, 2 * step))  # a server that stood still blames nobody for it
             before = now
+
+    async def _receive(self, timeout_seconds: float) -> list[FromWorker]:
+        """Returns what the worker said, with what follows at once, so that a short job's end is in one commit with the rest."""
+        loop = asyncio.get_running_loop()
+        batch = await self._process.receive(timeout_seconds)
+        until = loop.time() + _TOGETHER_SECONDS
+        while batch and not isinstance(batch[-1], Done | Refused) and (left := until - loop.time()) > 0:
+            try:
+                more = await self._process.receive(left)
+            except WorkerGone:
+                break  # it is gone the next time, too
+            if not more:
+                break
+            batch += more
+        return batch
 
     async def _begin(self, previews: bool) -> None:
         job = self.job
@@ -124,13 +140,13 @@ class Attempt:
                         self._store.publish_preview(self.job.id, Preview(message.attempt, message.node, message.jpeg))
                 case Done() | Refused():
                     end = message
+        if end is not None and self._is_mine(end):
+            return await self._settle(end, events)
         if events:
             await self._insist(lambda: self._store.append_events(self.job.id, self.job.attempt, events))
-        if end is None:
-            return None
-        if not self._is_mine(end):
+        if end is not None:
             raise WorkerGone("it ended a job that it had not been given")
-        return await self._settle(end)
+        return None
 
     def _is_mine(self, message: EventTold | PreviewMade | Done | Refused) -> bool:
         return (message.job, message.attempt) == (self.job.id, self.job.attempt)
@@ -152,41 +168,41 @@ class Attempt:
             what = f"node {still!r}" if still else "the job"
             self._process.kill(f"{what} told nothing for {self._limits.node_timeout_seconds:g} s")
 
-    async def _settle(self, end: Done | Refused) -> bool:
-        """Tells the store how the worker says that the attempt ended; returns whether the worker may go on."""
+    async def _settle(self, end: Done | Refused, last: Sequence[JobEvent]) -> bool:
+        """Tells the store the last events and how the attempt ended; returns whether the worker may go on."""
         id, attempt = self.job.id, self.job.attempt
         if isinstance(end, Refused):
             _log.error("%s: was refused: %s", self._name, end.reason, extra=self._extra)
             await self._insist(lambda: self._store.put_back(id, attempt))
             return False
         if end.status == "succeeded":
-            await self._succeed(end)
+            await self._succeed(end, last)
         elif self.cancel_asked:
-            await self._insist(lambda: self._store.cancelled(id, attempt))
+            await self._insist(lambda: self._store.cancelled(id, attempt, last))
         elif end.error is not None:
             error = end.error
             told = JobError(error.code, error.message, error.node, error.node_type, error.detail)
-            await self._fail(told, retry=error.retry)
+            await self._fail(told, retry=error.retry, last=last)
         else:
-            await self._fail(
-                JobError(end.status, f"the worker says that the job {end.status}, and not why"), retry=False
-            )
+            unexplained = JobError(end.status, f"the worker says that the job {end.status}, and not why")
+            await self._fail(unexplained, retry=False, last=last)
         _log.info("%s: %s after %.3f s", self._name, end.status, end.seconds, extra=self._extra)
         return True
 
-    async def _succeed(self, done: Done) -> None:
+    async def _succeed(self, done: Done, last: Sequence[JobEvent]) -> None:
         id, attempt, data = self.job.id, self.job.attempt, self._store.folder
         try:
             files = await asyncio.to_thread(publishing.publish, data, id, attempt, done.files)
         except OutputRefused as error:
-            await self._fail(JobError("output_refused", str(error)), retry=False)
+            await self._fail(JobError("output_refused", str(error)), retry=False, last=last)
             return
         except OSError as error:
-            await self._fail(JobError("not_published", f"the outputs can't be written: {_reason(error)}"), retry=True)
+            unwritten = JobError("not_published", f"the outputs can't be written: {_reason(error)}")
+            await self._fail(unwritten, retry=True, last=last)
             return
         nodes = {name: NodeOutcome(node.status, node.tier, node.seconds) for name, node in done.nodes.items()}
         outcome = Outcome(files, done.values, nodes, done.seconds)
-        if not await self._insist(lambda: self._store.succeed(id, attempt, outcome)):
+        if not await self._insist(lambda: self._store.succeed(id, attempt, outcome, last)):
             await self._take_back()
 
     async def _take_back(self) -> None:
@@ -198,8 +214,9 @@ class Attempt:
             pass
         await asyncio.to_thread(publishing.discard, publishing.outputs_folder(self._store.folder, self.job.id))
 
-    async def _fail(self, error: JobError, *, retry: bool) -> None:
-        state = await self._insist(lambda: self._store.fail(self.job.id, self.job.attempt, error, retry=retry))
+    async def _fail(self, error: JobError, *, retry: bool, last: Sequence[JobEvent] = ()) -> None:
+        id, attempt = self.job.id, self.job.attempt
+        state = await self._insist(lambda: self._store.fail(id, attempt, error, retry=retry, last=last))
         _log.info("%s: %s, so it is %s", self._name, error.message, state, extra=self._extra)
 
     async def _lose(self, how: str) -> None:

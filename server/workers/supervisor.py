@@ -50,13 +50,17 @@ class WorkerView:
 
 @dataclass(eq=False, slots=True)
 class _Place:
-    """What is in a slot. failures: workers in a row that died before they were ready."""
+    """What is in a slot.
+
+    failures: workers in a row that died before they were ready. seen: stops that were asked for before the last claim.
+    """
 
     slot: WorkerSlot
     process: WorkerProcess | None = None
     attempt: Attempt | None = None
     starts: int = 0
     failures: int = 0
+    seen: int = 0
     last_end: str = ""
 
     def view(self) -> WorkerView:
@@ -184,6 +188,7 @@ class Supervisor:
         wait_seconds = 0.0
         while not self._draining.is_set():
             await process.receive(wait_seconds)  # nothing is said by an idle worker; a change wakes it
+            place.seen = self._store.stops.count
             try:
                 job = await self._store.claim(place.slot.name)
                 if job is not None and self._draining.is_set():
@@ -208,7 +213,8 @@ class Supervisor:
         place.attempt = Attempt(self._store, process, job, self._limits, hurry=self._hurry)
         try:
             self.changed.tell()
-            await self._look_for_cancel(place.attempt)
+            if self._store.stops.count != place.seen:  # it may have been cancelled since; from here on `_look` is told
+                await self._look_for_cancel(place.attempt)
             return await place.attempt.follow(previews=self._previews)
         finally:
             place.attempt = None
@@ -231,7 +237,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         expiry = loop.time()
         while True:
-            seen = self._store.changed.count
+            seen = self._store.stops.count
             try:
                 if loop.time() >= expiry:
                     expiry = loop.time() + _LOOK_SECONDS
@@ -243,7 +249,7 @@ class Supervisor:
                 return
             except Exception:  # noqa: BLE001 - the next look may go better
                 _log.exception("deadlines and cancels could not be looked for")
-            await self._store.changed.after(seen, _LOOK_SECONDS)
+            await self._store.stops.after(seen, _LOOK_SECONDS)
 
     async def _look_for_cancel(self, attempt: Attempt) -> None:
         if attempt.cancel_asked:

@@ -166,8 +166,8 @@ async def test_what_is_committed_while_a_watcher_reads_the_log_is_not_missed(
         await store.succeed(id, 1, OUTCOME)
         return page
 
+    monkeypatch.setattr(store._log, "read_page", read_slowly)
     async with store.watch(id) as watcher:
-        monkeypatch.setattr(store._log, "read_page", read_slowly)
         assert await asyncio.wait_for(numbers_to_end(watcher), PATIENCE_SECONDS) == [1, 2, 3]
 
 

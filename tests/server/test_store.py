@@ -201,10 +201,10 @@ async def test_a_waiting_job_is_cancelled_at_once_and_a_cancel_may_be_repeated(
 
 async def test_a_running_job_is_asked_once_and_cancelled_when_it_has_stopped(store: JobStore) -> None:
     job = await running(store)
-    seen = store.changed.count
+    seen = store.stops.count
     asked = await store.cancel(job.id)
     assert (asked.state, asked.cancel_requested) == (JobState.RUNNING, True)
-    assert store.changed.count > seen
+    assert store.stops.count > seen
     assert await store.cancel(job.id) == asked
     assert await store.cancelled(job.id, 1)
     assert (await store.get(job.id)).state is JobState.CANCELLED
@@ -524,3 +524,30 @@ async def test_the_data_folder_is_made_for_its_owner_alone(tmp_path: Path) -> No
         assert folder.stat().st_mode & 0o077 == 0
         assert store.attempts.is_dir()
         assert store.outputs.is_dir()
+
+
+async def test_a_log_that_was_lengthened_holds_the_same_jobs_and_is_not_lengthened_again(tmp_path: Path) -> None:
+    log = tmp_path / "jobs.sqlite3-wal"
+    async with opened(tmp_path) as store:
+        before = await submitted(store)
+        await store.lengthen_log(4 << 20)
+        assert (length := log.stat().st_size) > 4 << 20
+        ids = [(await submitted(store)).id for _ in range(50)]
+        assert log.stat().st_size == length
+        assert [job.id for job in (await store.list(owner=None, limit=100)).items] == [*reversed(ids), before.id]
+    check_clean(tmp_path)
+
+
+async def test_events_that_came_with_the_end_are_kept_before_it_or_not_at_all(store: JobStore) -> None:
+    last = [JobEvent(EventKind.NODE_CACHED, {"node": "one"}), JobEvent(EventKind.WARNING, {"message": "slow"})]
+    told = [EventKind.NODE_CACHED, EventKind.WARNING, EventKind.FINISHED]
+    good, bad, stopped = [await running(store) for _ in range(3)]
+    assert not await store.succeed(good.id, 2, OUTCOME, last)
+    assert kinds(await store.events(good.id)) == [EventKind.QUEUED, EventKind.STARTED]
+    assert await store.succeed(good.id, 1, OUTCOME, last)
+    assert await store.fail(bad.id, 1, ERROR, retry=False, last=last) is JobState.FAILED
+    await store.cancel(stopped.id)
+    assert await store.cancelled(stopped.id, 1, last)
+    for job in (good, bad, stopped):
+        assert kinds(await store.events(job.id))[-3:] == told
+        assert await store.append_events(job.id, 1, last) == 0
