@@ -51,11 +51,14 @@ class Latent:
     samples: float32 (B, C, h, w).
     noise_mask: float32 (B, 1, H, W) in pixel or latent resolution, 1 where sampling may change the latent, or None.
     batch_index: which draw of the noise each item gets; None means 0..B-1.
+    cell: of an empty latent, how many pixels along a side a cell was taken for; sampling fits it to what the model has. None:
+    the latent has its size.
     """
 
     samples: Tensor
     noise_mask: Tensor | None = None
     batch_index: tuple[int, ...] | None = None
+    cell: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ By port type, each fact only where it is known:
 - Model: family, latent_channels, latent_scale, downscale, text_width, in_channels, spec (its ModelSpec)
 - Clip: family, text_width, spec (its ClipSpec)
 - Guider: those of its model
-- Conditioning: family, text_width, controls (a tuple of the specs of what steers it)
+- Conditioning: family, text_width, controls (a tuple of the specs of what steers it), picture (facts of the latent of one to
+  edit)
 - ControlNet: family, spec (its ControlSpec)
 - ClipVision: embedding_width, width, spec (its ClipVisionSpec)
 - ClipVisionOutput: those of the tower that made it, and batch
@@ -27,7 +28,7 @@ from latentgraph.diffusion.checkpoints.families import ModelSpec
 from latentgraph.diffusion.checkpoints.text_specs import ClipSpec
 from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
 from latentgraph.diffusion.control.specs import ControlSpec, refusal
-from latentgraph.diffusion.pictures.sizes import CELL, Size, resized
+from latentgraph.diffusion.pictures.sizes import CELL, Size, resized, whole_cells
 from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
 
 T = TypeVar("T")
@@ -140,10 +141,14 @@ def check_text(known: Known, *names: str) -> None:
     that is not."""
     wanted, family = known.fact("model", "text_width"), known.fact("model", "family")
     _check_controls(known, names)
+    _check_pictures(known, names)
     for name in names:
         found = known.fact(name, "text_width")
         if wanted is not None and found is not None and found != wanted:
             made_for = known.fact(name, "family") or "another"
+            if wanted == 0:
+                known.problem(name, f"is text, but input 'model' ({family}) takes none; use EmptyConditioning")
+                continue
             known.problem(
                 name,
                 f"is text encoded for the {made_for} family ({found} numbers a token), but input 'model' is of the "
@@ -179,6 +184,42 @@ def _check_controls(known: Known, names: Iterable[str]) -> None:
     for spec, name in places.items():
         if model is not None and (wrong := refusal(spec, model)) is not None:
             known.problem(name, f"is steered by what {wrong}")
+
+
+def encoded_facts(known: Known) -> Facts:
+    """Returns the facts of the latent that inputs 'vae' and 'image' give; reports an autoencoder that is a decoder alone."""
+    spec = known.fact("vae", "spec")
+    if spec is not None and not spec.encodes:
+        known.problem("vae", "is a decoder alone and can't encode; give LoadTinyVAE the encoder's file, too")
+    size, cell = size_of(known, "image"), int(known.fact("vae", "downscale") or CELL)
+    cropped = None if size is None else whole_cells(size, cell)
+    return {**some(known.facts("vae"), LATENT_FORMAT), **size_facts(cropped, batch_of(known, "image"))}
+
+
+def with_picture(known: Known, name: str) -> Facts:
+    """Returns the facts of the conditioning of input `name` with a picture to edit, which input 'vae' encodes."""
+    return {**known.facts(name), "picture": some(known.facts("vae"), ("latent_channels", "latent_scale"))}
+
+
+def _check_pictures(known: Known, names: Iterable[str]) -> None:
+    """Reports each conditioning among the inputs `names` with a picture that the network of input 'model' can't be shown."""
+    model, facts = known.fact("model", "spec"), known.facts("model")
+    for name in names:
+        vae = known.fact(name, "picture")
+        if model is None or vae is None:
+            continue
+        if not model.edits:
+            known.problem(
+                name,
+                f"carries a picture to edit, which input 'model' ({model.family}) takes no channels for; "
+                "use an InstructPix2Pix checkpoint",
+            )
+        elif wrong := [fact for fact in vae if fact in facts and facts[fact] != vae[fact]]:
+            known.problem(
+                name,
+                f"carries a picture whose latent has {vae[wrong[0]]} as its {wrong[0].removeprefix('latent_')}, but input "
+                f"'model' takes {facts[wrong[0]]}; encode it with the VAE of the model that samples",
+            )
 
 
 def check_latent(known: Known, name: str, against: str) -> None:

@@ -19,6 +19,7 @@ from .facts import (
     check_latent,
     check_mask,
     check_noise_mask,
+    encoded_facts,
     resized_size,
     size_facts,
     size_of,
@@ -71,7 +72,7 @@ class VAEEncode(Node, version=1, lane="device", comfy=ComfyName("VAEEncode", {"i
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         check_mask(known, "mask", "image")
-        return {"latent": _encoded(known)}
+        return {"latent": encoded_facts(known)}
 
 
 class VAEDecode(Node, version=1, lane="device", comfy=ComfyName("VAEDecode", {"latent": "samples"})):
@@ -135,7 +136,7 @@ class VAEEncodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEEncodeT
         tile_size, overlap = known.value("tile_size"), known.value("overlap")
         if tile_size is not None and overlap is not None and 2 * overlap >= tile_size:
             known.problem("overlap", f"is {overlap}; expected less than half of the tile size {tile_size}")
-        return {"latent": _encoded(known)}
+        return {"latent": encoded_facts(known)}
 
 
 class VAEDecodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEDecodeTiled", {"latent": "samples"})):
@@ -218,7 +219,7 @@ class InpaintConditioning(
         return {
             "positive": known.facts("positive"),
             "negative": known.facts("negative"),
-            "latent": _encoded(known),
+            "latent": encoded_facts(known),
         }
 
 
@@ -371,16 +372,6 @@ def _progress(ctx: Context) -> Callable[[float], None]:
 
 def _like_latent(known: Known, size: Size | None) -> Facts:
     return {**some(known.facts("latent"), LATENT_FORMAT), **size_facts(size, batch_of(known, "latent"))}
-
-
-def _encoded(known: Known) -> Facts:
-    """Facts of the latent that the inputs 'vae' and 'image' give; a report if the autoencoder is a decoder alone."""
-    spec = known.fact("vae", "spec")
-    if spec is not None and not spec.encodes:
-        known.problem("vae", "is a decoder alone and can't encode; give LoadTinyVAE the encoder's file, too")
-    size, cell = size_of(known, "image"), int(known.fact("vae", "downscale") or CELL)
-    cropped = None if size is None else whole_cells(size, cell)
-    return {**some(known.facts("vae"), LATENT_FORMAT), **size_facts(cropped, batch_of(known, "image"))}
 
 
 def _decoded(known: Known) -> Facts:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from .autoencoders import ConsistencySpec, KLSpec, TinySpec, VaeSpec, VQSpec
-from .keymaps import Destination, KeyMapError, Origin, Origins, check_origins, rename
+from .keymaps import Destination, KeyMapError, Origin, Origins, check_origins, old_attention_name, rename
 
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-_OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # diffusers before 0.14
 
 
 def vae_origins(spec: VaeSpec, module: str, wanted: Iterable[str], present: Collection[str]) -> Origins:
@@ -21,7 +20,7 @@ def vae_origins(spec: VaeSpec, module: str, wanted: Iterable[str], present: Coll
     modules = {}
     if isinstance(spec, KLSpec | VQSpec) and "encoder.down.0.block.0.conv1.weight" in present:
         modules = dict(_ldm_modules(spec))
-    names = {key: rename(key, modules) if modules else _old_name(key, present) for key in wanted}
+    names = {key: rename(key, modules) if modules else old_attention_name(key, present) for key in wanted}
     return check_origins({key: Origin(name) for key, name in names.items()}, present)
 
 
@@ -72,13 +71,3 @@ def _ldm_modules(spec: KLSpec | VQSpec) -> Iterator[tuple[str, str]]:
 def _attention(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     for inner, ldm in _ATTENTION.items():
         yield f"{ours}.{inner}", f"{theirs}.{ldm}"
-
-
-def _old_name(key: str, present: Collection[str]) -> str:
-    """Returns the name of a tensor in diffusers' layout: that of old versions where the file has no other."""
-    if key in present:
-        return key
-    for ours, theirs in _OLD_ATTENTION.items():
-        if f".{ours}." in key and (old := key.replace(f".{ours}.", f".{theirs}.")) in present:
-            return old
-    return key

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .dit_families import DIT_FAMILIES
 from .families import UNET_FAMILIES, Family
+from .ldm_families import LDM_FAMILIES
 
-FAMILIES: tuple[Family, ...] = (*UNET_FAMILIES, *DIT_FAMILIES)
+FAMILIES: tuple[Family, ...] = (*LDM_FAMILIES, *UNET_FAMILIES, *DIT_FAMILIES)

@@ -6,17 +6,15 @@ that people take for checkpoints, are data in `families` and `strangers`; here i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..levels.space_spec import FlowLevels, FluxLevels
 from .autoencoder_structure import read_vae
 from .autoencoders import VaeSpec
 from .describe_vae import VAE_FOLDERS, vae_prefix_of
-from .families import Colours, DenoiserSpec, Family, LatentFormat, ModelSpec
+from .families import DenoiserSpec, Family, ModelSpec
 from .folders import Component, Folder, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .kinds import kind_of
@@ -24,6 +22,7 @@ from .parts import Part, find_part, find_shapes
 from .recognise import UnknownFamilyError, find_prediction, network_prefix, recognise
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
+from .stated import stated_latent, stated_levels, stated_resolution
 from .strangers import IMPOSTORS, PARTS
 from .structure import Shapes, StructureError, last_attention
 from .text_sets import TextEncoderLayout
@@ -130,7 +129,9 @@ def _assemble(
     vae: _Located | None,
     scheduler: Mapping[str, Any] | None = None,
 ) -> CheckpointDescription:
-    model = _model_spec(family, network, structure, scheduler or {})
+    vae_spec = None if vae is None else read_vae(vae.shapes)
+    downscale = None if vae_spec is None else vae_spec.downscale
+    model = _model_spec(family, network, structure, scheduler or {}, {} if vae is None else vae.config, downscale)
     present = {layout: located for layout, located in texts.items() if located is not None}
     encoders = [configured(read_text_encoder(at.shapes, layout), layout, at.config) for layout, at in present.items()]
     complete = bool(encoders) and (len(present) == len(texts) or family.text.join.optional)
@@ -140,7 +141,7 @@ def _assemble(
         title=f"{family.title}, inpainting" if model.inpaint else family.title,
         model=model,
         clip=ClipSpec(family.name, tuple(encoders), family.text.join, model.context_width) if complete else None,
-        vae=read_vae(vae.shapes) if vae else None,
+        vae=vae_spec,
         metadata=network.headers[0].metadata,
         model_part=network.part,
         clip_parts=tuple(located.part for located in present.values()) if complete else (),
@@ -148,7 +149,14 @@ def _assemble(
     )
 
 
-def _model_spec(family: Family, network: _Located, structure: DenoiserSpec, scheduler: Mapping[str, Any]) -> ModelSpec:
+def _model_spec(
+    family: Family,
+    network: _Located,
+    structure: DenoiserSpec,
+    scheduler: Mapping[str, Any],
+    vae_config: Mapping[str, Any],
+    downscale: int | None,
+) -> ModelSpec:
     assert family.latent is not None, "a supported family names its latent"
     header = network.headers[0]
     prediction, zero_snr = find_prediction(
@@ -162,11 +170,12 @@ def _model_spec(family: Family, network: _Located, structure: DenoiserSpec, sche
     return ModelSpec(
         family=family.name,
         network=kind_of(structure).complete(structure, family, network.config),
-        latent=replace(family.latent, colours=_stated_colours(header.metadata, family.latent)),
+        latent=stated_latent(family, family.latent, header, vae_config=vae_config, downscale=downscale),
         prediction=prediction,
-        resolution=_stated_resolution(header.metadata) or resolution,
-        zero_terminal_snr=zero_snr,
-        flow=_stated_shift(scheduler, family.flow),
+        resolution=stated_resolution(header.metadata) or resolution,
+        levels=stated_levels(family, header, scheduler, zero_snr=zero_snr),
+        sigma_data=family.sigma_data,
+        extra=family.extra,
     )
 
 
@@ -177,31 +186,6 @@ def _probe(family: Family, network: _Located) -> Sequence[float] | None:
     key = f"{network.prefix}{last_attention(network.shapes)}.{family.prediction.v_probe}"
     holder = next((header for header in network.headers if key in header.tensors), None)
     return None if holder is None else read_floats(holder, key)
-
-
-def _stated_resolution(metadata: Mapping[str, str]) -> int | None:
-    """Returns the side that the file's metadata names, as "1024x1024" (Stability AI's modelspec 1.0)."""
-    side = metadata.get("modelspec.resolution", "").partition("x")[0]
-    return int(side) if side.isdecimal() and len(side) <= 5 else None
-
-
-def _stated_colours(metadata: Mapping[str, str], latent: LatentFormat) -> Colours | None:
-    """Returns the preview colours that the file's metadata states, as JSON rows, else those of the format."""
-    try:
-        rows = json.loads(metadata.get("latentgraph.colours", "null"))
-        red, green, blue = ([float(value) for value in column] for column in zip(*rows, strict=True))
-        colours = tuple(zip(red, green, blue, strict=True))
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        return latent.colours
-    return colours if latent.channels <= len(colours) <= latent.channels + 1 else latent.colours
-
-
-def _stated_shift(scheduler: Mapping[str, Any], flow: FlowLevels | FluxLevels | None) -> FlowLevels | FluxLevels | None:
-    """Returns a family's flow levels with the shift that a diffusers scheduler's config states, if it is one for all sizes."""
-    shift = scheduler.get("shift")
-    if isinstance(flow, FlowLevels) and isinstance(shift, int | float) and not scheduler.get("use_dynamic_shifting"):
-        return replace(flow, shift=float(shift)) if 0 < shift <= 100 else flow
-    return flow
 
 
 def _text_in_file(header: Header, layout: TextEncoderLayout) -> _Located | None:

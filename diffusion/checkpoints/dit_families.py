@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..levels.space_spec import FlowLevels, FluxLevels
-from .families import DiTPattern, Family, LatentFormat
+from .families import DiTPattern, Family, LatentFormat, PredictionRule
 from .text_sets import FLUX_TEXT, SD3_TEXT
 
 # Colours: least-squares fits to decoded pictures, as published with InvokeAI (invokeai/app/util/step_callback.py).
@@ -55,6 +55,8 @@ FLUX_LATENT = LatentFormat(
 )
 FLUX2_LATENT = LatentFormat(channels=128, scale=1.0, downscale=16)  # its VAE normalises by itself
 
+FLOW = PredictionRule(always="flow")
+
 _FLUX_MARKERS = (
     ("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight", "vector_in.in_layer.weight"),
     (
@@ -75,7 +77,8 @@ DIT_FAMILIES: tuple[Family, ...] = (
         kind="mmdit",
         transformer=DiTPattern(in_channels=frozenset({16})),
         latent=SD3_LATENT,
-        flow=FlowLevels(shift=3.0, multiplier=1000.0),
+        prediction=FLOW,
+        levels=FlowLevels(shift=3.0, multiplier=1000.0),
         resolution=1024,
         text=SD3_TEXT,
         supported=True,
@@ -103,7 +106,8 @@ DIT_FAMILIES: tuple[Family, ...] = (
         kind="flux",
         transformer=DiTPattern(guidance=False, in_channels=frozenset({16})),
         latent=FLUX_LATENT,
-        flow=FlowLevels(shift=1.0, multiplier=1.0),
+        prediction=FLOW,
+        levels=FlowLevels(shift=1.0, multiplier=1.0),
         resolution=1024,
         text=FLUX_TEXT,
         vae_prefix="vae.",
@@ -116,7 +120,8 @@ DIT_FAMILIES: tuple[Family, ...] = (
         kind="flux",
         transformer=DiTPattern(guidance=True, in_channels=frozenset({16})),
         latent=FLUX_LATENT,
-        flow=FluxLevels(shift=1.15),
+        prediction=FLOW,
+        levels=FluxLevels(shift=1.15),
         resolution=1024,
         text=FLUX_TEXT,
         vae_prefix="vae.",
@@ -132,7 +137,8 @@ DIT_FAMILIES: tuple[Family, ...] = (
         kind="flux2",
         transformer=DiTPattern(in_channels=frozenset({128})),
         latent=FLUX2_LATENT,
-        flow=FluxLevels(shift=2.02),
+        prediction=FLOW,
+        levels=FluxLevels(shift=2.02),
         resolution=1024,
     ),
 )

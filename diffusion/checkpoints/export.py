@@ -133,10 +133,16 @@ def _joined(networks: Any, entry: _Entry) -> Tensor:
     network: nn.Module = networks if entry.network is None else networks[entry.network]
     places = [name.rpartition(".") for name in entry.destination.names]
     tensors: list[Tensor] = [getattr(network.get_submodule(path), leaf) for path, _, leaf in places]
-    if entry.destination.swapped:
-        tensors = [half for tensor in tensors for half in tensor.chunk(2)[::-1]]
-    tensor = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
-    return (tensor.T if entry.destination.transposed else tensor).reshape(entry.shape)
+    return stacked(tensors, entry.destination).reshape(entry.shape)
+
+
+def stacked(tensors: Sequence[Tensor], destination: Destination) -> Tensor:
+    """Returns a tensor of the file, made of the network's tensors that it holds."""
+    tensor = torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
+    if destination.rows:
+        ranges = [torch.arange(start, stop) for rows in destination.rows for start, stop in rows]
+        tensor = tensor[torch.cat(ranges).argsort()]
+    return tensor.T if destination.transposed else tensor
 
 
 def _write(file: BinaryIO, tensor: Tensor, dtype: torch.dtype) -> None:

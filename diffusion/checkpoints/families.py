@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from ..levels.space_spec import FlowLevels, FluxLevels
+from ..levels.space_spec import DiscreteLevels, Levels
 from .dit_specs import DiTSpec
+from .plain_unets import PlainUNetSpec
 from .text_sets import NO_TEXT, SD1_TEXT, SD2_TEXT, SDXL_TEXT, TextSet
 
-Prediction = Literal["eps", "v", "flow"]
-NetworkKind = Literal["unet", "mmdit", "flux", "flux2"]
+Prediction = Literal["eps", "v", "edm", "flow"]
+NetworkKind = Literal["unet", "plain_unet", "mmdit", "flux", "flux2"]
+ExtraChannels = Literal["mask_and_picture", "picture", "scaled_picture"]
 Colours = tuple[tuple[float, float, float], ...]
 
 UNET_MARKERS: tuple[tuple[str, ...], ...] = (
@@ -62,7 +64,7 @@ class UNetSpec:
         return None if self.vector_width is None else self.vector_width - self.size_numbers * self.size_width
 
 
-DenoiserSpec = UNetSpec | DiTSpec
+DenoiserSpec = UNetSpec | PlainUNetSpec | DiTSpec
 """A denoising network's structure. Each has a `kind`, `in_channels`, the widths of its text, and what else it is told."""
 
 
@@ -83,10 +85,11 @@ class LatentFormat:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A denoising network and what its output means. `resolution`: the side in pixels it was trained at.
+    """A denoising network and what its output means.
 
-    `zero_terminal_snr`: its noise schedule ends in pure noise (Lin et al. 2023, arXiv:2305.08891). `flow`: the levels of one
-    that predicts a flow.
+    prediction, levels, sigma_data: its sampling space (see `SpaceSpec`). resolution: the side in pixels it was trained at.
+    extra: what the network is given where it takes more channels than the latent has: a mask and the latent of the masked
+    picture, or the latent of a picture to go by, as the VAE makes it or scaled as latents are.
     """
 
     family: str
@@ -94,13 +97,29 @@ class ModelSpec:
     latent: LatentFormat
     prediction: Prediction
     resolution: int
-    zero_terminal_snr: bool = False
-    flow: FlowLevels | FluxLevels | None = None
+    levels: Levels = DiscreteLevels()
+    sigma_data: float = 1.0
+    extra: ExtraChannels = "mask_and_picture"
+
+    @property
+    def takes_extra(self) -> bool:
+        """Whether the network takes more channels than the latent has."""
+        return self.network.in_channels > self.latent.channels
 
     @property
     def inpaint(self) -> bool:
         """Whether the network takes a mask and a masked picture as extra input channels."""
-        return self.network.in_channels > self.latent.channels
+        return self.takes_extra and self.extra == "mask_and_picture"
+
+    @property
+    def edits(self) -> bool:
+        """Whether the network is shown a picture to edit (InstructPix2Pix)."""
+        return self.takes_extra and self.extra in {"picture", "scaled_picture"}
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether its noise schedule ends in pure noise. Lin et al. 2023, arXiv:2305.08891."""
+        return isinstance(self.levels, DiscreteLevels) and self.levels.zero_terminal_snr
 
     @property
     def context_width(self) -> int:
@@ -140,10 +159,12 @@ class DiTPattern:
 class PredictionRule:
     """How a file of a family shows what its network predicts; without evidence it is eps.
 
+    always: what all networks of the family predict, whatever a file says.
     v_key, zero_snr_key: keys of the file whose presence means v, and zero terminal SNR. v_probe: a tensor of the last
     spatial transformer whose standard deviation exceeds `v_threshold` in v networks; asked of 4-channel networks only.
     """
 
+    always: Prediction | None = None
     v_key: str | None = None
     zero_snr_key: str | None = None
     v_probe: str | None = None
@@ -156,8 +177,9 @@ class Family:
 
     kind: how the structure is read. markers: keys below the network's prefix that such a file has, each tuple an
     alternative. file_markers: keys it has at the top. unet, transformer: what tells it from others with these keys.
-    head_count, or else head_width, tells a UNet's attention heads, which shapes do not. flow: the levels of a family that
-    predicts a flow. resolution: the side in pixels that its networks were trained at, and v_resolution that of its v networks
+    head_count, or else head_width, tells a UNet's attention heads, which shapes do not. levels, sigma_data, extra: see
+    `ModelSpec`. told_by_file: whether its files tell their own levels and latent scale, and their VAE the pixels of a latent
+    cell. resolution: the side in pixels that its networks were trained at, and v_resolution that of its v networks
     where it differs. vae_prefix: where its single files keep the VAE. `supported` is False for a family that is recognised, so
     that its user gets a clear answer, but that can't be run yet.
     """
@@ -171,7 +193,10 @@ class Family:
     transformer: DiTPattern | None = None
     latent: LatentFormat | None = None
     prediction: PredictionRule = PredictionRule()
-    flow: FlowLevels | FluxLevels | None = None
+    levels: Levels = DiscreteLevels()
+    sigma_data: float = 1.0
+    extra: ExtraChannels = "mask_and_picture"
+    told_by_file: bool = False
     head_count: int | None = None
     head_width: int = 64
     resolution: int = 512
@@ -211,9 +236,14 @@ _SDXL = UNetPattern(linear_projection=True, vector=True, outer_attention=False, 
 
 UNET_FAMILIES: tuple[Family, ...] = (
     Family(
-        name="sd1-instruct",
+        name="sd1",
         title="Stable Diffusion 1.x InstructPix2Pix",
         unet=UNetPattern(linear_projection=False, vector=False, in_channels=INSTRUCT),
+        latent=SD_LATENT,
+        extra="picture",
+        head_count=8,
+        text=SD1_TEXT,
+        supported=True,
     ),
     Family(
         name="sd1",
@@ -250,9 +280,15 @@ UNET_FAMILIES: tuple[Family, ...] = (
         unet=UNetPattern(linear_projection=True, vector=True, outer_attention=True),
     ),
     Family(
-        name="sdxl-instruct",
+        name="sdxl",
         title="Stable Diffusion XL InstructPix2Pix",
         unet=replace(_SDXL, in_channels=INSTRUCT),
+        latent=SDXL_LATENT,
+        prediction=PredictionRule(v_key="v_pred", zero_snr_key="ztsnr"),
+        extra="picture",
+        resolution=1024,
+        text=SDXL_TEXT,
+        supported=True,
     ),
     Family(name="playground-2.5", title="Playground 2.5", file_markers=("edm_mean", "edm_std"), unet=_SDXL),
     Family(

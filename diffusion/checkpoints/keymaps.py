@@ -38,6 +38,7 @@ _OPEN_CLIP_LAYER = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
+_OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}  # diffusers before 0.14
 _QKV = ("q_proj", "k_proj", "v_proj")  # in the order in which OpenCLIP stacks them
 
 
@@ -72,14 +73,14 @@ def unet_origins(spec: UNetSpec, wanted: Iterable[str], present: Collection[str]
 class Destination:
     """A tensor of a single file: the network's tensors that it holds, stacked, or transposed.
 
-    kernel: as a 1x1 convolution. swapped: its second half of rows before its first.
+    kernel: as a 1x1 convolution. rows: which of its rows each tensor fills, where they do not lie one after the other.
     """
 
     key: str
     names: tuple[str, ...]
     transposed: bool = False
     kernel: bool = False
-    swapped: bool = False
+    rows: tuple[Rows, ...] = ()
 
 
 def unet_destinations(spec: UNetSpec, names: Iterable[str]) -> list[Destination]:
@@ -94,15 +95,14 @@ def turned_around(origins: Origins) -> list[Destination]:
     for name, origin in origins.items():
         place = origin.rows[0][0] if origin.rows else origin.third or 0
         held.setdefault(origin.key, []).append((place, name))
-    return [
-        Destination(
-            key,
-            tuple(name for _, name in sorted(parts)),
-            transposed=origins[parts[0][1]].transposed,
-            swapped=len(origins[parts[0][1]].rows or ()) == 2,
-        )
-        for key, parts in held.items()
-    ]
+    destinations = []
+    for key, parts in held.items():
+        names = tuple(name for _, name in sorted(parts))
+        rows = tuple(origins[name].rows or () for name in names)
+        scattered = any(len(each) > 1 for each in rows)
+        transposed = origins[names[0]].transposed
+        destinations.append(Destination(key, names, transposed=transposed, rows=rows if scattered else ()))
+    return destinations
 
 
 def unet_modules(spec: UNetSpec) -> Iterator[tuple[str, str]]:
@@ -111,12 +111,12 @@ def unet_modules(spec: UNetSpec) -> Iterator[tuple[str, str]]:
     yield from (("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2"))
     yield from (("add_embedding.linear_1", "label_emb.0.0"), ("add_embedding.linear_2", "label_emb.0.2"))
     for i in (0, 1):
-        yield from _resnet(f"mid_block.resnets.{i}", f"middle_block.{2 * i}")
+        yield from resnet_modules(f"mid_block.resnets.{i}", f"middle_block.{2 * i}")
     yield "mid_block.attentions.0", "middle_block.1"
     n = 1  # the next input block
     for x, blocks in enumerate(spec.res_blocks):
         for i in range(blocks):
-            yield from _resnet(f"down_blocks.{x}.resnets.{i}", f"input_blocks.{n}.0")
+            yield from resnet_modules(f"down_blocks.{x}.resnets.{i}", f"input_blocks.{n}.0")
             yield f"down_blocks.{x}.attentions.{i}", f"input_blocks.{n}.1"
             n += 1
         yield f"down_blocks.{x}.downsamplers.0.conv", f"input_blocks.{n}.0.op"
@@ -124,7 +124,7 @@ def unet_modules(spec: UNetSpec) -> Iterator[tuple[str, str]]:
     m = 0  # the next output block
     for y, depths in enumerate(spec.depths_out):
         for i in range(len(depths)):
-            yield from _resnet(f"up_blocks.{y}.resnets.{i}", f"output_blocks.{m}.0")
+            yield from resnet_modules(f"up_blocks.{y}.resnets.{i}", f"output_blocks.{m}.0")
             yield f"up_blocks.{y}.attentions.{i}", f"output_blocks.{m}.1"
             m += 1
         yield f"up_blocks.{y}.upsamplers.0.conv", f"output_blocks.{m - 1}.{2 if depths[-1] else 1}.conv"
@@ -153,7 +153,18 @@ def check_origins(origins: dict[str, Origin], present: Collection[str]) -> Origi
     return origins
 
 
-def _resnet(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+def old_attention_name(key: str, present: Collection[str]) -> str:
+    """Returns the name of a tensor in diffusers' layout: that of old versions where the file has no other."""
+    if key in present:
+        return key
+    for ours, theirs in _OLD_ATTENTION.items():
+        if f".{ours}." in key and (old := key.replace(f".{ours}.", f".{theirs}.")) in present:
+            return old
+    return key
+
+
+def resnet_modules(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+    """Yields (diffusers, LDM) names of the modules of a res block."""
     for inner, ldm in _RESNET.items():
         yield f"{ours}.{inner}", f"{theirs}.{ldm}"
 

@@ -24,6 +24,9 @@ from .dit_structure import read_flux, read_flux2, read_mmdit, with_axes
 from .families import DenoiserSpec, Family, NetworkKind, UNetSpec
 from .keymaps import Destination, Origins, unet_destinations, unet_origins
 from .layout import unet_layout
+from .plain_unet_keys import plain_unet_destinations, plain_unet_origins
+from .plain_unet_structure import complete_plain_unet, plain_unet_layout, read_plain_unet
+from .plain_unets import PlainUNetSpec
 from .structure import Shapes, read_unet, with_heads
 
 Config = Mapping[str, Any]
@@ -72,6 +75,10 @@ def _complete_unet(spec: UNetSpec, family: Family, config: Config) -> UNetSpec:
     return spec if spec.heads else with_heads(spec, head_count=family.head_count, head_width=family.head_width)
 
 
+def _complete_plain_unet(spec: PlainUNetSpec, family: Family, config: Config) -> PlainUNetSpec:
+    return complete_plain_unet(spec, head_count=family.head_count, head_width=family.head_width, config=config)
+
+
 def _as_read(spec: MMDiTSpec, family: Family, config: Config) -> MMDiTSpec:
     return spec
 
@@ -86,6 +93,14 @@ def _complete_flux2(spec: Flux2Spec, family: Family, config: Config) -> Flux2Spe
 
 KINDS: Mapping[NetworkKind, Kind] = {
     "unet": Kind("UNet", read_unet, _complete_unet, unet_origins, unet_destinations, unet_layout),
+    "plain_unet": Kind(
+        "UNet without text",
+        read_plain_unet,
+        _complete_plain_unet,
+        plain_unet_origins,
+        plain_unet_destinations,
+        plain_unet_layout,
+    ),
     "mmdit": Kind("transformer", read_mmdit, _as_read, mmdit_origins, mmdit_destinations, mmdit_layout),
     "flux": Kind("transformer", read_flux, _complete_flux, flux_origins, flux_destinations, flux_layout),
     "flux2": Kind("transformer", read_flux2, _complete_flux2, flux2_origins, flux2_destinations, flux2_layout),

@@ -25,11 +25,12 @@ def modules_of(shapes: Shapes) -> list[str]:
 
 
 Entry = tuple[str, tuple[int, ...]]
+"""The name of a tensor, and its shape."""
 
 
 def _unet(spec: UNetSpec) -> Iterator[Entry]:
     first, time = spec.widths[0], 4 * spec.widths[0]
-    yield from _conv("conv_in", first, spec.in_channels)
+    yield from conv("conv_in", first, spec.in_channels)
     yield from dense("time_embedding.linear_1", time, first)
     yield from dense("time_embedding.linear_2", time, time)
     if spec.vector_width:
@@ -38,37 +39,38 @@ def _unet(spec: UNetSpec) -> Iterator[Entry]:
     width, skips = first, [first]
     for x, (out, depths) in enumerate(zip(spec.widths, spec.depths_in, strict=True)):
         for i, depth in enumerate(depths):
-            yield from _res(f"down_blocks.{x}.resnets.{i}", out, width, time)
+            yield from res(f"down_blocks.{x}.resnets.{i}", out, width, time)
             yield from _attention(f"down_blocks.{x}.attentions.{i}", out, depth, spec)
             width = out
             skips.append(width)
         if x < len(spec.widths) - 1:
-            yield from _conv(f"down_blocks.{x}.downsamplers.0.conv", width, width)
+            yield from conv(f"down_blocks.{x}.downsamplers.0.conv", width, width)
             skips.append(width)
     if spec.depth_middle is not None:
-        yield from _res("mid_block.resnets.0", width, width, time)
+        yield from res("mid_block.resnets.0", width, width, time)
         yield from _attention("mid_block.attentions.0", width, spec.depth_middle, spec)
         if spec.depth_middle:
-            yield from _res("mid_block.resnets.1", width, width, time)
+            yield from res("mid_block.resnets.1", width, width, time)
     for y, (out, depths) in enumerate(zip(reversed(spec.widths), spec.depths_out, strict=True)):
         for i, depth in enumerate(depths):
-            yield from _res(f"up_blocks.{y}.resnets.{i}", out, width + skips.pop(), time)
+            yield from res(f"up_blocks.{y}.resnets.{i}", out, width + skips.pop(), time)
             yield from _attention(f"up_blocks.{y}.attentions.{i}", out, depth, spec)
             width = out
         if y < len(spec.widths) - 1:
-            yield from _conv(f"up_blocks.{y}.upsamplers.0.conv", width, width)
+            yield from conv(f"up_blocks.{y}.upsamplers.0.conv", width, width)
     yield from norm("conv_norm_out", width)
-    yield from _conv("conv_out", spec.out_channels, width)
+    yield from conv("conv_out", spec.out_channels, width)
 
 
-def _res(name: str, out: int, into: int, time: int) -> Iterator[Entry]:
+def res(name: str, out: int, into: int, time: int, *, scale_shift: bool = False) -> Iterator[Entry]:
+    """Yields the tensors of a res block. scale_shift: the time scales features, too."""
     yield from norm(f"{name}.norm1", into)
-    yield from _conv(f"{name}.conv1", out, into)
-    yield from dense(f"{name}.time_emb_proj", out, time)
+    yield from conv(f"{name}.conv1", out, into)
+    yield from dense(f"{name}.time_emb_proj", 2 * out if scale_shift else out, time)
     yield from norm(f"{name}.norm2", out)
-    yield from _conv(f"{name}.conv2", out, out)
+    yield from conv(f"{name}.conv2", out, out)
     if into != out:
-        yield from _conv(f"{name}.conv_shortcut", out, into, kernel=1)
+        yield from conv(f"{name}.conv_shortcut", out, into, kernel=1)
 
 
 def _attention(name: str, width: int, depth: int, spec: UNetSpec) -> Iterator[Entry]:
@@ -76,7 +78,7 @@ def _attention(name: str, width: int, depth: int, spec: UNetSpec) -> Iterator[En
         return
     kernel = None if spec.linear_projection else 1
     yield from norm(f"{name}.norm", width)
-    yield from _conv(f"{name}.proj_in", width, width, kernel=kernel)
+    yield from conv(f"{name}.proj_in", width, width, kernel=kernel)
     for n in range(depth):
         block = f"{name}.transformer_blocks.{n}"
         for attention, context in (("attn1", width), ("attn2", spec.context_width)):
@@ -88,18 +90,18 @@ def _attention(name: str, width: int, depth: int, spec: UNetSpec) -> Iterator[En
         yield from dense(f"{block}.ff.net.2", width, 4 * width)
         for i in (1, 2, 3):
             yield from norm(f"{block}.norm{i}", width)
-    yield from _conv(f"{name}.proj_out", width, width, kernel=kernel)
+    yield from conv(f"{name}.proj_out", width, width, kernel=kernel)
 
 
-def _conv(name: str, out: int, into: int, *, kernel: int | None = 3) -> Iterator[Entry]:
-    """A convolution, or a matrix where the kernel is None."""
+def conv(name: str, out: int, into: int, *, kernel: int | None = 3) -> Iterator[Entry]:
+    """Yields the tensors of a convolution, or of a matrix where the kernel is None."""
     yield f"{name}.weight", (out, into) if kernel is None else (out, into, kernel, kernel)
     yield f"{name}.bias", (out,)
 
 
 def dense(name: str, out: int, into: int) -> Iterator[Entry]:
     """Yields a matrix and its bias."""
-    yield from _conv(name, out, into, kernel=None)
+    yield from conv(name, out, into, kernel=None)
 
 
 def norm(name: str, width: int) -> Iterator[Entry]:

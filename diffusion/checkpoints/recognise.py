@@ -10,6 +10,7 @@ from .catalogue import FAMILIES
 from .dit_specs import DiTSpec
 from .families import DenoiserSpec, DiTPattern, Family, Prediction, UNetPattern, UNetSpec
 from .kinds import KINDS
+from .plain_unets import PlainUNetSpec
 from .structure import Shapes
 
 NETWORK_PREFIXES = ("model.diffusion_model.", "model.model.", "net.", "model.", "")
@@ -40,6 +41,7 @@ def recognise(shapes: Shapes, *, file_keys: Collection[str] = ()) -> tuple[Famil
     """
     rows = [family for family in FAMILIES if any(_all_in(marker, shapes) for marker in family.markers)]
     rows = [family for family in rows if _all_in(family.file_markers, file_keys)]
+    rows = [family for family in rows if family.kind == rows[0].kind]
     spec: DenoiserSpec = KINDS[rows[0].kind].read(shapes)
     differing = [(family, _differences(family, spec)) for family in rows]
     match = next((family for family, differences in differing if not differences), None)
@@ -65,13 +67,12 @@ def find_prediction(
 ) -> tuple[Prediction, bool]:
     """Returns what a network predicts, and whether its schedule ends in pure noise.
 
-    A family with flow levels predicts a flow. Else the first that speaks decides: a marking key of the file, the scheduler's
-    config of a diffusers folder, the file's metadata (modelspec.prediction_type), the spread of the tensor that the family's
-    rule names, the default: eps.
+    The first that speaks decides: the family, a marking key of the file, the scheduler's config of a diffusers folder, the
+    file's metadata (modelspec.prediction_type), the spread of the tensor that the family's rule names, the default: eps.
     """
-    if family.flow is not None:
-        return "flow", False
     rule = family.prediction
+    if rule.always is not None:
+        return rule.always, False
     if rule.v_key in file_keys:
         return "v", rule.zero_snr_key in file_keys
     named = scheduler.get("prediction_type", metadata.get("modelspec.prediction_type"))
@@ -91,6 +92,8 @@ def _differences(family: Family, spec: DenoiserSpec) -> list[str]:
     """Returns in words how a structure differs from a family's pattern; nothing where they agree."""
     if isinstance(spec, UNetSpec):
         return unlikeness(family.unet or UNetPattern(), spec)
+    if isinstance(spec, PlainUNetSpec):
+        return _channel_difference(family.unet or UNetPattern(), spec)
     return _transformer_differences(family.transformer or DiTPattern(), spec)
 
 

@@ -138,8 +138,8 @@ def encode_for_inpaint(
     return replace(latent, noise_mask=grow_noise_mask(greyed.mask, pixels=grow_mask_by))
 
 
-class InpaintConditions(NamedTuple):
-    """What a model that was trained to inpaint takes: conditions that carry the masked picture, and the latent."""
+class PictureConditions(NamedTuple):
+    """What a model that is shown a picture beside the latent takes: conditions that carry it, and the latent."""
 
     positive: Conditioning
     negative: Conditioning
@@ -155,7 +155,7 @@ def condition_on_inpaint(
     *,
     noise_mask: bool = True,
     max_pixels: int = MAX_PIXELS,
-) -> InpaintConditions:
+) -> PictureConditions:
     """Returns the conditions with mask and masked picture, for a network with channels for them, and the full latent.
 
     noise_mask: also keep the unmasked part of the latent as it is while sampling.
@@ -171,7 +171,22 @@ def condition_on_inpaint(
         entries = (replace(entry, concat_latent=picture, concat_mask=channels) for entry in conditioning.entries)
         return Conditioning(tuple(entries))
 
-    return InpaintConditions(carrying(positive), carrying(negative), latent)
+    return PictureConditions(carrying(positive), carrying(negative), latent)
+
+
+def condition_on_picture(
+    vae: Vae, positive: Conditioning, negative: Conditioning, image: Image, *, max_pixels: int = MAX_PIXELS
+) -> PictureConditions:
+    """Returns the conditions with a picture to edit, for a network with channels for it, and an empty latent of its size.
+
+    Brooks et al. 2022, arXiv:2211.09800 (InstructPix2Pix).
+    """
+    picture = encode(vae, image, max_pixels=max_pixels).samples
+
+    def carrying(conditioning: Conditioning) -> Conditioning:
+        return Conditioning(tuple(replace(entry, concat_latent=picture) for entry in conditioning.entries))
+
+    return PictureConditions(carrying(positive), carrying(negative), Latent(torch.zeros_like(picture)))
 
 
 def _network_pixels(vae: Vae, image: Image) -> Tensor:

@@ -20,14 +20,14 @@ from ..types import Latent, Mask
 def empty_latent(*, width: int, height: int, batch_size: int = 1, channels: int = 4, downscale: int = 8) -> Latent:
     """Returns zeros for pictures of `width` x `height` pixels; sides round down to whole cells of `downscale` pixels.
 
-    Sampling widens an empty latent to the channels that its model has. Raises ValueError if a side is under one cell.
+    Sampling fits an empty latent to its model; see `fit_empty`. Raises ValueError if a side is under one cell.
     """
     if min(width, height) < downscale or batch_size < 1:
         raise ValueError(
             f"cannot make {batch_size} latents of {width}x{height} pixels; "
             f"give at least 1 of at least {downscale}x{downscale}."
         )
-    return Latent(torch.zeros(batch_size, channels, height // downscale, width // downscale))
+    return Latent(torch.zeros(batch_size, channels, height // downscale, width // downscale), cell=downscale)
 
 
 def scale_latent(latent: Latent, factor: float, *, method: ResizeMethod = "bislerp") -> Latent:
@@ -55,7 +55,7 @@ def repeat_latent(latent: Latent, amount: int) -> Latent:
     mask = latent.noise_mask
     if mask is not None and len(mask) > 1:
         mask = fit_batch(mask, len(latent.samples)).repeat(amount, 1, 1, 1)
-    return Latent(latent.samples.repeat(amount, 1, 1, 1), mask, index)
+    return replace(latent, samples=latent.samples.repeat(amount, 1, 1, 1), noise_mask=mask, batch_index=index)
 
 
 def latent_from_batch(latent: Latent, index: int, length: int = 1) -> Latent:
@@ -69,22 +69,29 @@ def latent_from_batch(latent: Latent, index: int, length: int = 1) -> Latent:
     if mask is not None and len(mask) > 1:
         mask = fit_batch(mask, batch)[items]
     draws = tuple(range(batch)) if latent.batch_index is None else latent.batch_index
-    return Latent(latent.samples[items], mask, draws[items])
+    return replace(latent, samples=latent.samples[items], noise_mask=mask, batch_index=draws[items])
 
 
-def widen_empty(samples: Tensor, channels: int) -> Tensor:
-    """Returns samples, (B, C', h, w), with `channels` channels if they are all zero; others are left as they are.
+def fit_empty(latent: Latent, latent_format: LatentFormat) -> Tensor:
+    """Returns the samples, (B, C, h, w), of a latent; an empty one has the channels of the format, and cells of its size.
 
-    So one empty latent serves every family. Raises ValueError for a latent that isn't empty and has another count.
+    So one empty latent serves every family. Raises ValueError for a latent that isn't empty and has other channels.
     """
-    if samples.shape[1] == channels:
-        return samples
-    if samples.any():
+    samples, wanted = latent.samples, latent_format
+    is_empty = not samples.any()
+    if samples.shape[1] != wanted.channels and not is_empty:
         raise ValueError(
-            f"the latent has {samples.shape[1]} channels, but the model denoises {channels}; "
+            f"the latent has {samples.shape[1]} channels, but the model denoises {wanted.channels}; "
             "encode the picture with the autoencoder of the model's own family."
         )
-    return samples.new_zeros(len(samples), channels, *samples.shape[2:])
+    h, w = samples.shape[-2:]
+    if is_empty and latent.cell is not None:
+        h, w = (max(1, side * latent.cell // wanted.downscale) for side in (h, w))
+    return (
+        samples
+        if samples.shape[1:] == (wanted.channels, h, w)
+        else samples.new_zeros(len(samples), wanted.channels, h, w)
+    )
 
 
 def fit_batch(x: Tensor, batch: int) -> Tensor:

@@ -13,13 +13,16 @@ PredictionName = Literal["eps", "v_prediction", "edm", "flow", "x0", "img_to_img
 
 @dataclass(frozen=True, slots=True)
 class DiscreteLevels:
-    """The 1000 levels of Stable Diffusion 1, 2 and XL. Rombach et al. 2022, arXiv:2112.10752.
+    """The 1000 levels of latent diffusion, and of Stable Diffusion 1, 2 and XL. Rombach et al. 2022, arXiv:2112.10752.
 
-    zero_terminal_snr: rescaled so that the top level holds (nearly) no signal. stride: every which level counts.
+    zero_terminal_snr: rescaled so that the top level holds (nearly) no signal. stride: every which level counts. beta_start,
+    beta_end: the variances that the first and the last step add; their roots are evenly spaced.
     """
 
     zero_terminal_snr: bool = False
     stride: int = 1
+    beta_start: float = 0.00085  # Stable Diffusion's configs: linear_start, linear_end
+    beta_end: float = 0.012
 
 
 @dataclass(frozen=True, slots=True)

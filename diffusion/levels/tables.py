@@ -19,7 +19,7 @@ FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
 
 ABOVE_ALL = 999999999.9  # above every sigma, so that a range that starts at 0 holds from the first step
 FLUX_LEVELS = 10000
-CONTINUOUS_LEVELS = FLOW_LEVELS = 1000
+DISCRETE_LEVELS = CONTINUOUS_LEVELS = FLOW_LEVELS = 1000
 
 
 class SigmaTable(Protocol):
@@ -158,7 +158,8 @@ def make_table(levels: Levels) -> SigmaTable:
 
 
 def _discrete_table(levels: DiscreteLevels) -> DiscreteTable:
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2  # LDM configs: linear_start, _end
+    roots = levels.beta_start**0.5, levels.beta_end**0.5
+    betas = torch.linspace(*roots, DISCRETE_LEVELS, dtype=torch.float64) ** 2
     alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)
     sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
     if levels.zero_terminal_snr:

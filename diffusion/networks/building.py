@@ -14,7 +14,9 @@ from diffusers import (
     FluxTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
+    UNet2DModel,
 )
+from diffusers.models.attention_processor import Attention
 from torch import nn
 from transformers import (
     CLIPVisionConfig,
@@ -25,6 +27,7 @@ from transformers import (
 
 from ..checkpoints.dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
 from ..checkpoints.families import DenoiserSpec, NetworkKind, UNetSpec
+from ..checkpoints.plain_unets import PlainUNetSpec
 from ..checkpoints.structure import StructureError
 from ..checkpoints.vision import ClipVisionSpec
 
@@ -67,6 +70,33 @@ def build_unet(spec: UNetSpec) -> UNet2DConditionModel:
             projection_class_embeddings_input_dim=spec.vector_width,
             norm_num_groups=GROUPS,
         )
+
+
+def build_plain_unet(spec: PlainUNetSpec) -> UNet2DModel:
+    """Returns diffusers' UNet without text of this structure. Raises StructureError for one that diffusers can't express."""
+    check_widths(spec.widths)
+    plain = {"conv": ("DownBlock2D", "UpBlock2D"), "resnet": ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")}
+    down, up = plain[spec.resampling]
+    with torch.device("meta"):
+        network = UNet2DModel(
+            in_channels=spec.in_channels,
+            out_channels=spec.out_channels,
+            block_out_channels=spec.widths,
+            layers_per_block=spec.blocks,
+            down_block_types=["AttnDownBlock2D" if attends else down for attends in spec.attention],
+            up_block_types=["AttnUpBlock2D" if attends else up for attends in reversed(spec.attention)],
+            downsample_type=spec.resampling,
+            upsample_type=spec.resampling,
+            attention_head_dim=1,  # of all levels, where LDM's differ; see below
+            attn_norm_num_groups=GROUPS,
+            resnet_time_scale_shift="scale_shift" if spec.scale_shift else "default",
+            norm_num_groups=GROUPS,
+        )
+    heads = dict(zip(spec.widths, spec.heads, strict=True))
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.heads = heads[module.inner_dim]
+    return network
 
 
 def build_mmdit(spec: MMDiTSpec) -> SD3Transformer2DModel:
@@ -127,6 +157,7 @@ def build_flux2(spec: Flux2Spec) -> Flux2Transformer2DModel:
 
 _BUILDERS: Mapping[NetworkKind, Callable[[Any], Any]] = {
     "unet": build_unet,
+    "plain_unet": build_plain_unet,
     "mmdit": build_mmdit,
     "flux": build_flux,
     "flux2": build_flux2,

@@ -65,6 +65,16 @@ def unet_network(
     return predict
 
 
+def plain_unet_network(unet: Any) -> Network:
+    """Returns diffusers' UNet2DModel as a `Network`: it is told the time alone."""
+
+    def predict(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Tensor:
+        output: Tensor = unet(_with_extra_channels(x, inputs).to(unet.dtype), timestep, return_dict=False)[0]
+        return output
+
+    return predict
+
+
 def mmdit_network(transformer: Any) -> Network:
     """Returns diffusers' SD3Transformer2DModel as a `Network`."""
 
@@ -143,6 +153,7 @@ def flux2_network(transformer: Any) -> Network:
 
 _CALLS: Mapping[NetworkKind, Callable[[Any], Network]] = {
     "unet": unet_network,
+    "plain_unet": plain_unet_network,
     "mmdit": mmdit_network,
     "flux": flux_network,
     "flux2": flux2_network,

@@ -54,6 +54,11 @@ def zero_out(conditioning: Conditioning) -> Conditioning:
     return _each(conditioning, zeroed)
 
 
+def empty(width: int) -> Conditioning:
+    """Returns a condition that says nothing to a network: a single token of so many zeros; a network without text takes 0."""
+    return Conditioning((Condition(torch.zeros(1, 1, width)),))
+
+
 def set_area(
     conditioning: Conditioning, *, width: int, height: int, x: int = 0, y: int = 0, strength: float = 1.0
 ) -> Conditioning:

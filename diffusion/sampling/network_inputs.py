@@ -1,7 +1,7 @@
 """What a network is fed beside the noisy latent: text, sizes, guidance and extra channels, made from a condition once per run.
 
-Families differ here by numbers of their spec alone: a network with a pooled width takes pooled text, one with more input
-channels than the latent has takes a mask and a masked picture. Knows no areas, no strengths and no steps.
+Families differ here by their spec alone: a network with a pooled width takes pooled text, one with more input channels than
+the latent has what `extra_channels` makes. Knows no areas, no strengths and no steps.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.families import ModelSpec
-from ..latents.batches import fit_batch, to_model_space
-from ..pictures.resize import resize
 from ..types import Condition, Control, PictureSize
-
-BLANK_PICTURE = (0.8223, -0.6876, 0.6364, 0.1380)  # mid-grey in SD1's scaled latents; as in ComfyUI 0.8.0 (behaviour)
-
+from .extra_channels import extra_channels
 
 LONGEST_REPETITION = 4  # texts of unlike length share a batch if none has to be repeated more often to be as long
 
@@ -121,7 +117,7 @@ def network_inputs(
         context=condition.embedding.to(device),
         pooled=None if spec.pooled_width is None else _pooled(condition, spec).to(device),
         sizes=sizes,
-        concat=inpaint_channels(condition, spec=spec, latent=latent, noise_mask=noise_mask) if spec.inpaint else None,
+        concat=extra_channels(condition, spec=spec, latent=latent, noise_mask=noise_mask) if spec.takes_extra else None,
         guidance=torch.tensor([condition.guidance], device=device) if network.guidance else None,
         stretches=network.kind == "unet",
     )
@@ -137,33 +133,6 @@ def size_numbers(size: PictureSize, *, height: int, width: int) -> tuple[int, in
     target_height = original_height if size.target_height is None else size.target_height
     target_width = original_width if size.target_width is None else size.target_width
     return original_height, original_width, size.crop_y, size.crop_x, target_height, target_width
-
-
-def inpaint_channels(
-    condition: Condition, *, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None = None
-) -> Tensor:
-    """Returns (B, 1 + C, h, w): the mask, 1 where the picture is to be made, then the masked picture's scaled latent.
-
-    The condition's own mask and picture come before the run's noise mask and latent. With no mask at all everything is
-    to be made, and the picture is blank. As in ComfyUI 0.8.0 (behaviour).
-    """
-    b, _, h, w = latent.shape
-    mask = noise_mask if condition.concat_mask is None else condition.concat_mask
-    if mask is None:
-        blank = latent.new_tensor(BLANK_PICTURE).reshape(1, -1, 1, 1).expand(b, -1, h, w)
-        return torch.cat([latent.new_ones(b, 1, h, w), blank], dim=1)
-    mask = _fitted(mask[:, :1].to(latent), latent).round()
-    picture = latent
-    if condition.concat_latent is not None:
-        picture = _fitted(to_model_space(condition.concat_latent.to(latent), spec.latent), latent)
-    return torch.cat([mask, picture], dim=1)
-
-
-def _fitted(x: Tensor, latent: Tensor) -> Tensor:
-    b, _, h, w = latent.shape
-    if x.shape[-2:] != (h, w):
-        x = resize(x, width=w, height=h, method="bilinear", crop="center")
-    return fit_batch(x, b)
 
 
 def _check_context(condition: Condition, spec: ModelSpec) -> None:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.families import LatentFormat, ModelSpec
-from ..latents.batches import to_model_space, to_vae_space, widen_empty
+from ..latents.batches import fit_empty, to_model_space, to_vae_space
 from ..latents.previews import preview_picture
 from ..levels.schedules import cut_sigmas, ksampler_sigmas
 from ..levels.space import SamplingSpace, make_space
-from ..levels.space_spec import DiscreteLevels, PredictionName, SpaceSpec
+from ..levels.space_spec import PredictionName, SpaceSpec
 from ..names import SamplerName, ScheduleName
 from ..networks.exhaustion import smaller_pictures
 from ..samplers.catalogue import Method, method_of
@@ -34,7 +34,12 @@ from .guidance import ClassifierFree
 from .guided import guided_denoiser
 from .masking import fit_mask, gradual, masked
 
-_PREDICTIONS: dict[str, PredictionName] = {"eps": "eps", "v": "v_prediction", "flow": "flow"}
+_PREDICTIONS: dict[str, PredictionName] = {
+    "eps": "eps",
+    "v": "v_prediction",
+    "edm": "edm",
+    "flow": "flow",
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,8 +61,7 @@ OnStep = Callable[[StepReport], None]
 
 def space_of(spec: ModelSpec) -> SpaceSpec:
     """Returns the space that networks of this kind were trained in."""
-    levels = spec.flow or DiscreteLevels(zero_terminal_snr=spec.zero_terminal_snr)
-    return SpaceSpec(_PREDICTIONS[spec.prediction], levels)
+    return SpaceSpec(_PREDICTIONS[spec.prediction], spec.levels, spec.sigma_data)
 
 
 def sampling_space(model: Model) -> SamplingSpace:
@@ -164,7 +168,7 @@ def sample_guided(
         x = run_sampler(run.begin(last), denoise)
 
     def finished(result: Tensor) -> Latent:
-        return replace(latent, samples=to_vae_space(result, spec.latent).float().cpu())
+        return replace(latent, samples=to_vae_space(result, spec.latent).float().cpu(), cell=None)
 
     return Sampled(finished(x), finished(x if last.denoised is None else last.denoised))
 
@@ -227,7 +231,7 @@ def _start(spec: ModelSpec, latent: Latent, device: torch.device) -> Tensor:
 
     Always contiguous, because the layout in memory moves the last bits.
     """
-    samples = widen_empty(latent.samples.float().contiguous(), spec.latent.channels).to(device)
+    samples = fit_empty(latent, spec.latent).float().contiguous().to(device)
     return to_model_space(samples, spec.latent) if samples.any() else samples
 
 

@@ -15,10 +15,15 @@ from latentgraph.diffusion.checkpoints.families import SD_LATENT
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 
 DETECTION = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text())["detection"]
-SUPPORTED = {"SD15": "sd1", "SD20": "sd2", "SDXL": "sdxl", "SSD1B": "sdxl"}  # SSD-1B is an SDXL with fewer blocks
+SUPPORTED = {
+    "SD15": "sd1",
+    "SD15_instructpix2pix": "sd1",
+    "SD20": "sd2",
+    "SDXL": "sdxl",
+    "SDXL_instructpix2pix": "sdxl",
+    "SSD1B": "sdxl",  # an SDXL with fewer blocks
+}
 KNOWN = {
-    "SD15_instructpix2pix": "InstructPix2Pix",
-    "SDXL_instructpix2pix": "InstructPix2Pix",
     "SDXLRefiner": "refiner",
     "SD21UnclipH": "unCLIP",
     "SD21UnclipL": "unCLIP",
@@ -39,7 +44,7 @@ def test_a_published_model_is_described_at_its_true_size(row: str, tiny: ModuleT
     unet = found.model.network
     assert found.family == SUPPORTED[expected["class"]]
     assert found.model.latent.scale == expected["latent_scale"]
-    assert found.model.inpaint == expected["inpaint"]
+    assert found.model.takes_extra == expected["inpaint"]
     assert unet.in_channels == config["in_channels"]
     assert unet.widths == tuple(mult * config["model_channels"] for mult in config["channel_mult"])
     assert unet.res_blocks == tuple(config["num_res_blocks"])

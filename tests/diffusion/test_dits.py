@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
+from latentgraph.diffusion.checkpoints.export import stacked
 from latentgraph.diffusion.checkpoints.families import DenoiserSpec
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.kinds import kind_of
@@ -110,8 +111,7 @@ def test_the_key_maps_are_those_of_diffusers_both_ways(name: str) -> None:
     wanted = {key: torch.randn(shape[0], generator=draws) for key, shape in shapes_of(spec).items()}
     file = {}
     for each in kind_of(spec).destinations(spec, wanted):
-        tensor = torch.cat([wanted[part] for part in each.names])
-        file[each.key] = torch.cat(tensor.chunk(2)[::-1]) if each.swapped else tensor
+        file[each.key] = stacked([wanted[part] for part in each.names], each)
     given = dict(file)
     converted = CONVERTERS[name](given)
     assert not (given if name != "FLUX.2 dev" else {})  # it took every tensor of the file
@@ -137,7 +137,7 @@ def test_a_transformer_is_told_by_its_shapes(name: str, layout: str, tiny: Modul
     assert found.model.latent.channels == 16
     levels = {"SD3 ": FlowLevels(3.0, 1000.0), "SD3.": FlowLevels(3.0, 1000.0)}
     flux = FluxLevels(1.15) if spec.guidance else FlowLevels(1.0, 1.0)
-    assert found.model.flow == levels.get(name[:4], flux)
+    assert found.model.levels == levels.get(name[:4], flux)
     assert found.family == ("sd3" if name.startswith("SD3") else "flux")
 
 
@@ -145,7 +145,7 @@ def test_a_folder_of_diffusers_may_state_axes_and_shift(tiny_dits: ModuleType, t
     path = write_folder(tmp_path / "flux", tiny_dits, replace(tiny_dits.FLUX, axes=(8, 12, 12)))
     assert describe(path).model.network.axes == (8, 12, 12)
     path = write_folder(tmp_path / "sd3", tiny_dits, tiny_dits.SD3, shift=5.0)
-    assert describe(path).model.flow == FlowLevels(5.0, 1000.0)
+    assert describe(path).model.levels == FlowLevels(5.0, 1000.0)
 
 
 def test_axes_that_make_up_no_head_are_refused(tiny_dits: ModuleType, tmp_path: Path) -> None:

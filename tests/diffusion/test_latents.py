@@ -12,13 +12,13 @@ from latentgraph.diffusion.checkpoints.families import LatentFormat
 from latentgraph.diffusion.latents.batches import (
     empty_latent,
     fit_batch,
+    fit_empty,
     latent_from_batch,
     repeat_latent,
     scale_latent,
     set_noise_mask,
     to_model_space,
     to_vae_space,
-    widen_empty,
 )
 from latentgraph.diffusion.types import Latent, Mask
 
@@ -84,10 +84,15 @@ def test_scaling_rounds_to_whole_cells() -> None:
     assert scale_latent(latent, 1.5, method="nearest-exact").samples.shape == (1, 4, 9, 8)
 
 
-def test_only_an_empty_latent_is_widened() -> None:
-    assert widen_empty(torch.zeros(2, 4, 3, 3), 16).shape == (2, 16, 3, 3)
+def test_only_an_empty_latent_is_fitted_to_a_model() -> None:
+    wide, fine = LatentFormat(channels=16, scale=1.0), LatentFormat(channels=3, scale=1.0, downscale=4)
+    empty = empty_latent(width=64, height=32, batch_size=2)
+    assert fit_empty(empty, wide).shape == (2, 16, 4, 8)
+    assert fit_empty(empty, fine).shape == (2, 3, 8, 16), "a picture of 64x32 pixels, in cells of 4"
+    assert fit_empty(repeat_latent(empty, 2), fine).shape == (4, 3, 8, 16)
+    assert fit_empty(Latent(torch.zeros(1, 4, 4, 8)), fine).shape == (1, 3, 4, 8), "it has its size already"
     with pytest.raises(ValueError, match="4 channels, but the model denoises 16"):
-        widen_empty(torch.ones(2, 4, 3, 3), 16)
+        fit_empty(Latent(torch.ones(2, 4, 3, 3)), wide)
 
 
 def test_model_space_and_vae_space_are_each_others_inverse() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.sampling.calls import unet_network
-from latentgraph.diffusion.sampling.network_inputs import BLANK_PICTURE, inpaint_channels, network_inputs, size_numbers
+from latentgraph.diffusion.sampling.extra_channels import BLANK_PICTURE, extra_channels
+from latentgraph.diffusion.sampling.network_inputs import network_inputs, size_numbers
 from latentgraph.diffusion.types import Condition, Model, PictureSize
 
 SDXL_VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text("utf-8"))[
@@ -73,7 +74,7 @@ def test_an_sdxl_network_without_a_pooled_text_is_an_error_that_names_the_width(
 
 
 def test_without_any_mask_everything_is_to_be_made_from_a_blank_picture(inpaint: Model) -> None:
-    channels = inpaint_channels(Condition(torch.zeros(1, 77, 24)), spec=inpaint.spec, latent=torch.zeros(2, 4, 3, 5))
+    channels = extra_channels(Condition(torch.zeros(1, 77, 24)), spec=inpaint.spec, latent=torch.zeros(2, 4, 3, 5))
     assert channels.shape == (2, 5, 3, 5)
     assert torch.equal(channels[:, 0], torch.ones(2, 3, 5))
     assert torch.equal(channels[0, 1:, 2, 4], torch.tensor(BLANK_PICTURE))
@@ -83,7 +84,7 @@ def test_the_conditions_mask_and_picture_come_before_the_runs(inpaint: Model) ->
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., :24] = 0.6  # rounds to 1, after it was resized
     condition = Condition(torch.zeros(1, 77, 24), concat_latent=torch.ones(1, 4, 8, 8), concat_mask=mask)
-    channels = inpaint_channels(
+    channels = extra_channels(
         condition, spec=inpaint.spec, latent=torch.zeros(2, 4, 8, 8), noise_mask=torch.zeros(2, 4, 8, 8)
     )
     assert torch.equal(channels[:, 0], torch.ones(2, 8, 8) * (torch.arange(8) < 3))
@@ -93,5 +94,5 @@ def test_the_conditions_mask_and_picture_come_before_the_runs(inpaint: Model) ->
 def test_the_runs_mask_serves_where_the_condition_has_none(inpaint: Model) -> None:
     latent = torch.full((1, 4, 8, 8), 0.5)
     mask = torch.full((1, 4, 8, 8), 0.4)
-    channels = inpaint_channels(Condition(torch.zeros(1, 77, 24)), spec=inpaint.spec, latent=latent, noise_mask=mask)
+    channels = extra_channels(Condition(torch.zeros(1, 77, 24)), spec=inpaint.spec, latent=latent, noise_mask=mask)
     assert torch.equal(channels, torch.cat([torch.zeros(1, 1, 8, 8), latent], dim=1))

@@ -279,6 +279,64 @@ def open_clip_shapes(width: int = 64, layers: int = 3, projection: int = 64) -> 
     return shapes | _norm("ln_final", width)
 
 
+@dataclass(frozen=True)
+class PlainLayout:
+    """An LDM UNet without text. attention: the levels that attend, outermost first."""
+
+    channels: int = 32
+    mult: tuple[int, ...] = (1, 2)
+    blocks: int = 1
+    attention: tuple[int, ...] = (1,)
+    in_channels: int = 3
+    updown: bool = False  # LDM's resblock_updown
+    scale_shift: bool = False  # its use_scale_shift_norm
+
+
+def plain_unet_shapes(layout: PlainLayout = PlainLayout()) -> Shapes:
+    """Returns the keys and shapes of LDM's UNetModel without use_spatial_transformer."""
+    time, width = 4 * layout.channels, layout.channels
+    emb = 2 if layout.scale_shift else 1
+
+    def res(name: str, into: int, out: int) -> Shapes:
+        return _res(name, into, out, time) | _linear(f"{name}.emb_layers.1", emb * out, time)
+
+    def attention(name: str, width: int) -> Shapes:
+        shapes = _norm(f"{name}.norm", width)
+        for each, out in (("qkv", 3 * width), ("proj_out", width)):
+            shapes |= {f"{name}.{each}.weight": (out, width, 1), f"{name}.{each}.bias": (out,)}
+        return shapes
+
+    shapes = _linear("time_embed.0", time, width) | _linear("time_embed.2", time, time)
+    shapes |= _conv("input_blocks.0.0", width, layout.in_channels)
+    skips, n = [width], 1
+    for level, mult in enumerate(layout.mult):
+        for _ in range(layout.blocks):
+            shapes |= res(f"input_blocks.{n}.0", width, mult * layout.channels)
+            width = mult * layout.channels
+            shapes |= attention(f"input_blocks.{n}.1", width) if level in layout.attention else {}
+            skips.append(width)
+            n += 1
+        if level < len(layout.mult) - 1:
+            name = f"input_blocks.{n}.0"
+            shapes |= res(name, width, width) if layout.updown else _conv(f"{name}.op", width, width)
+            skips.append(width)
+            n += 1
+    shapes |= res("middle_block.0", width, width) | res("middle_block.2", width, width)
+    shapes |= attention("middle_block.1", width)
+    m = 0
+    for level, mult in reversed(list(enumerate(layout.mult))):
+        for i in range(layout.blocks + 1):
+            shapes |= res(f"output_blocks.{m}.0", width + skips.pop(), mult * layout.channels)
+            width = mult * layout.channels
+            attends = level in layout.attention
+            shapes |= attention(f"output_blocks.{m}.1", width) if attends else {}
+            if level and i == layout.blocks:
+                name = f"output_blocks.{m}.{2 if attends else 1}"
+                shapes |= res(name, width, width) if layout.updown else _conv(f"{name}.conv", width, width)
+            m += 1
+    return shapes | _norm("out.0", width) | _conv("out.2", layout.in_channels, width)
+
+
 def fill(shapes: Mapping[str, tuple[int, ...]], gain: float = 0.5) -> dict[str, Tensor]:
     """Returns weights for these keys: normal draws in the order of the keys, scaled so that activations stay moderate."""
     draws = torch.Generator().manual_seed(0)

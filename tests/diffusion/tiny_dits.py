@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
+from latentgraph.diffusion.checkpoints.export import stacked
 from latentgraph.diffusion.checkpoints.families import DenoiserSpec
 from latentgraph.diffusion.checkpoints.kinds import kind_of
 from latentgraph.diffusion.networks.building import build_denoiser
@@ -83,6 +84,5 @@ def original(spec: DenoiserSpec, tensors: Mapping[str, Tensor], prefix: str = ""
     """Returns a network's tensors, given by diffusers' names, as its makers name and stack them."""
     file = {}
     for destination in kind_of(spec).destinations(spec, tensors):
-        tensor = torch.cat([tensors[name] for name in destination.names])
-        file[prefix + destination.key] = torch.cat(tensor.chunk(2)[::-1]) if destination.swapped else tensor
+        file[prefix + destination.key] = stacked([tensors[name] for name in destination.names], destination)
     return {key: tensor.clone() for key, tensor in file.items()}

@@ -41,6 +41,10 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny: ModuleType) -> Path:
     tiny.write(folder / "vae16.safetensors", vae)
     for half in ("decoder", "encoder"):
         tiny.write(folder / f"taesd_{half}.safetensors", tiny.fill(tiny.tiny_vae_shapes(half)))
+    tiny.write_sd1(folder / "instruct.safetensors", in_channels=8)
+    plain = {tiny.UNET + key: w for key, w in tiny.fill(tiny.plain_unet_shapes()).items()}
+    codes = {tiny.VAE + key: w for key, w in tiny.fill(tiny.vae_shapes(mult=(1, 1, 1), latent=3, codes=16)).items()}
+    tiny.write(folder / "faces.safetensors", plain | codes)
     tiny.write(folder / "consistency.safetensors", tiny.fill(tiny.consistency_shapes()))
     return folder
 
@@ -217,6 +221,23 @@ SINGLE = {
         "{type: Canny, image: $source.image, low: 0.5, high: 0.4}",
         "is 0.5, above input",
     ),
+    "a picture to edit for a model that is shown none": (
+        "{type: KSampler, model: $load.model, positive: $edit.positive, negative: $good, latent: $edit.latent}\n"
+        "  edit: {type: InstructPixToPixConditioning, positive: $good, negative: $good, vae: $load.vae, image: $source.image}",
+        "'positive' carries a picture to edit, which input 'model' (sd1) takes no channels for",
+    ),
+    "a picture to edit by the VAE of another family": (
+        "{type: KSampler, model: $instruct.model, positive: $edit.positive, negative: $good, latent: $empty}\n"
+        "  instruct: {type: LoadCheckpoint, file: <files>/instruct.safetensors}\n"
+        "  edit: {type: InstructPixToPixConditioning, positive: $good, negative: $good, vae: $other.vae, image: $source.image}",
+        "has 0.13025 as its scale, but input 'model' takes 0.18215",
+    ),
+    "text for a model that takes none": (
+        "{type: KSampler, model: $faces.model, positive: $good, negative: $nothing, latent: $empty}\n"
+        "  faces: {type: LoadCheckpoint, file: <files>/faces.safetensors}\n"
+        "  nothing: {type: EmptyConditioning, model: $faces.model}",
+        "'positive' is text, but input 'model' (ldm-unconditional) takes none; use EmptyConditioning",
+    ),
     "a decoder that encodes": (
         "{type: VAEEncode, vae: $decoder, image: $source.image}",
         "'vae' is a decoder alone and can't encode; give LoadTinyVAE the encoder's file",
@@ -300,6 +321,19 @@ def test_sizes_are_foretold_truly(node: str, tiny_sd1: Path, files: Path) -> Non
     truth = measured(run(graph)["last"])
     assert {"width", "height"} <= facts.keys()
     assert {key: facts[key] for key in truth if key in facts} == {key: truth[key] for key in truth if key in facts}
+
+
+def test_what_a_model_of_finer_cells_makes_has_the_size_of_the_empty_latent(files: Path) -> None:
+    nodes = (
+        "  faces: {type: LoadCheckpoint, file: <files>/faces.safetensors}\n"
+        "  nothing: {type: EmptyConditioning, model: $faces.model}\n"
+        "  empty: {type: EmptyLatent, width: 64, height: 32, batch_size: 2}\n"
+        "  sample:\n"
+        "    {type: KSampler, model: $faces.model, positive: $nothing, negative: $nothing, latent: $empty, steps: 2, cfg: 1}\n"
+        "  last: {type: VAEDecode, vae: $faces.vae, latent: $sample}"
+    )
+    graph = build(nodes, files=files)
+    assert graph.nodes["last"].facts["image"] == measured(run(graph)["last"]) == {"width": 64, "height": 32, "batch": 2}
 
 
 def test_an_outpainted_picture_and_its_mask_are_foretold(files: Path) -> None:

@@ -19,6 +19,7 @@ OURS_ALONE = {
     "VAERoundTrip": "ComfyUI measures no autoencoder",
     "ConsistencyDecode": "ComfyUI has no consistency decoder",
     "ConditioningSize": "SDXL's sizes apart from a prompt",
+    "EmptyConditioning": "ComfyUI runs no network without text",
     "GridImage": "ComfyUI has no contact sheet",
     "LoadTinyVAE": "ComfyUI tells the family by the names that the files must have",
     "ScaleMask": "a detour by pictures there",
@@ -66,8 +67,10 @@ LOOK_ONLY = {
     *("BasicScheduler", "BetaSamplingScheduler", "SDTurboScheduler", "SamplingPercentToSigma", "SamplerSASolver"),
     "AddNoise",
     *("ApplyControlNet", "ApplyControlNetToBoth"),
+    "EmptyConditioning",
 }
-"""Nodes that take a model for its noise levels and its latents' scale, or a control network to lay it on conditions."""
+"""Nodes that take a model for its noise levels, its latents' scale or the width of its text, or a control network to lay it on
+conditions."""
 
 
 def test_nodes_that_run_networks_are_keyed_by_the_numeric_environment() -> None:

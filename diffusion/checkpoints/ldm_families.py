@@ -1,0 +1,45 @@
+"""The rows of `FAMILIES` for latent diffusion as it was first published, before Stable Diffusion.
+
+Rombach et al. 2022, arXiv:2112.10752, tables 12 to 15, and the configs of CompVis/latent-diffusion.
+"""
+
+from __future__ import annotations
+
+from ..levels.space_spec import DiscreteLevels
+from .families import Family, LatentFormat, UNetPattern
+
+PLAIN_MARKERS: tuple[tuple[str, ...], ...] = (
+    ("input_blocks.0.0.weight", "middle_block.1.qkv.weight"),
+    ("conv_in.weight", "down_blocks.0.resnets.0.conv1.weight", "mid_block.attentions.0.group_norm.weight"),
+)
+VQ4_LATENT = LatentFormat(channels=3, scale=1.0, downscale=4)
+KL8_LATENT = LatentFormat(channels=4, scale=1.0)
+
+LDM_FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="ldm-unconditional",
+        title="Latent Diffusion, unconditional",  # celebahq256, ffhq256, lsun_beds256
+        markers=PLAIN_MARKERS,
+        kind="plain_unet",
+        unet=UNetPattern(in_channels=frozenset({3})),
+        latent=VQ4_LATENT,
+        levels=DiscreteLevels(beta_start=0.0015, beta_end=0.0195),
+        told_by_file=True,
+        head_width=32,
+        resolution=256,
+        supported=True,
+    ),
+    Family(
+        name="ldm-unconditional",
+        title="Latent Diffusion, unconditional",  # lsun_churches256
+        markers=PLAIN_MARKERS,
+        kind="plain_unet",
+        unet=UNetPattern(in_channels=frozenset({4})),
+        latent=KL8_LATENT,
+        levels=DiscreteLevels(beta_start=0.0015, beta_end=0.0155),
+        told_by_file=True,
+        head_count=8,
+        resolution=256,
+        supported=True,
+    ),
+)

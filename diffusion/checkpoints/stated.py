@@ -1,0 +1,95 @@
+"""What files and diffusers configs state of a model beside its weights: its noise levels, its latent scale, its colours.
+
+Whatever is stated wrongly, or not understood, counts as not stated. Reads single small tensors, and loads no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..levels.space_spec import DiscreteLevels, FlowLevels, Levels
+from .families import Colours, Family, LatentFormat
+from .headers import Header, read_floats
+
+BETAS, SCALE = "betas", "scale_factor"
+"""Where files of LDM's layout keep the variances of the steps, and the scale of the latents if it was measured."""
+
+_EVEN = 1e-3  # how far from evenly spaced roots the variance in the middle may be, relative to it
+
+
+def stated_levels(family: Family, header: Header, scheduler: Mapping[str, Any], *, zero_snr: bool) -> Levels:
+    """Returns a family's levels with what its file, or a diffusers scheduler's config, states of them."""
+    levels = family.levels
+    if isinstance(levels, DiscreteLevels):
+        levels = replace(levels, zero_terminal_snr=zero_snr or levels.zero_terminal_snr)
+        ends = (_file_betas(header) or _config_betas(scheduler)) if family.told_by_file else None
+        return replace(levels, beta_start=ends[0], beta_end=ends[1]) if ends else levels
+    shift = scheduler.get("shift")
+    if isinstance(levels, FlowLevels) and isinstance(shift, int | float) and not scheduler.get("use_dynamic_shifting"):
+        return replace(levels, shift=float(shift)) if 0 < shift <= 100 else levels
+    return levels
+
+
+def stated_latent(
+    family: Family, latent: LatentFormat, header: Header, *, vae_config: Mapping[str, Any], downscale: int | None
+) -> LatentFormat:
+    """Returns a family's latent format with what its file states: the scale and the colours, and what the VAE is known to be.
+
+    downscale: pixels of a latent cell by the VAE, if there is one.
+    """
+    latent = replace(latent, colours=_stated_colours(header.metadata, latent))
+    if not family.told_by_file:
+        return latent
+    scale = vae_config.get("scaling_factor")
+    info = header.tensors.get(SCALE)
+    if info is not None and info.numel == 1:
+        scale = _six_digits(read_floats(header, SCALE)[0])
+    if isinstance(scale, int | float) and 0 < scale < 1e3:
+        latent = replace(latent, scale=float(scale))
+    return replace(latent, downscale=downscale or latent.downscale)
+
+
+def stated_resolution(metadata: Mapping[str, str]) -> int | None:
+    """Returns the side that the file's metadata names, as "1024x1024" (Stability AI's modelspec 1.0)."""
+    side = metadata.get("modelspec.resolution", "").partition("x")[0]
+    return int(side) if side.isdecimal() and len(side) <= 5 else None
+
+
+def _file_betas(header: Header) -> tuple[float, float] | None:
+    info = header.tensors.get(BETAS)
+    if info is None or info.dtype not in {"F32", "F64"} or info.shape != (1000,):
+        return None
+    values = read_floats(header, BETAS)
+    first, middle, last = values[0], values[500], values[-1]
+    if not 0 < first < last < 1:
+        return None
+    even = (first**0.5 + (last**0.5 - first**0.5) * 500 / 999) ** 2
+    return (_six_digits(first), _six_digits(last)) if abs(middle - even) < _EVEN * even else None
+
+
+def _config_betas(scheduler: Mapping[str, Any]) -> tuple[float, float] | None:
+    first, last = scheduler.get("beta_start"), scheduler.get("beta_end")
+    if scheduler.get("beta_schedule") != "scaled_linear" or scheduler.get("num_train_timesteps", 1000) != 1000:
+        return None
+    if not (isinstance(first, float) and isinstance(last, float) and 0 < first < last < 1):
+        return None
+    return first, last
+
+
+def _six_digits(value: float) -> float:
+    """Returns a number as it was written before it became a float32."""
+    return float(f"{value:.6g}")
+
+
+def _stated_colours(metadata: Mapping[str, str], latent: LatentFormat) -> Colours | None:
+    """Returns the preview colours that the file's metadata states, as JSON rows, else those of the format."""
+    try:
+        rows = json.loads(metadata.get("latentgraph.colours", "null"))
+        red, green, blue = ([float(value) for value in column] for column in zip(*rows, strict=True))
+        colours = tuple(zip(red, green, blue, strict=True))
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return latent.colours
+    return colours if latent.channels <= len(colours) <= latent.channels + 1 else latent.colours

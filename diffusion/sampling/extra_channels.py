@@ -1,0 +1,81 @@
+"""The channels that follow those of the latent where a network takes more: a mask, or a picture to go by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.families import ExtraChannels, ModelSpec
+from ..latents.batches import fit_batch, to_model_space
+from ..pictures.resize import resize
+from ..types import Condition
+
+BLANK_PICTURE = (0.8223, -0.6876, 0.6364, 0.1380)  # mid-grey in SD1's scaled latents; as in ComfyUI 0.8.0 (behaviour)
+
+
+def extra_channels(
+    condition: Condition, *, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None = None
+) -> Tensor:
+    """Returns (B, k, h, w), what a network of `spec` is given beside a latent.
+
+    latent: (B, C, h, w), the start of the run in scaled-latent units. noise_mask: (B, C, h, w) or None.
+    """
+    channels = _MAKERS[spec.extra](condition, spec, latent, noise_mask)
+    wanted = spec.network.in_channels - spec.latent.channels
+    if channels.shape[1] != wanted:
+        raise ValueError(
+            f"a {spec.family} network takes {wanted} channels beside the latent's, but the condition's picture and mask "
+            f"make {channels.shape[1]}; encode the picture with the autoencoder of the model's own family."
+        )
+    return channels
+
+
+def inpaint_channels(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+    """Returns (B, 1 + C, h, w): the mask, 1 where the picture is to be made, then the masked picture's scaled latent.
+
+    The condition's own mask and picture come before the run's noise mask and latent. With no mask at all everything is
+    to be made, and the picture is blank. As in ComfyUI 0.8.0 (behaviour).
+    """
+    b, _, h, w = latent.shape
+    mask = noise_mask if condition.concat_mask is None else condition.concat_mask
+    if mask is None:
+        blank = latent.new_tensor(BLANK_PICTURE).reshape(1, -1, 1, 1).expand(b, -1, h, w)
+        return torch.cat([latent.new_ones(b, 1, h, w), blank], dim=1)
+    mask = _fitted(mask[:, :1].to(latent), latent).round()
+    picture = latent
+    if condition.concat_latent is not None:
+        picture = _fitted(to_model_space(condition.concat_latent.to(latent), spec.latent), latent)
+    return torch.cat([mask, picture], dim=1)
+
+
+def picture_channels(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+    """Returns the latent of a picture to go by, in VAE space, zeros where the condition has none.
+
+    Brooks et al. 2022, arXiv:2211.09800 (InstructPix2Pix).
+    """
+    if condition.concat_latent is None:
+        return torch.zeros_like(latent)
+    return _fitted(condition.concat_latent.to(latent), latent)
+
+
+def scaled_picture_channels(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+    """Returns the latent of a picture to go by, in the network's own units, zeros where the condition has none."""
+    if condition.concat_latent is None:
+        return torch.zeros_like(latent)
+    return _fitted(to_model_space(condition.concat_latent.to(latent), spec.latent), latent)
+
+
+def _fitted(x: Tensor, latent: Tensor) -> Tensor:
+    b, _, h, w = latent.shape
+    if x.shape[-2:] != (h, w):
+        x = resize(x, width=w, height=h, method="bilinear", crop="center")
+    return fit_batch(x, b)
+
+
+_MAKERS: Mapping[ExtraChannels, Callable[[Condition, ModelSpec, Tensor, Tensor | None], Tensor]] = {
+    "mask_and_picture": inpaint_channels,
+    "picture": picture_channels,
+    "scaled_picture": scaled_picture_channels,
+}

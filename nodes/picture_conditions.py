@@ -1,0 +1,50 @@
+"""Nodes that tell a network of a picture beside the prompt."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import Field
+
+from latentgraph.diffusion.types import Conditioning, Image, Latent, Vae
+from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
+
+from .facts import encoded_facts, with_picture
+
+
+class EditConditions(NamedTuple):
+    """What a model that was trained to edit pictures samples from."""
+
+    positive: Conditioning
+    negative: Conditioning
+    latent: Latent
+
+
+class InstructPixToPixConditioning(
+    Node, version=1, lane="device", comfy=ComfyName("InstructPixToPixConditioning", {"image": "pixels"})
+):
+    """Prepare the editing of a picture by an instruction, with a model that was trained for it (InstructPix2Pix).
+
+    The prompt says what to do ("make it night"). For both guidances of the paper, use a DualCFGGuider: positive and second are
+    the outputs of this node, negative is the negative prompt itself.
+    """
+
+    positive: Conditioning = Field(description="The instruction.")
+    negative: Conditioning = Field(
+        description="What to avoid; the encoding of an empty text for nothing in particular."
+    )
+    vae: Vae = Field(description="The autoencoder of the model that will sample.")
+    image: Image = Field(description="The picture to edit.")
+
+    def run(self, ctx: Context) -> EditConditions:
+        from latentgraph.diffusion.latents.autoencoder import condition_on_picture
+
+        return EditConditions(*condition_on_picture(self.vae, self.positive, self.negative, self.image))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {
+            "positive": with_picture(known, "positive"),
+            "negative": with_picture(known, "negative"),
+            "latent": encoded_facts(known),
+        }

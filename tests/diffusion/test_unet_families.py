@@ -1,0 +1,350 @@
+"""Families with UNets beyond the first ones: from files and folders in their true layouts, against diffusers' own pipelines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    LDMPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+    VQModel,
+)
+from PIL import Image as Pillow
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from latentgraph.diffusion.checkpoints.describe import describe
+from latentgraph.diffusion.checkpoints.export import save_checkpoint
+from latentgraph.diffusion.checkpoints.kinds import kind_of
+from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
+from latentgraph.diffusion.checkpoints.plain_unets import PlainUNetSpec
+from latentgraph.diffusion.latents.autoencoder import condition_on_picture, decode
+from latentgraph.diffusion.latents.batches import empty_latent, to_model_space
+from latentgraph.diffusion.levels.space_spec import DiscreteLevels
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.samplers.noise import initial_noise
+from latentgraph.diffusion.sampling.conditions import empty
+from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, ListName
+from latentgraph.diffusion.sampling.run import sample, sample_guided
+from latentgraph.diffusion.types import Condition, Conditioning, Guider, Image, Latent, Noise, Sampler, Sigmas
+
+SEED = 3
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def opened(path: Path) -> Checkpoint:
+    return open_checkpoint(path, WeightMemory(precision="exact"))
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def filled(tiny: ModuleType, network: Any, gain: float = 0.5) -> Any:
+    network.load_state_dict(tiny.fill({name: tuple(w.shape) for name, w in network.state_dict().items()}, gain=gain))
+    return network.eval()
+
+
+def write_folder(path: Path, pipeline: str, **parts: Any) -> Path:
+    """Writes a diffusers folder, each part by its own hand."""
+    path.mkdir()
+    kinds = {name: [type(part).__module__.split(".")[0], type(part).__name__] for name, part in parts.items()}
+    (path / "model_index.json").write_text(json.dumps({"_class_name": pipeline, **kinds}))
+    for name, part in parts.items():
+        part.save_pretrained(path / name)
+    return path
+
+
+def kl(tiny: ModuleType) -> AutoencoderKL:
+    down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
+    network = AutoencoderKL(
+        block_out_channels=(32,) * 4, down_block_types=down, up_block_types=up, layers_per_block=1, latent_channels=4
+    )
+    return filled(tiny, network, gain=1.0)  # type: ignore[no-any-return]
+
+
+def euler(steps: int) -> EulerDiscreteScheduler:
+    """A scheduler whose timesteps are whole numbers, as ours are."""
+    scheduler = EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def first_latents(scheduler: EulerDiscreteScheduler, shape: tuple[int, ...]) -> Tensor:
+    """What a pipeline must be given to start from the noise that a run of ours starts from."""
+    start: Tensor = initial_noise(torch.Size(shape), SEED) * scheduler.sigmas[0] / scheduler.init_noise_sigma
+    return start
+
+
+def sampled(
+    checkpoint: Checkpoint, lists: Mapping[ListName, Conditioning], rule: Any, latent: Latent, steps: int
+) -> Tensor:
+    """Returns the latent of a run with the levels of `euler`, in model space."""
+    result = sample_guided(
+        Guider(checkpoint.model, lists, rule),
+        latent,
+        noise=Noise(SEED),
+        sampler=Sampler("euler"),
+        sigmas=Sigmas(euler(steps).sigmas),
+    )
+    return to_model_space(result.latent.samples, checkpoint.model.spec.latent)
+
+
+def text(width: int, seed: int) -> Conditioning:
+    return Conditioning((Condition(noise(1, 77, width, seed=seed)),))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_instruct_pix2pix_model_edits_as_diffusers_pipeline_does(tiny: ModuleType, tmp_path: Path) -> None:
+    unet = UNet2DConditionModel(
+        in_channels=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=24,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    parts = {"unet": filled(tiny, unet), "vae": kl(tiny)}
+    folder = write_folder(tmp_path / "instruct", "StableDiffusionInstructPix2PixPipeline", **parts)
+    picture = Pillow.effect_noise((64, 48), 90).convert("RGB")
+    positive, negative = text(24, 1), text(24, 2)
+    pipeline = StableDiffusionInstructPix2PixPipeline(
+        **parts,
+        scheduler=euler(4),
+        text_encoder=None,
+        tokenizer=None,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        image=picture,
+        prompt_embeds=positive.entries[0].embedding,
+        negative_prompt_embeds=negative.entries[0].embedding,
+        latents=first_latents(pipeline.scheduler, (1, 4, 6, 8)),
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        image_guidance_scale=1.5,
+        output_type="latent",
+    ).images
+
+    checkpoint = opened(folder)
+    assert checkpoint.vae is not None
+    assert (checkpoint.description.family, checkpoint.model.spec.edits) == ("sd1", True)
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(1, 48, 64, 3) / 255
+    shown = condition_on_picture(checkpoint.vae, positive, negative, Image(pixels))
+    lists: dict[ListName, Conditioning] = {"negative": negative, "second": shown.negative, "positive": shown.positive}
+    result = sampled(checkpoint, lists, Dual(5.0, 1.5), shown.latent, 4)
+    assert result.shape == (1, 4, 6, 8)
+    torch.testing.assert_close(result, expected, atol=2e-4, rtol=1e-3)
+
+
+def test_an_sdxl_instruct_model_is_one_by_its_channels(tiny: ModuleType, tmp_path: Path) -> None:
+    spec = describe(tiny.write_sdxl(tmp_path / "xl.safetensors", in_channels=8)).model
+    assert (spec.family, spec.edits, spec.inpaint, spec.extra) == ("sdxl", True, False, "picture")
+
+
+def plain_unet(tiny: ModuleType, **options: Any) -> UNet2DModel:
+    return filled(  # type: ignore[no-any-return]
+        tiny,
+        UNet2DModel(
+            sample_size=16,
+            in_channels=3,
+            out_channels=3,
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=32,
+            **options,
+        ),
+    )
+
+
+def vq(tiny: ModuleType) -> VQModel:
+    down, up = ("DownEncoderBlock2D",) * 3, ("UpDecoderBlock2D",) * 3
+    network = VQModel(
+        block_out_channels=(32,) * 3, down_block_types=down, up_block_types=up, num_vq_embeddings=32, scaling_factor=0.7
+    )
+    return filled(tiny, network, gain=1.0)  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_unconditional_latent_diffusion_makes_diffusers_picture(tiny: ModuleType, tmp_path: Path) -> None:
+    ddim = DDIMScheduler(
+        beta_start=0.0015, beta_end=0.0205, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    parts = {"unet": plain_unet(tiny), "vqvae": vq(tiny), "scheduler": ddim}
+    folder = write_folder(tmp_path / "ldm", "LDMPipeline", **parts)
+    pipeline = LDMPipeline(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(SEED)
+    expected = pipeline(batch_size=2, generator=generator, num_inference_steps=5, output_type="np").images
+
+    checkpoint = opened(folder)
+    spec = checkpoint.model.spec
+    assert checkpoint.vae is not None
+    assert (spec.family, spec.latent.scale, spec.latent.downscale) == ("ldm-unconditional", 0.7, 4)
+    assert spec.levels == DiscreteLevels(beta_start=0.0015, beta_end=0.0205)
+    sigmas = ((1 - ddim.alphas_cumprod) / ddim.alphas_cumprod).sqrt()[ddim.timesteps]
+    start = noise(2, 3, 16, 16, seed=SEED) * (1 + sigmas[0] ** 2).sqrt() / spec.latent.scale  # DDIM's variance is one
+    result = sample_guided(
+        Guider(checkpoint.model, {"positive": empty(0)}, ClassifierFree(1.0)),
+        Latent(start),
+        noise=Noise(SEED, silent=True),
+        sampler=Sampler("ddim"),
+        sigmas=Sigmas(torch.cat([sigmas, torch.zeros(1)])),
+    )
+    pixels = decode(checkpoint.vae, result.latent).pixels
+    assert pixels.shape == (2, 64, 64, 3)
+    assert (pixels - torch.from_numpy(expected)).abs().median() < 1e-4  # a cell may fall to another code
+    assert ((pixels - torch.from_numpy(expected)).abs() < 1e-3).float().mean() > 0.99
+
+
+def test_an_empty_latent_has_the_cells_of_the_model_that_samples(tiny: ModuleType, tmp_path: Path) -> None:
+    parts = {"unet": plain_unet(tiny), "vqvae": vq(tiny), "scheduler": DDIMScheduler()}
+    checkpoint = opened(write_folder(tmp_path / "ldm", "LDMPipeline", **parts))
+    assert checkpoint.vae is not None
+    nothing = empty(checkpoint.model.spec.context_width)
+    latent = sample(
+        checkpoint.model,
+        nothing,
+        nothing,
+        empty_latent(width=64, height=32),
+        seed=1,
+        steps=2,
+        cfg=1.0,
+        sampler="ddim",
+        scheduler="ddim_uniform",
+    )
+    assert latent.samples.shape == (1, 3, 8, 16)
+    assert decode(checkpoint.vae, latent).pixels.shape == (1, 32, 64, 3)
+
+
+LAYOUTS = {
+    "as for faces": {},
+    "as for churches": {"updown": True, "scale_shift": True, "in_channels": 4, "mult": (1, 2, 4), "attention": (0, 1)},
+    "two blocks a level": {"blocks": 2, "mult": (1, 2, 2), "attention": (1, 2)},
+}
+
+
+@pytest.mark.parametrize("options", LAYOUTS.values(), ids=LAYOUTS)
+def test_an_unconditional_checkpoint_of_ldm_is_built_with_every_tensor_in_its_place(
+    options: dict[str, Any], tiny: ModuleType, tmp_path: Path
+) -> None:
+    layout = tiny.PlainLayout(**{"channels": 64, **options})
+    state = tiny.fill(tiny.plain_unet_shapes(layout))
+    vae = tiny.vae_shapes(mult=(1, 1, 1), latent=layout.in_channels, codes=16 if layout.in_channels == 3 else None)
+    betas = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64) ** 2
+    path = tmp_path / "ldm.safetensors"
+    tensors = {tiny.UNET + key: w for key, w in state.items()} | {
+        tiny.VAE + key: w for key, w in tiny.fill(vae).items()
+    }
+    save_file(tensors | {"betas": betas.float(), "scale_factor": torch.tensor(0.22765929)}, path)
+
+    checkpoint = opened(path)
+    spec = checkpoint.model.spec
+    assert isinstance(spec.network, PlainUNetSpec)
+    assert spec.network.attention == tuple(level in layout.attention for level in range(len(layout.mult)))
+    assert (spec.network.blocks, spec.network.scale_shift) == (layout.blocks, layout.scale_shift)
+    assert spec.network.resampling == ("resnet" if layout.updown else "conv")
+    assert spec.levels == DiscreteLevels(beta_start=0.0015, beta_end=0.0155)
+    assert (spec.latent.scale, spec.latent.downscale, checkpoint.clip) == (0.227659, 4, None)
+    with checkpoint.model.weights.use() as network:
+        ours = {name: tuple(w.shape) for name, w in network.state_dict().items()}
+        assert ours == dict(kind_of(spec.network).layout(spec.network))
+        x, t = noise(1, layout.in_channels, 8, 8), torch.tensor([500.0])
+        with torch.inference_mode():
+            expected = ldm_unet(state, layout, x, t)
+            torch.testing.assert_close(network(x, t).sample, expected, atol=1e-4, rtol=1e-4)
+
+    again = opened(save_checkpoint(tmp_path, prefix="again", model=checkpoint.model, format="float32"))
+    with again.model.weights.use() as copy, checkpoint.model.weights.use() as network:
+        for name, w in network.state_dict().items():
+            assert torch.equal(copy.state_dict()[name], w), name
+
+
+def ldm_unet(state: Mapping[str, Tensor], layout: Any, x: Tensor, t: Tensor) -> Tensor:
+    """LDM's UNetModel without text, written from the paper's code base as plain functions: an oracle for key maps and heads."""
+    heads_of = (lambda width: width // 32) if layout.in_channels == 3 else (lambda width: 8)
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return functional.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def conv(name: str, x: Tensor, stride: int = 1) -> Tensor:
+        w = state[f"{name}.weight"]
+        return functional.conv2d(x, w, state[f"{name}.bias"], stride=stride, padding=w.shape[-1] // 2)
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        return functional.group_norm(x, 32, state[f"{name}.weight"], state[f"{name}.bias"], eps=1e-5)
+
+    def res(name: str, x: Tensor, resample: Any = None) -> Tensor:
+        h = functional.silu(norm(f"{name}.in_layers.0", x))
+        if resample is not None:
+            h, x = resample(h), resample(x)
+        h = conv(f"{name}.in_layers.2", h)
+        emb = linear(f"{name}.emb_layers.1", functional.silu(time))[..., None, None]
+        if layout.scale_shift:
+            scale, shift = emb.chunk(2, dim=1)
+            h = norm(f"{name}.out_layers.0", h) * (1 + scale) + shift
+        else:
+            h = norm(f"{name}.out_layers.0", h + emb)
+        h = conv(f"{name}.out_layers.3", functional.silu(h))
+        return (conv(f"{name}.skip_connection", x) if f"{name}.skip_connection.weight" in state else x) + h
+
+    def attention(name: str, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        heads = heads_of(c)
+        qkv = functional.conv1d(
+            norm(f"{name}.norm", x).flatten(2), state[f"{name}.qkv.weight"], state[f"{name}.qkv.bias"]
+        )
+        q, k, v = qkv.reshape(b * heads, 3 * c // heads, -1).split(c // heads, dim=1)
+        weights = torch.einsum("bct,bcs->bts", q, k).div((c // heads) ** 0.5).softmax(dim=-1)
+        a = torch.einsum("bts,bcs->bct", weights, v).reshape(b, c, -1)
+        a = functional.conv1d(a, state[f"{name}.proj_out.weight"], state[f"{name}.proj_out.bias"])
+        return x + a.reshape(b, c, height, width)
+
+    half = layout.channels // 2
+    angles = t[:, None] * torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(half) / half)
+    time = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    time = linear("time_embed.2", functional.silu(linear("time_embed.0", time)))
+    shrink, grow = (lambda h: functional.avg_pool2d(h, 2)), (lambda h: functional.interpolate(h, scale_factor=2.0))
+    h = conv("input_blocks.0.0", x)
+    skips, n = [h], 1
+    for level in range(len(layout.mult)):
+        for _ in range(layout.blocks):
+            h = res(f"input_blocks.{n}.0", h)
+            h = attention(f"input_blocks.{n}.1", h) if level in layout.attention else h
+            skips.append(h)
+            n += 1
+        if level < len(layout.mult) - 1:
+            name = f"input_blocks.{n}.0"
+            h = res(name, h, shrink) if layout.updown else conv(f"{name}.op", h, stride=2)
+            skips.append(h)
+            n += 1
+    h = res("middle_block.2", attention("middle_block.1", res("middle_block.0", h)))
+    m = 0
+    for level in reversed(range(len(layout.mult))):
+        for i in range(layout.blocks + 1):
+            h = res(f"output_blocks.{m}.0", torch.cat([h, skips.pop()], dim=1))
+            attends = level in layout.attention
+            h = attention(f"output_blocks.{m}.1", h) if attends else h
+            if level and i == layout.blocks:
+                name = f"output_blocks.{m}.{2 if attends else 1}"
+                h = res(name, h, grow) if layout.updown else conv(f"{name}.conv", grow(h))
+            m += 1
+    return conv("out.2", functional.silu(norm("out.0", h)))
