@@ -23,6 +23,7 @@ PREVIEW_FOLDER = "vae_approx"
 
 _SUFFIXES = {
     "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # the last two are found, and refused with words that help
+    "diffusion_model": (".safetensors", ".gguf"),
     "vae": (".safetensors", ".pt", ".ckpt"),
     "tiny_vae": (".safetensors", ".pth"),
     "clip_vision": (".safetensors", ".pt", ".bin"),
@@ -35,6 +36,7 @@ _SUFFIXES = {
 }
 _MODEL_FOLDERS = {
     "checkpoint": ("checkpoints",),
+    "diffusion_model": ("diffusion_models", "unet"),
     "vae": ("vae", "checkpoints"),  # a checkpoint holds a VAE, too
     "tiny_vae": (PREVIEW_FOLDER,),
     "clip_vision": ("clip_vision",),

@@ -123,6 +123,7 @@ class Condition:
     concat_latent: (B, C, h, w) in VAE space, and concat_mask: (B, 1, H, W), extra channels for inpainting networks.
     controls: what steers the network under this condition; what they add is summed in their order.
     guidance: how strongly a network that was distilled to be told, such as FLUX dev, follows the prompt.
+    references: latents of pictures to go by, (B, C, h, w) each, in VAE space.
     """
 
     embedding: Tensor
@@ -139,6 +140,7 @@ class Condition:
     concat_mask: Tensor | None = None
     controls: tuple[Control, ...] = ()
     guidance: float = 3.5
+    references: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

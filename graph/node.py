@@ -25,10 +25,14 @@ Lane = Literal["device", "cpu", "io"]
 
 @dataclass(frozen=True, slots=True)
 class ComfyName:
-    """What ComfyUI calls a node, and those of its inputs and outputs that bear another name there (ours to theirs)."""
+    """What ComfyUI calls a node, and those of its inputs and outputs that bear another name there (ours to theirs).
+
+    also: further nodes of ComfyUI, with the same inputs, that this one does the work of.
+    """
 
     name: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

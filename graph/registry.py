@@ -33,7 +33,12 @@ class Registry(Mapping[str, type[Node]]):
 
     def near(self, name: str) -> str | None:
         """Returns the type that a misspelt name, or ComfyUI's name for a node, probably means."""
-        by_comfy = {cls.spec.comfy.name: cls.spec.type for cls in self._classes.values() if cls.spec.comfy}
+        by_comfy = {
+            name: cls.spec.type
+            for cls in self._classes.values()
+            if cls.spec.comfy
+            for name in (cls.spec.comfy.name, *cls.spec.comfy.also)
+        }
         return by_comfy.get(name) or near_name(name, self._classes)
 
     @cached_property

@@ -2,11 +2,12 @@
 
 By port type, each fact only where it is known:
 
-- Model: family, latent_channels, latent_scale, downscale, text_width, in_channels, spec (its ModelSpec)
-- Clip: family, text_width, spec (its ClipSpec)
+- Model: family, latent_channels, latent_scale, downscale, text_width, pooled_width (None: it takes no pooled text),
+  in_channels, spec (its ModelSpec)
+- Clip: family, text_width, pooled_width, spec (its ClipSpec)
 - Guider: those of its model
-- Conditioning: family, text_width, controls (a tuple of the specs of what steers it), picture (facts of the latent of one to
-  edit)
+- Conditioning: family, text_width, pooled_width, controls (a tuple of the specs of what steers it), picture (facts of the
+  latent of one to edit), references (a tuple of the channels, as far as they are known, of the latents of pictures to go by)
 - ControlNet: family, spec (its ControlSpec)
 - ClipVision: embedding_width, width, spec (its ClipVisionSpec)
 - ClipVisionOutput: those of the tower that made it, and batch
@@ -65,6 +66,7 @@ def model_facts(spec: ModelSpec) -> Facts:
         "latent_scale": spec.latent.scale,
         "downscale": spec.latent.downscale,
         "text_width": spec.context_width,
+        "pooled_width": spec.pooled_width,
         "in_channels": spec.network.in_channels,
         "spec": spec,
     }
@@ -72,7 +74,12 @@ def model_facts(spec: ModelSpec) -> Facts:
 
 def clip_facts(spec: ClipSpec) -> Facts:
     """Returns what is known of text encoders."""
-    return {"family": spec.family, "text_width": spec.context_width, "spec": spec}
+    return {
+        "family": spec.family,
+        "text_width": spec.context_width,
+        "pooled_width": spec.pooled_width,
+        "spec": spec,
+    }
 
 
 def vae_facts(spec: VaeSpec, model: ModelSpec | None = None) -> Facts:
@@ -129,7 +136,7 @@ def some(facts: Facts, names: Iterable[str]) -> Facts:
     return {name: facts[name] for name in names if name in facts}
 
 
-TEXT = ("family", "text_width")
+TEXT = ("family", "text_width", "pooled_width")
 """The facts that a conditioning takes over from the text encoders that made it."""
 
 LATENT_FORMAT = ("family", "latent_channels", "latent_scale", "downscale")
@@ -139,21 +146,25 @@ LATENT_FORMAT = ("family", "latent_channels", "latent_scale", "downscale")
 def check_text(known: Known, *names: str) -> None:
     """Reports each conditioning among the inputs `names` that is not for the network of input 'model', or steered by one
     that is not."""
-    wanted, family = known.fact("model", "text_width"), known.fact("model", "family")
+    family = known.fact("model", "family")
     _check_controls(known, names)
     _check_pictures(known, names)
+    _check_references(known, names)
     for name in names:
-        found = known.fact(name, "text_width")
-        if wanted is not None and found is not None and found != wanted:
+        for fact, unit in (("text_width", "numbers a token"), ("pooled_width", "numbers for all of it")):
+            wanted, found = known.fact("model", fact), known.fact(name, fact)
+            if wanted is None or found is None or found == wanted:
+                continue
             made_for = known.fact(name, "family") or "another"
             if wanted == 0:
                 known.problem(name, f"is text, but input 'model' ({family}) takes none; use EmptyConditioning")
-                continue
-            known.problem(
-                name,
-                f"is text encoded for the {made_for} family ({found} numbers a token), but input 'model' is of the "
-                f"{family} family, which takes {wanted}; encode it with the clip of the model's own checkpoint",
-            )
+            else:
+                known.problem(
+                    name,
+                    f"is text encoded for the {made_for} family ({found} {unit}), but input 'model' is of the {family} "
+                    f"family, which takes {wanted}; encode it with the text encoders of the model's own family",
+                )
+            break
 
 
 def steered(known: Known, *names: str) -> OutputFacts:
@@ -219,6 +230,27 @@ def _check_pictures(known: Known, names: Iterable[str]) -> None:
                 name,
                 f"carries a picture whose latent has {vae[wrong[0]]} as its {wrong[0].removeprefix('latent_')}, but input "
                 f"'model' takes {facts[wrong[0]]}; encode it with the VAE of the model that samples",
+            )
+
+
+def _check_references(known: Known, names: Iterable[str]) -> None:
+    """Reports pictures to go by that the network of input 'model' does not look at, or not in these latents."""
+    model = known.fact("model", "spec")
+    for name in names:
+        given = known.fact(name, "references")
+        if model is None or not given:
+            continue
+        if not model.network.references:
+            known.problem(
+                name,
+                f"carries a picture to go by, which networks of the {model.family} family do not look at; leave out "
+                "ReferenceLatent, or use one that was trained for it, such as FLUX Kontext",
+            )
+        elif wrong := [channels for channels in given if channels not in (None, model.latent.channels)]:
+            known.problem(
+                name,
+                f"carries a picture to go by as a latent with {wrong[0]} channels, but input 'model' is of the "
+                f"{model.family} family, which takes {model.latent.channels}; encode it with the VAE of that family",
             )
 
 

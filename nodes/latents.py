@@ -30,8 +30,13 @@ LEAST_SIDE = 8 * CELL  # of a latent that is resized with its aspect kept, in pi
 LatentMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]
 
 
-class EmptyLatent(Node, version=1, comfy=ComfyName("EmptyLatentImage")):
-    """Make empty latents to paint a picture from nothing; they fit any model."""
+class EmptyLatent(
+    Node, version=1, comfy=ComfyName("EmptyLatentImage", also=("EmptySD3LatentImage", "EmptyFlux2LatentImage"))
+):
+    """Make empty latents to paint a picture from nothing; they fit any model.
+
+    Transformers (SD3, FLUX) want sides that are multiples of 16.
+    """
 
     width: int = Field(512, ge=16, le=MAX_SIDE, multiple_of=CELL, description="Width of the picture in pixels.")
     height: int = Field(512, ge=16, le=MAX_SIDE, multiple_of=CELL, description="Height of the picture in pixels.")

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from latentgraph.diffusion.checkpoints.autoencoders import TinyFamily
-from latentgraph.diffusion.checkpoints.describe import describe
+from latentgraph.diffusion.checkpoints.describe import describe, describe_network
 from latentgraph.diffusion.checkpoints.describe_vae import describe_tiny_vae, describe_vae
 from latentgraph.diffusion.types import Clip, Model, Vae
 from latentgraph.graph import ABSENT, ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
@@ -56,6 +56,29 @@ class LoadCheckpoint(
             "clip": clip_facts(found.clip) if found.clip else no_clip,
             "vae": vae_facts(found.vae, found.model) if found.vae else no_vae,
         }
+
+
+class LoadDiffusionModel(
+    Node, version=1, lane="io", cached=False, comfy=ComfyName("UNETLoader", {"file": "unet_name"})
+):
+    """Open a denoising network that has a file to itself, as FLUX and SD3 are published; its text encoders and its VAE have
+    loaders of their own.
+
+    A safetensors file in the layout of its makers or of diffusers, the folder that diffusers wrote it into, or a checkpoint.
+    """
+
+    file: Annotated[Path, FileInput("diffusion_model")] = Field(description="The network's name or path.")
+
+    def run(self, ctx: Context) -> Model:
+        from latentgraph.diffusion.checkpoints.opening import open_network
+        from latentgraph.diffusion.networks.memory import WeightMemory
+
+        return open_network(self.file, ctx.resource(WeightMemory))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        path = known.file("file")
+        return {} if path is None else {"model": model_facts(read_header(describe_network, path).model)}
 
 
 class LoadVAE(Node, version=1, lane="io", cached=False, comfy=ComfyName("VAELoader", {"file": "vae_name"})):

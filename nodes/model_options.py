@@ -19,7 +19,7 @@ from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
 from latentgraph.diffusion.sampling.options import SelfAttentionGuidance as SelfAttentionSetting
 from latentgraph.diffusion.types import Model
-from latentgraph.graph import ComfyName, Context, Node
+from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
 from .facts import SameFacts
 
@@ -27,6 +27,19 @@ MODEL = "The denoising network."
 SHIFT = "How far the levels are shifted towards noise; larger pictures want more."
 LCM_STRIDE = 20  # 50 of 1000 levels, which latent consistency models were distilled for
 EDM_DATA = 0.5  # std of the data that networks of the "edm" kind were trained for, Karras et al. 2022, arXiv:2206.00364
+
+
+class _OnUNets(SameFacts):
+    """A mixin for nodes that change how a UNet works inside, and report any other network."""
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        model = known.fact("model", "spec")
+        if model is not None and model.network.kind != "unet":
+            known.problem(
+                "model", f"is of the {model.family} family, whose network is a transformer; this works on UNets alone"
+            )
+        return super().infer(known)
 
 
 class ModelSamplingDiscrete(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingDiscrete")):
@@ -117,7 +130,7 @@ class RescaleCFG(SameFacts, Node, version=1, cached=False, comfy=ComfyName("Resc
         return _with(self.model, rescale=self.multiplier)
 
 
-class FreeU(SameFacts, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
+class FreeU(_OnUNets, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
     """Strengthen a UNet's main path against its shortcuts: cleaner pictures for nothing. For SD2: 1.1, 1.2, 0.9, 0.2."""
 
     model: Model = Field(description=MODEL)
@@ -132,7 +145,7 @@ class FreeU(SameFacts, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
         return _with_free_u(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2))
 
 
-class FreeUAdaptive(SameFacts, Node, version=1, cached=False, comfy=ComfyName("FreeU_V2")):
+class FreeUAdaptive(_OnUNets, Node, version=1, cached=False, comfy=ComfyName("FreeU_V2")):
     """FreeU in its makers' later version: it strengthens the main path where that is strong already."""
 
     model: Model = Field(description=MODEL)
@@ -147,7 +160,7 @@ class FreeUAdaptive(SameFacts, Node, version=1, cached=False, comfy=ComfyName("F
         return _with_free_u(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2, adaptive=True))
 
 
-class SelfAttentionGuidance(SameFacts, Node, version=1, cached=False, comfy=ComfyName("SelfAttentionGuidance")):
+class SelfAttentionGuidance(_OnUNets, Node, version=1, cached=False, comfy=ComfyName("SelfAttentionGuidance")):
     """Steer away from a picture in which whatever the network looks at is blurred; it costs a pass more a step."""
 
     model: Model = Field(description=MODEL)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from latentgraph.diffusion.names import AlignedModel, LevelSpacing, ScheduleName
+from latentgraph.diffusion.pictures.sizes import MAX_SIDE
 from latentgraph.diffusion.types import Model, Sigmas
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
@@ -82,6 +83,19 @@ class SDTurboScheduler(Node, version=1, comfy=ComfyName("SDTurboScheduler")):
         from latentgraph.diffusion.sampling.run import sampling_space
 
         return Sigmas(turbo_levels(sampling_space(self.model), self.steps, denoise=self.denoise))
+
+
+class Flux2Scheduler(Node, version=1, comfy=ComfyName("Flux2Scheduler")):
+    """The noise levels that FLUX.2 was made for: shifted towards noise by the size of the picture and the number of steps."""
+
+    steps: int = Field(20, ge=1, le=4096, description=STEPS)
+    width: int = Field(1024, ge=16, le=MAX_SIDE, description="Width of the picture in pixels.")
+    height: int = Field(1024, ge=16, le=MAX_SIDE, description="Height of the picture in pixels.")
+
+    def run(self, ctx: Context) -> Sigmas:
+        from latentgraph.diffusion.levels.chosen import flux2_levels
+
+        return Sigmas(flux2_levels(self.steps, width=self.width, height=self.height))
 
 
 class AlignYourStepsScheduler(Node, version=1, comfy=ComfyName("AlignYourStepsScheduler", {"model": "model_type"})):

@@ -6,8 +6,9 @@ that people take for checkpoints, are data in `families` and `strangers`; here i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from .autoencoder_structure import read_vae
 from .autoencoders import VaeSpec
 from .describe_vae import VAE_FOLDERS, vae_prefix_of
 from .families import DenoiserSpec, Family, ModelSpec
-from .folders import Component, Folder, read_folder
+from .folders import INDEX, Component, Folder, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .kinds import kind_of
 from .parts import Part, find_part, find_shapes
@@ -54,8 +55,33 @@ class CheckpointDescription:
 def describe(path: Path | str) -> CheckpointDescription:
     """Returns what a checkpoint is: a single safetensors file or a diffusers folder. Raises HeaderError."""
     path = Path(path)
-    try:
+    with _refusing(path):
         return _describe_folder(read_folder(path)) if path.is_dir() else _describe_file(read_header(path))
+
+
+@remembered
+def describe_network(path: Path | str) -> CheckpointDescription:
+    """Returns what a denoising network is, without text encoders or a VAE. Raises HeaderError.
+
+    It may be in a file or a folder of its own, as diffusers writes one, or in a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_dir() or (path / INDEX).is_file():
+        return replace(describe(path), clip=None, clip_parts=(), vae=None, vae_parts=())
+    network = _located(read_component(path))
+    if network is None:
+        expected = "a denoising network, or a diffusers folder with one"
+        raise HeaderError(path, "a folder without weights", expected=expected, cure="Name the folder with its weights.")
+    with _refusing(path):
+        family, structure = recognise(network.shapes)
+        return _assemble(path, family, network=network, structure=structure, texts={}, vae=None)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turns what is wrong with a network into what is wrong with its file."""
+    try:
+        yield
     except UnknownFamilyError as error:
         raise HeaderError(path, error.found, expected="a checkpoint of a supported family", cure=error.cure) from None
     except StructureError as error:
@@ -138,7 +164,7 @@ def _assemble(
     return CheckpointDescription(
         path=path,
         family=family.name,
-        title=f"{family.title}, inpainting" if model.inpaint else family.title,
+        title=f"{family.title}, inpainting" if family.unet and model.inpaint else family.title,
         model=model,
         clip=ClipSpec(family.name, tuple(encoders), family.text.join, model.context_width) if complete else None,
         vae=vae_spec,

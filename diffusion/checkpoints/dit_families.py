@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..levels.space_spec import FlowLevels, FluxLevels
 from .families import DiTPattern, Family, LatentFormat, PredictionRule
 from .text_sets import FLUX_TEXT, SD3_TEXT
@@ -56,6 +58,7 @@ FLUX_LATENT = LatentFormat(
 FLUX2_LATENT = LatentFormat(channels=128, scale=1.0, downscale=16)  # its VAE normalises by itself
 
 FLOW = PredictionRule(always="flow")
+MASK_CELLS = 64  # channels of a mask at full size: a cell's 8x8 pixels
 
 _FLUX_MARKERS = (
     ("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight", "vector_in.in_layer.weight"),
@@ -64,6 +67,26 @@ _FLUX_MARKERS = (
         "x_embedder.weight",
         "time_text_embed.text_embedder.linear_1.weight",
     ),
+)
+
+
+def _takes(channels: int, *, guidance: bool = True) -> DiTPattern:
+    return DiTPattern(guidance, frozenset({channels}))
+
+
+_FLUX = Family(
+    name="flux",
+    title="FLUX.1",
+    markers=_FLUX_MARKERS,
+    kind="flux",
+    transformer=_takes(16),
+    latent=FLUX_LATENT,
+    prediction=FLOW,
+    levels=FluxLevels(shift=1.15),
+    resolution=1024,
+    text=FLUX_TEXT,
+    vae_prefix="vae.",
+    supported=True,
 )
 
 DIT_FAMILIES: tuple[Family, ...] = (
@@ -83,50 +106,17 @@ DIT_FAMILIES: tuple[Family, ...] = (
         text=SD3_TEXT,
         supported=True,
     ),
-    Family(
-        name="flux",
+    replace(
+        _FLUX,
         title="FLUX.1 fill",
-        markers=_FLUX_MARKERS,
-        kind="flux",
-        transformer=DiTPattern(
-            guidance=True, in_channels=frozenset({96})
-        ),  # latent, masked picture, mask of 8x8 pixels
+        transformer=_takes(16 + 16 + MASK_CELLS),
+        extra="picture_and_mask_cells",
     ),
-    Family(
-        name="flux",
-        title="FLUX.1 canny or depth",
-        markers=_FLUX_MARKERS,
-        kind="flux",
-        transformer=DiTPattern(guidance=True, in_channels=frozenset({32})),
+    replace(_FLUX, title="FLUX.1 canny or depth", transformer=_takes(16 + 16), extra="scaled_picture"),
+    replace(
+        _FLUX, title="FLUX.1 schnell", transformer=_takes(16, guidance=False), levels=FlowLevels(1.0, multiplier=1.0)
     ),
-    Family(
-        name="flux",
-        title="FLUX.1 schnell",
-        markers=_FLUX_MARKERS,
-        kind="flux",
-        transformer=DiTPattern(guidance=False, in_channels=frozenset({16})),
-        latent=FLUX_LATENT,
-        prediction=FLOW,
-        levels=FlowLevels(shift=1.0, multiplier=1.0),
-        resolution=1024,
-        text=FLUX_TEXT,
-        vae_prefix="vae.",
-        supported=True,
-    ),
-    Family(
-        name="flux",
-        title="FLUX.1",
-        markers=_FLUX_MARKERS,
-        kind="flux",
-        transformer=DiTPattern(guidance=True, in_channels=frozenset({16})),
-        latent=FLUX_LATENT,
-        prediction=FLOW,
-        levels=FluxLevels(shift=1.15),
-        resolution=1024,
-        text=FLUX_TEXT,
-        vae_prefix="vae.",
-        supported=True,
-    ),
+    _FLUX,
     Family(
         name="flux2",
         title="FLUX.2",

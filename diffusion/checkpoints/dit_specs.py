@@ -33,6 +33,7 @@ class MMDiTSpec:
     kind: ClassVar[Literal["mmdit"]] = "mmdit"
     size_numbers: ClassVar[int] = 0
     guidance: ClassVar[bool] = False
+    references: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class FluxSpec:
 
     kind: ClassVar[Literal["flux"]] = "flux"
     size_numbers: ClassVar[int] = 0
+    references: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Flux2Spec:
 
     kind: ClassVar[Literal["flux2"]] = "flux2"
     size_numbers: ClassVar[int] = 0
+    references: ClassVar[bool] = True
     pooled_width: ClassVar[None] = None
 
 

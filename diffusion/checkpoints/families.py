@@ -17,7 +17,7 @@ from .text_sets import NO_TEXT, SD1_TEXT, SD2_TEXT, SDXL_TEXT, TextSet
 
 Prediction = Literal["eps", "v", "edm", "flow"]
 NetworkKind = Literal["unet", "plain_unet", "mmdit", "flux", "flux2"]
-ExtraChannels = Literal["mask_and_picture", "picture", "scaled_picture"]
+ExtraChannels = Literal["mask_and_picture", "picture", "scaled_picture", "picture_and_mask_cells"]
 Colours = tuple[tuple[float, float, float], ...]
 
 UNET_MARKERS: tuple[tuple[str, ...], ...] = (
@@ -52,6 +52,7 @@ class UNetSpec:
 
     kind: ClassVar[Literal["unet"]] = "unet"
     guidance: ClassVar[bool] = False
+    references: ClassVar[bool] = False
 
     @property
     def size_numbers(self) -> int:
@@ -65,7 +66,11 @@ class UNetSpec:
 
 
 DenoiserSpec = UNetSpec | PlainUNetSpec | DiTSpec
-"""A denoising network's structure. Each has a `kind`, `in_channels`, the widths of its text, and what else it is told."""
+"""A denoising network's structure. Each has a `kind`, `in_channels`, the widths of its text, and what else it is told:
+
+size_numbers: how many numbers of SDXL's size conditioning; guidance: whether how strongly to follow the prompt; references:
+whether latents of pictures to go by.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +114,11 @@ class ModelSpec:
     @property
     def inpaint(self) -> bool:
         """Whether the network takes a mask and a masked picture as extra input channels."""
-        return self.takes_extra and self.extra == "mask_and_picture"
+        return self.takes_extra and self.extra in {"mask_and_picture", "picture_and_mask_cells"}
 
     @property
     def edits(self) -> bool:
-        """Whether the network is shown a picture to edit (InstructPix2Pix)."""
+        """Whether the network is shown a picture to edit or to follow (InstructPix2Pix, FLUX canny and depth)."""
         return self.takes_extra and self.extra in {"picture", "scaled_picture"}
 
     @property

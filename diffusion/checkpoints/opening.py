@@ -9,7 +9,7 @@ from ..networks.memory import WeightMemory, Weights
 from ..networks.sources import DenoiserSource, TextSource, VaeSource, VisionSource
 from ..types import Clip, ClipVision, Model, Vae
 from .autoencoders import TinyFamily
-from .describe import CheckpointDescription, describe
+from .describe import CheckpointDescription, describe, describe_network
 from .describe_vae import VaeDescription, describe_tiny_vae, describe_vae
 from .vision import describe_vision
 
@@ -33,6 +33,12 @@ def open_checkpoint(path: Path | str, memory: WeightMemory) -> Checkpoint:
         vae=Vae(found.vae, Weights(memory, VaeSource(found.vae, found.vae_parts))) if found.vae else None,
         description=found,
     )
+
+
+def open_network(path: Path | str, memory: WeightMemory) -> Model:
+    """Returns the denoising network of a file or a folder, its weights still on disk. Raises HeaderError."""
+    found = describe_network(path)
+    return Model(found.model, Weights(memory, DenoiserSource(found.model.network, found.model_part)))
 
 
 def open_vae(path: Path | str, memory: WeightMemory) -> Vae:

@@ -32,3 +32,4 @@ class PlainUNetSpec:
     pooled_width: ClassVar[None] = None
     size_numbers: ClassVar[int] = 0
     guidance: ClassVar[bool] = False
+    references: ClassVar[bool] = False

@@ -49,6 +49,16 @@ def with_megapixels(size: Size, megapixels: float, *, multiple: int = 1) -> Size
     return Size(*(max(1, round(side * factor)) * multiple for side in size))
 
 
+KONTEXT_SIDES = (672, 688, 720, 752, 800, 832, 880, 944, 1024, 1104, 1184, 1248, 1328, 1392, 1456, 1504, 1568)
+"""Widths of FLUX Kontext's training pictures, in pixels; the heights are the same in turn. As in FLUX's own code."""
+
+
+def kontext_size(aspect: float) -> Size:
+    """Returns the one of FLUX Kontext's sizes whose width by height is nearest to an aspect."""
+    sizes = map(Size, KONTEXT_SIDES, reversed(KONTEXT_SIDES))
+    return min(sizes, key=lambda size: (abs(aspect - size.width / size.height), size))
+
+
 def whole_cells(size: Size, cell: int = CELL) -> Size:
     """Returns the size cut down to whole latent cells, still in pixels."""
     return Size(size.width // cell * cell, size.height // cell * cell)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..pictures.sizes import CELL
-from ..types import Area, Condition, Conditioning, Mask, PictureSize
+from ..types import Area, Condition, Conditioning, Latent, Mask, PictureSize
 
 
 def combine(first: Conditioning, second: Conditioning) -> Conditioning:
@@ -96,6 +96,16 @@ def set_range(conditioning: Conditioning, *, start: float = 0.0, end: float = 1.
 def set_picture_size(conditioning: Conditioning, size: PictureSize) -> Conditioning:
     """Returns the conditions with SDXL's size conditioning; other families do not look at it."""
     return _each(conditioning, lambda entry: replace(entry, size=size))
+
+
+def set_guidance(conditioning: Conditioning, guidance: float) -> Conditioning:
+    """Returns the conditions with how strongly a network that was distilled to be told follows them."""
+    return _each(conditioning, lambda entry: replace(entry, guidance=guidance))
+
+
+def add_reference(conditioning: Conditioning, latent: Latent) -> Conditioning:
+    """Returns the conditions with one picture more to go by, for networks that were trained to look at some."""
+    return _each(conditioning, lambda entry: replace(entry, references=(*entry.references, latent.samples)))
 
 
 def _each(conditioning: Conditioning, change: Callable[[Condition], Condition]) -> Conditioning:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..checkpoints.families import ExtraChannels, ModelSpec
 from ..latents.batches import fit_batch, to_model_space
 from ..pictures.resize import resize
+from ..pictures.sizes import CELL
 from ..types import Condition
 
 BLANK_PICTURE = (0.8223, -0.6876, 0.6364, 0.1380)  # mid-grey in SD1's scaled latents; as in ComfyUI 0.8.0 (behaviour)
@@ -61,10 +63,22 @@ def picture_channels(condition: Condition, spec: ModelSpec, latent: Tensor, nois
 
 
 def scaled_picture_channels(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
-    """Returns the latent of a picture to go by, in the network's own units, zeros where the condition has none."""
-    if condition.concat_latent is None:
-        return torch.zeros_like(latent)
-    return _fitted(to_model_space(condition.concat_latent.to(latent), spec.latent), latent)
+    """Returns the latent of a picture to go by, in the network's own units; zeros before scaling where there is none."""
+    picture = torch.zeros_like(latent) if condition.concat_latent is None else condition.concat_latent.to(latent)
+    return _fitted(to_model_space(picture, spec.latent), latent)
+
+
+def picture_and_mask_cells(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+    """Returns (B, C + 64, h, w): the masked picture's scaled latent, then the mask at 8 times its size, as in FLUX fill.
+
+    A cell's 8x8 pixels are its channels, row by row, 1 where the picture is to be made; everywhere, where there is no mask.
+    """
+    b, _, h, w = latent.shape
+    mask = noise_mask if condition.concat_mask is None else condition.concat_mask
+    mask = latent.new_ones(1, 1, h, w) if mask is None else mask.to(latent).mean(dim=1, keepdim=True)
+    mask = resize(mask, width=CELL * w, height=CELL * h, method="bilinear", crop="center")
+    cells = fit_batch(functional.pixel_unshuffle(mask, CELL), b)
+    return torch.cat([scaled_picture_channels(condition, spec, latent, noise_mask), cells], dim=1)
 
 
 def _fitted(x: Tensor, latent: Tensor) -> Tensor:
@@ -78,4 +92,5 @@ _MAKERS: Mapping[ExtraChannels, Callable[[Condition, ModelSpec, Tensor, Tensor |
     "mask_and_picture": inpaint_channels,
     "picture": picture_channels,
     "scaled_picture": scaled_picture_channels,
+    "picture_and_mask_cells": picture_and_mask_cells,
 }

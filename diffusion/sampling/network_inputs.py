@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.families import ModelSpec
+from ..latents.batches import fit_batch, to_model_space
 from ..types import Condition, Control, PictureSize
 from .extra_channels import extra_channels
 
@@ -119,6 +120,7 @@ def network_inputs(
         sizes=sizes,
         concat=extra_channels(condition, spec=spec, latent=latent, noise_mask=noise_mask) if spec.takes_extra else None,
         guidance=torch.tensor([condition.guidance], device=device) if network.guidance else None,
+        references=_references(condition, spec, latent) if network.references else (),
         stretches=network.kind == "unet",
     )
 
@@ -133,6 +135,19 @@ def size_numbers(size: PictureSize, *, height: int, width: int) -> tuple[int, in
     target_height = original_height if size.target_height is None else size.target_height
     target_width = original_width if size.target_width is None else size.target_width
     return original_height, original_width, size.crop_y, size.crop_x, target_height, target_width
+
+
+def _references(condition: Condition, spec: ModelSpec, latent: Tensor) -> tuple[Tensor, ...]:
+    found = []
+    for reference in condition.references:
+        if reference.shape[1] != spec.latent.channels:
+            raise ValueError(
+                f"the condition carries a reference of {reference.shape[1]} channels, but a {spec.family} network has latents "
+                f"of {spec.latent.channels}; encode it with the VAE of the model that samples."
+            )
+        x = to_model_space(reference.to(latent), spec.latent)
+        found.append(x if len(x) == 1 else fit_batch(x, len(latent)))
+    return tuple(found)
 
 
 def _check_context(condition: Condition, spec: ModelSpec) -> None:

@@ -261,7 +261,7 @@ STRANGERS = {
     "a VAE": ("a VAE alone", ["decoder.conv_in.weight", "encoder.conv_in.weight"]),
     "a text encoder": ("a text encoder alone", ["text_model.embeddings.token_embedding.weight"]),
     "a T5": ("a text encoder alone", ["encoder.block.0.layer.0.SelfAttention.q.weight"]),
-    "an upscaler": ("a picture upscaler", ["model.1.sub.0.RDB1.conv1.0.weight", "model.0.weight"]),
+    "an upscaler": ("an upscale model", ["model.1.sub.0.RDB1.conv1.0.weight", "model.0.weight"]),
     "an embedding": ("a textual inversion embedding", ["emb_params"]),
     "a broken SD3": ("'x_embedder.proj.weight' is missing", ["joint_blocks.0.context_block.attn.qkv.weight"]),
     "something else": ("keys below some.weird (2), other (1)", ["some.weird.key", "some.weird.thing", "other"]),

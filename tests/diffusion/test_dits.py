@@ -85,15 +85,6 @@ def shapes_of(spec: DenoiserSpec) -> dict[str, tuple[int, ...]]:
     return table | dict(kind_of(spec).layout(spec))
 
 
-def as_published(spec: DenoiserSpec) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a network's tensors in the layout of its makers."""
-    shapes = shapes_of(spec)
-    return {
-        each.key: (sum(shapes[name][0] for name in each.names), *shapes[each.names[0]][1:])
-        for each in kind_of(spec).destinations(spec, shapes)
-    }
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_the_parameters_of_a_transformer_are_those_of_diffusers(name: str, tiny_dits: ModuleType) -> None:
     spec = tiny_dits.SPECS[name]
@@ -126,9 +117,11 @@ def test_the_key_maps_are_those_of_diffusers_both_ways(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRUE_SIZES)
 @pytest.mark.parametrize("layout", ["bare", "checkpoint", "diffusers"])
-def test_a_transformer_is_told_by_its_shapes(name: str, layout: str, tiny: ModuleType, tmp_path: Path) -> None:
+def test_a_transformer_is_told_by_its_shapes(
+    name: str, layout: str, tiny: ModuleType, tiny_dits: ModuleType, tmp_path: Path
+) -> None:
     spec = TRUE_SIZES[name]
-    shapes = shapes_of(spec) if layout == "diffusers" else as_published(spec)
+    shapes = shapes_of(spec) if layout == "diffusers" else tiny_dits.published_shapes(spec)
     prefix = "model.diffusion_model." if layout == "checkpoint" else ""
     path = tiny.write_skeleton(tmp_path / "a.safetensors", {prefix + key: shape for key, shape in shapes.items()})
     found = describe(path)
@@ -173,6 +166,14 @@ def test_a_transformer_has_the_weights_of_its_file(
         loaded = network.state_dict()
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[key], weights[key]) for key in weights)
+
+
+def test_a_transformer_of_unknown_channels_is_compared_with_the_nearest(
+    tiny: ModuleType, tiny_dits: ModuleType, tmp_path: Path
+) -> None:
+    shapes = tiny_dits.published_shapes(tiny_dits.FLUX) | {"img_in.weight": (64, 80)}
+    with pytest.raises(HeaderError, match=r"a transformer like that of FLUX\.1.*, but with 20 input channels"):
+        describe(tiny.write_skeleton(tmp_path / "flux.safetensors", shapes))
 
 
 def test_a_tensor_too_many_is_refused(tiny_dits: ModuleType, tmp_path: Path) -> None:

@@ -86,9 +86,11 @@ def test_scaling_rounds_to_whole_cells() -> None:
 
 def test_only_an_empty_latent_is_fitted_to_a_model() -> None:
     wide, fine = LatentFormat(channels=16, scale=1.0), LatentFormat(channels=3, scale=1.0, downscale=4)
+    coarse = LatentFormat(channels=128, scale=1.0, downscale=16)
     empty = empty_latent(width=64, height=32, batch_size=2)
     assert fit_empty(empty, wide).shape == (2, 16, 4, 8)
     assert fit_empty(empty, fine).shape == (2, 3, 8, 16), "a picture of 64x32 pixels, in cells of 4"
+    assert fit_empty(empty, coarse).shape == (2, 128, 2, 4)
     assert fit_empty(repeat_latent(empty, 2), fine).shape == (4, 3, 8, 16)
     assert fit_empty(Latent(torch.zeros(1, 4, 4, 8)), fine).shape == (1, 3, 4, 8), "it has its size already"
     with pytest.raises(ValueError, match="4 channels, but the model denoises 16"):

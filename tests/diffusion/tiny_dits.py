@@ -10,8 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
+from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_destinations
+from latentgraph.diffusion.checkpoints.autoencoder_structure import read_vae
 from latentgraph.diffusion.checkpoints.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
 from latentgraph.diffusion.checkpoints.export import stacked
 from latentgraph.diffusion.checkpoints.families import DenoiserSpec
@@ -86,3 +89,46 @@ def original(spec: DenoiserSpec, tensors: Mapping[str, Tensor], prefix: str = ""
     for destination in kind_of(spec).destinations(spec, tensors):
         file[prefix + destination.key] = stacked([tensors[name] for name in destination.names], destination)
     return {key: tensor.clone() for key, tensor in file.items()}
+
+
+def published_shapes(spec: DenoiserSpec) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a network's tensors in the layout of its makers."""
+    table = {"pos_embed.pos_embed": (1, spec.positions**2, spec.width)} if isinstance(spec, MMDiTSpec) else {}
+    shapes = table | dict(kind_of(spec).layout(spec))
+    return {
+        each.key: (sum(shapes[name][0] for name in each.names), *shapes[each.names[0]][1:])
+        for each in kind_of(spec).destinations(spec, shapes)
+    }
+
+
+def vae(latent_channels: int = 16) -> Any:
+    """Returns diffusers' autoencoder as SD3 and FLUX have it, small: without 1x1 convolutions, its latents all but certain."""
+    network = AutoencoderKL(
+        latent_channels=latent_channels,
+        block_out_channels=(32, 32, 32, 32),
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        scaling_factor=0.3611,  # FLUX's, which its pipelines read here
+        shift_factor=0.1159,
+    )
+    draws = torch.Generator().manual_seed(5)
+    for name, w in network.state_dict().items():
+        noise = torch.randn(w.shape, generator=draws)
+        w.copy_(noise / w[0].numel() ** 0.5 if w.ndim > 1 else 0.1 * noise + name.endswith("weight"))
+    network.encoder.conv_out.weight.data[latent_channels:] = 0.0
+    network.encoder.conv_out.bias.data[latent_channels:] = -30.0  # the logarithm of the latents' variance
+    return network.eval().requires_grad_(False)
+
+
+def checkpoint(spec: DenoiserSpec, *, vae_prefix: str) -> dict[str, Tensor]:
+    """Returns a transformer and its VAE as one file has them; text encoders are left out."""
+    network = vae()
+    shapes = {key: tuple(w.shape) for key, w in network.state_dict().items()}
+    tensors = original(spec, weights(spec), NETWORK)
+    for each in vae_destinations(read_vae(shapes), shapes):
+        w = network.state_dict()[each.names[0]]
+        tensors[vae_prefix + each.key] = (w[:, :, None, None] if each.kernel else w).clone()
+    return tensors

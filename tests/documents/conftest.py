@@ -17,7 +17,7 @@ BROKEN = Path(__file__).parent / "broken"
 
 
 @pytest.fixture(scope="session")
-def folder(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tiny: ModuleType, tiny_dits: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The broken documents, with the models and pictures that they name. Tests write nothing here."""
     here = tmp_path_factory.mktemp("documents")
     shutil.copytree(BROKEN, here, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.expected"))
@@ -26,6 +26,7 @@ def folder(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for made in (checkpoints, loras, embeddings, images):
         made.mkdir(parents=True)
     _write_weights(tiny, checkpoints)
+    _write_transformers(tiny, tiny_dits, checkpoints)
     _write_strangers(checkpoints)
     _write_loras(tiny, loras)
     _write_embeddings(tiny, embeddings)
@@ -55,6 +56,19 @@ def _write_weights(tiny: ModuleType, folder: Path) -> None:
             for side, shape in (("down", (4, 64)), ("up", (64, 4)))
         },
         "unknown": {"lexer.weight": (4, 4), "parser.head.bias": (4,)},
+    }
+    for name, shapes in files.items():
+        tiny.write_skeleton(folder / f"{name}.safetensors", shapes)
+
+
+def _write_transformers(tiny: ModuleType, tiny_dits: ModuleType, folder: Path) -> None:
+    """Writes the headers of transformers alone, and of one with its VAE."""
+    flux = tiny_dits.published_shapes(tiny_dits.FLUX)
+    sd3 = {tiny_dits.NETWORK + key: shape for key, shape in tiny_dits.published_shapes(tiny_dits.SD3).items()}
+    files = {
+        "flux": flux,
+        "flux_cut": {key: shape for key, shape in flux.items() if "txt_in" not in key},
+        "sd3": sd3 | {tiny.VAE + key: shape for key, shape in tiny.vae_shapes(latent=16).items()},
     }
     for name, shapes in files.items():
         tiny.write_skeleton(folder / f"{name}.safetensors", shapes)

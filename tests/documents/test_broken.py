@@ -26,7 +26,13 @@ PIN = "LATENTGRAPH_PIN_REPORTS"
 
 def report(document: str) -> str:
     """Returns what is wrong with a document of the working folder, a problem a line, with FOLDER for the working folder."""
-    folders = {"checkpoint": "checkpoints", "vae": "checkpoints", "lora": "loras", "embedding": "embeddings"}
+    folders = {
+        "checkpoint": "checkpoints",
+        "diffusion_model": "checkpoints",
+        "vae": "checkpoints",
+        "lora": "loras",
+        "embedding": "embeddings",
+    }
     suffixes = (".safetensors", ".ckpt", ".gguf")
     resolver = FolderResolver(
         folders={kind: (Path("models", folder),) for kind, folder in folders.items()},
