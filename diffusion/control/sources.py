@@ -7,8 +7,9 @@ from functools import partial
 
 from ..checkpoints.parts import Part
 from ..networks.attention import ExactUNetAttention
+from ..networks.filling import Conversion, fill
 from ..networks.precision import NumericPolicy
-from ..networks.sources import _Conversion, _fill, _names
+from ..networks.sources import file_names
 from .keymaps import control_net_origins, t2i_adapter_origins
 from .networks import (
     Controller,
@@ -31,7 +32,7 @@ class ControlNetSource:
     @property
     def title(self) -> str:
         """What it is, for messages."""
-        return f"the ControlNet of {_names(self.part)}"
+        return f"the ControlNet of {file_names(self.part)}"
 
     @property
     def ingredients(self) -> tuple[()]:
@@ -45,8 +46,8 @@ class ControlNetSource:
     def load(self, policy: NumericPolicy) -> Controller:
         """Returns diffusers' ControlNet with these weights, as a controller."""
         network = build_control_net(self.spec)
-        conversion = _Conversion(policy.device, policy.unet, memory_format=policy.memory_format)
-        _fill(network, self.part, partial(control_net_origins, self.spec), conversion)
+        conversion = Conversion(policy.device, policy.unet, memory_format=policy.memory_format)
+        fill(network, self.part, partial(control_net_origins, self.spec), conversion)
         if policy.attention == "exact":
             network.set_attn_processor(ExactUNetAttention())
         kind = ControlNetController if self.spec.union is None else UnionController
@@ -63,7 +64,7 @@ class T2IAdapterSource:
     @property
     def title(self) -> str:
         """What it is, for messages."""
-        return f"the T2I adapter of {_names(self.part)}"
+        return f"the T2I adapter of {file_names(self.part)}"
 
     @property
     def ingredients(self) -> tuple[()]:
@@ -77,8 +78,8 @@ class T2IAdapterSource:
     def load(self, policy: NumericPolicy) -> Controller:
         """Returns diffusers' T2I adapter with these weights, as a controller."""
         network = build_t2i_adapter(self.spec)
-        conversion = _Conversion(policy.device, policy.unet, memory_format=policy.memory_format)
-        _fill(network.adapter, self.part, partial(t2i_adapter_origins, self.spec), conversion)
+        conversion = Conversion(policy.device, policy.unet, memory_format=policy.memory_format)
+        fill(network.adapter, self.part, partial(t2i_adapter_origins, self.spec), conversion)
         return T2IAdapterController(network.eval())
 
 

@@ -212,13 +212,12 @@ def _network_latent(vae: Vae, latent: Latent) -> Tensor:
 
 
 def _itemsize(vae: Vae) -> int:
-    return vae.weights.memory.policy.vae.itemsize
+    return vae.weights.policy.vae.itemsize
 
 
 def _needs_tiles(vae: Vae, size: int, what: str, on_notice: OnNotice | None) -> bool:
     """Returns whether a pass that takes so many bytes has to be made in tiles; then says so."""
-    memory = vae.weights.memory
-    if memory.policy.precision == "exact" or vae.spec.draws_noise or memory.has_room(size):
+    if vae.weights.policy.precision == "exact" or vae.spec.draws_noise or vae.weights.memory.has_room(size):
         return False
     if on_notice is not None:
         on_notice(f"{what} in tiles: as a whole it would take about {gibibytes(size)}, more than is free")

@@ -30,7 +30,7 @@ def tile_advice(vae: Vae, node: str) -> Advice:
     """Returns what says that an autoencoder needs less in tiles, by the node that does it."""
 
     def advice(shortage: Shortage) -> str:
-        takes = decode_bytes(vae.spec, TILE * TILE, vae.weights.memory.policy.vae.itemsize)
+        takes = decode_bytes(vae.spec, TILE * TILE, vae.weights.policy.vae.itemsize)
         return f"Use {node}: tiles of {TILE} pixels take about {gibibytes(takes)}; smaller tiles take less."
 
     return advice

@@ -7,7 +7,7 @@ data (`Patch`, `Blend`), which goes along with the handle on the weights and is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -26,10 +26,10 @@ from ..checkpoints.headers import HeaderError
 from ..checkpoints.parts import FileId, file_id
 from ..checkpoints.text_specs import ClipSpec
 from ..types import Clip, Model
-from .memory import WeightSource
 from .precision import NumericPolicy
 from .sources import DenoiserSource, TextSource
-from .stored import LaidOn, StoredModule, lay_on, stored_modules, unstore
+from .stored import LaidOn, StoredModule, can_store, lay_on, unstore
+from .weight_source import WeightSource
 
 Handle = TypeVar("Handle", Model, Clip)
 
@@ -105,33 +105,52 @@ class DerivedSource:
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes of the tensors that are changed; packed ones stay, and only what is laid on them is new."""
-        dtype = policy.text if isinstance(self.spec, ClipSpec) else policy.denoiser(self.spec.kind)
-        shapes = target_shapes(self.spec)
-        packed = self.base.packed_networks
-        size = 0
-        for target, taken in self._plan().items():
-            if target.network in packed and _is_laid_on(taken):
-                size += sum(each.nbytes for each in taken)
-            else:
-                size += prod(shapes[target]) * dtype.itemsize
-        return size
+        return self._size(policy, self.base.packed_networks)
+
+    def least(self, policy: NumericPolicy) -> int:
+        """Returns what it takes where every weight stays as it is and is changed whenever it is used."""
+        return self._size(policy, {target.network for target in target_shapes(self.spec)})
 
     def load(self, policy: NumericPolicy, *ingredients: Any) -> Any:
         """Returns the copy of the loaded base with every step taken."""
+        return self._loaded(policy, ingredients, everywhere=False)
+
+    def load_within(self, policy: NumericPolicy, room_bytes: int, *ingredients: Any) -> Any:
+        """Returns the copy with every step taken anew whenever a weight is used, where that is possible."""
+        return self._loaded(policy, ingredients, everywhere=True)
+
+    def _size(self, policy: NumericPolicy, laid_on: Collection[str]) -> int:
+        """Returns the bytes of the new tensors. laid_on: the networks whose weights stay where adapters alone change them."""
+        formats: dict[str, torch.dtype]
+        if isinstance(self.spec, ClipSpec):
+            formats = {encoder.key: policy.text_format(encoder.kind) for encoder in self.spec.encoders}
+        else:
+            formats = {UNET: policy.denoiser(self.spec.kind)}
+        shapes = target_shapes(self.spec)
+        size = 0
+        for target, taken in self._plan().items():
+            is_weight = target.tensor.endswith(".weight") and len(shapes[target]) > 1
+            if is_weight and target.network in laid_on and _is_laid_on(taken):
+                size += sum(each.nbytes for each in taken)
+            else:
+                size += prod(shapes[target]) * formats[target.network].itemsize
+        return size
+
+    def _loaded(self, policy: NumericPolicy, ingredients: Sequence[Any], *, everywhere: bool) -> Any:
         base, *others = ingredients
         rounding = policy.text_rounding if isinstance(self.spec, ClipSpec) else None
-        tensors = dict(_named_weights(base))
+        held = dict(_named_weights(base, everywhere=everywhere))
         new: dict[Target, Tensor | list[LaidOn]] = {}
         with ExitStack() as stack, torch.no_grad():
             mixed = iter([dict(_named_weights(other)) for other in others])
             sources = [_opened(step.file, stack) if isinstance(step, Patch) else next(mixed) for step in self.steps]
             for target, taken in self._plan().items():
-                held = tensors[target]
-                if isinstance(held, StoredModule) and _is_laid_on(taken):
-                    new[target] = self._laid_on(held, taken, sources)
+                weight = held[target]
+                if isinstance(weight, nn.Module) and _is_laid_on(taken):
+                    new[target] = self._laid_on(policy.device, taken, sources)
                 else:
-                    new[target] = _like(held, self._made(target, held, taken, sources), rounding)
-        return _copy_with(base, new)
+                    new[target] = _like(weight, self._made(target, weight, taken, sources), rounding)
+        return _copy_with(base, new, rounding)
 
     def _plan(self) -> dict[Target, list[_Taken]]:
         """Returns for each tensor that changes what changes it, in order."""
@@ -146,19 +165,18 @@ class DerivedSource:
                     plan.setdefault(target, []).append(_Taken(number))
         return plan
 
-    def _laid_on(self, held: StoredModule, taken: Sequence[_Taken], sources: Sequence[Any]) -> list[LaidOn]:
-        """Returns what is to be made of a packed weight each time that it is widened."""
+    def _laid_on(self, device: torch.device, taken: Sequence[_Taken], sources: Sequence[Any]) -> list[LaidOn]:
+        """Returns what is to be made of a weight each time that it is used."""
         laid_on = []
         for number, change, _ in taken:
             step = self.steps[number]
             if isinstance(step, Patch) and change is not None:
-                device = held.computed[1]
                 parts = {role: sources[number].get_tensor(key).to(device) for role, key in change.keys.items()}
                 laid_on.append(LaidOn(change.form.name, parts, step.strength))
         return laid_on
 
     def _made(
-        self, target: Target, held: Tensor | StoredModule, taken: Sequence[_Taken], sources: Sequence[Any]
+        self, target: Target, held: Tensor | nn.Module, taken: Sequence[_Taken], sources: Sequence[Any]
     ) -> Tensor:
         """Returns a tensor with its changes made, float32."""
         weight = _wide(held)
@@ -264,23 +282,28 @@ def _derived(source: Any, step: Patch | Blend) -> DerivedSource:
     return replace(derived, steps=(*derived.steps, step))
 
 
-def _named_weights(network: Any) -> Iterator[tuple[Target, Tensor | StoredModule]]:
+def _named_weights(network: Any, *, everywhere: bool = False) -> Iterator[tuple[Target, Tensor | nn.Module]]:
     """Yields the weights of a network, or of text encoders by key, by the names that adapters' targets have.
 
-    A weight that is not kept as it is computed with is given as the module that has it.
+    A weight that is not kept as it is computed with is given as the module that has it; everywhere: so is any that could be.
     """
-    for key, module in _modules(network):
-        for name, tensor in module.named_parameters():
-            yield Target(key, name.removeprefix("text_model.")), tensor
-        for name, holder in stored_modules(module):
-            yield Target(key, f"{name.removeprefix('text_model.')}.weight"), holder
+    for key, network_of_key in _modules(network):
+        for path, module in network_of_key.named_modules():
+            as_module = isinstance(module, StoredModule) or (everywhere and can_store(module))
+            names = dict.fromkeys([*module._parameters, *(["weight"] if as_module else [])])
+            for leaf in names:
+                name = f"{path}.{leaf}".removeprefix("text_model.")
+                weight = module if as_module and leaf == "weight" else module._parameters[leaf]
+                if weight is not None:
+                    yield Target(key, name), weight
 
 
-def _wide(held: Tensor | StoredModule) -> Tensor:
+def _wide(held: Tensor | nn.Module) -> Tensor:
     """Returns a weight in float32."""
-    return (
-        held.made() if isinstance(held, StoredModule) else held.to(torch.float32, memory_format=torch.contiguous_format)
-    )
+    if isinstance(held, StoredModule):
+        return held.made()
+    weight = held if isinstance(held, Tensor) else held.get_parameter("weight")
+    return weight.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def _is_laid_on(taken: Sequence[_Taken]) -> bool:
@@ -292,37 +315,39 @@ def _modules(network: Any) -> list[tuple[str, nn.Module]]:
     return list(network.items()) if isinstance(network, dict) else [(UNET, network)]
 
 
-def _copy_with(network: Any, new: Mapping[Target, Tensor | Sequence[LaidOn]]) -> Any:
-    """Returns a copy of a network that shares its tensors, but for new ones and for what is laid on packed ones."""
+def _copy_with(network: Any, new: Mapping[Target, Tensor | Sequence[LaidOn]], rounding: torch.dtype | None) -> Any:
+    """Returns a copy of a network that shares its tensors, but for new ones and for what is laid on those that stay."""
     modules = [module for _, module in _modules(network)]
     shared = {id(w): w for module in modules for w in chain(module.parameters(), module.buffers())}
     copy = deepcopy(network, shared)
     for key, module in _modules(copy):
         places = {name.removeprefix("text_model."): each for name, each in module.named_modules()}
         for target, change in new.items():
-            if target.network == key:
-                path, _, leaf = target.tensor.rpartition(".")
-                _replace(places[path], leaf, change)
+            if target.network != key:
+                continue
+            path, _, leaf = target.tensor.rpartition(".")
+            if isinstance(change, Tensor):
+                _set(places[path], leaf, change)
+            else:
+                lay_on(places[path], change, rounding)
     return copy
 
 
-def _replace(module: nn.Module, leaf: str, change: Tensor | Sequence[LaidOn]) -> None:
-    """Gives a module another tensor, or lays something on the weight that it has."""
-    if not isinstance(change, Tensor):
-        for each in change:
-            lay_on(module, each)
-    elif isinstance(module, StoredModule) and leaf == "weight":
-        unstore(module, change)
+def _set(module: nn.Module, leaf: str, tensor: Tensor) -> None:
+    """Gives a module another tensor."""
+    if isinstance(module, StoredModule) and leaf == "weight":
+        unstore(module, tensor)
     else:
-        setattr(module, leaf, nn.Parameter(change, requires_grad=False))
+        setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
 
 
-def _like(held: Tensor | StoredModule, weight: Tensor, rounding: torch.dtype | None) -> Tensor:
+def _like(held: Tensor | nn.Module, weight: Tensor, rounding: torch.dtype | None) -> Tensor:
     """Returns a weight in the number format and memory layout of the one that it takes the place of."""
     rounded = weight if rounding is None else weight.to(rounding)
     if isinstance(held, StoredModule):
         return rounded.to(held.computed[0])
-    return torch.empty_like(held, requires_grad=False).copy_(rounded)
+    like = held if isinstance(held, Tensor) else held.get_parameter("weight")
+    return torch.empty_like(like, requires_grad=False).copy_(rounded)
 
 
 def _opened(file: FileId, stack: ExitStack) -> Any:

@@ -1,7 +1,8 @@
 """In which number formats the networks run: the one place that decides it.
 
 `exact` is float32 on every device with the order of operations that results are compared in; `auto` is the fastest
-choice that a person would not tell from it. Nothing here changes torch's global settings.
+choice that a person would not tell from it. The others are `auto` in a format that a person chose. Nothing here changes torch's
+global settings.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import torch
 from ..checkpoints.families import NetworkKind
 from ..checkpoints.text_specs import TextKind
 
-Precision = Literal["auto", "exact"]
+_Formats = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype]
+Precision = Literal["auto", "exact", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +44,16 @@ class NumericPolicy:
 
     def text_format(self, kind: TextKind) -> torch.dtype:
         """Returns the format of text encoders of a kind. T5 is large, and its feed-forward overflows in float16."""
-        return self.transformer if kind == "t5" else self.text
+        if kind != "t5":
+            return self.text
+        return torch.bfloat16 if self.transformer is torch.float16 else self.transformer
 
     @property
     def cache_token(self) -> str:
         """What tells two policies apart that may give other pixels, for cache keys: "auto/cpu/bfloat16"."""
         if self.precision == "exact":
             return f"exact/{self.device.type}"
-        return f"auto/{self.device.type}/{str(self.unet).removeprefix('torch.')}"
+        return f"{self.precision}/{self.device.type}/{str(self.unet).removeprefix('torch.')}"
 
 
 def resolve(precision: Precision, device: torch.device | str = "cpu") -> NumericPolicy:
@@ -71,9 +75,9 @@ def resolve(precision: Precision, device: torch.device | str = "cpu") -> Numeric
             memory_format=torch.contiguous_format,
             attention="exact",
         )
-    unet, transformer, vae, text = _auto_formats(device)
+    unet, transformer, vae, text = _formats(precision, device)
     return NumericPolicy(
-        precision="auto",
+        precision=precision,
         device=device,
         unet=unet,
         transformer=transformer,
@@ -85,8 +89,18 @@ def resolve(precision: Precision, device: torch.device | str = "cpu") -> Numeric
     )
 
 
-def _auto_formats(device: torch.device) -> tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype]:
-    """Returns the formats of UNets, transformers, VAEs and text encoders.
+def _formats(precision: Precision, device: torch.device) -> _Formats:
+    """Returns the formats of UNets, transformers, VAEs and text encoders. In float16, VAEs take what `auto` gives them."""
+    chosen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    auto = _auto_formats(device)
+    if chosen is None:
+        return auto
+    vae = auto[2] if chosen is torch.float16 else chosen
+    return chosen, chosen, vae, chosen
+
+
+def _auto_formats(device: torch.device) -> _Formats:
+    """Returns the formats that are fast on a device.
 
     On CUDA neither transformers nor VAEs run in float16: FLUX's activations and SDXL's VAE overflow there. Text encoders are
     small, so on a CPU they stay exact.

@@ -7,7 +7,7 @@ kept beside it and computed each time. Nothing here knows files or families.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
@@ -61,7 +61,7 @@ class StoredWeight:
         shape = (len(data), *rest)
         return replace(self, data=data.reshape(-1 if self.blocks else shape), shape=shape, scale=scale)
 
-    def reshaped(self, shape: Sequence[int]) -> StoredWeight:
+    def reshape(self, shape: Sequence[int]) -> StoredWeight:
         """Returns the same numbers in another shape of as many rows."""
         data = self.data if self.blocks is not None else self.data.reshape(*shape)
         return replace(self, data=data, shape=tuple(shape))
@@ -91,6 +91,7 @@ def store(module: Any, weight: StoredWeight, *, dtype: torch.dtype, device: torc
     module.form = replace(weight, data=torch.empty(0), scale=None if module.scales is not None else weight.scale)
     module.computed = (dtype, device)
     module.laid_on = nn.ModuleList()
+    module.rounding = None
 
 
 def unstore(module: Any, weight: Tensor) -> None:
@@ -98,13 +99,17 @@ def unstore(module: Any, weight: Tensor) -> None:
     module.__class__ = next(plain for plain, kind in _KINDS.items() if type(module) is kind)
     for name in ("stored", "scales"):
         del module._buffers[name]
-    del module._modules["laid_on"], module.form, module.computed
+    del module._modules["laid_on"], module.form, module.computed, module.rounding
     module.register_parameter("weight", nn.Parameter(weight, requires_grad=False))
 
 
-def lay_on(module: Any, change: LaidOn) -> None:
-    """Changes a module with a stored weight so that an adapter's change is made to it whenever it is widened."""
-    module.laid_on.append(change)
+def lay_on(module: Any, changes: Iterable[LaidOn], rounding: torch.dtype | None = None) -> None:
+    """Changes a module so that adapters' changes are made to its weight whenever it is used; rounding: as of a new weight."""
+    if not isinstance(module, StoredModule):
+        weight = module.weight
+        store(module, StoredWeight(weight.detach(), tuple(weight.shape)), dtype=weight.dtype, device=weight.device)
+    module.laid_on.extend(changes)
+    module.rounding = rounding
 
 
 def stored_modules(network: nn.Module) -> Iterator[tuple[str, StoredModule]]:
@@ -135,6 +140,7 @@ class StoredModule(nn.Module):
     form: StoredWeight
     computed: tuple[torch.dtype, torch.device]
     laid_on: nn.ModuleList
+    rounding: torch.dtype | None
     stored: Tensor
     scales: Tensor | None
 
@@ -157,7 +163,7 @@ class StoredModule(nn.Module):
         for change in self.laid_on:
             assert isinstance(change, LaidOn)
             weight = change.apply_to(weight)
-        return weight
+        return weight if self.rounding is None else weight.to(self.rounding).to(torch.float32)
 
 
 class StoredLinear(StoredModule, nn.Linear):  # type: ignore[override]  # the weight is a property

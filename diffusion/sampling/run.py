@@ -136,7 +136,7 @@ def sample_guided(
     if len(levels) == 0:
         return Sampled(latent, latent)
     model = guider.model
-    spec, space, policy = model.spec, sampling_space(model), model.weights.memory.policy
+    spec, space, policy = model.spec, sampling_space(model), model.weights.policy
     start = _start(spec, latent, policy.device)
     first = torch.zeros_like(start)
     if not noise.silent:

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from latentgraph.diffusion.checkpoints.autoencoders import KLSpec
-from latentgraph.diffusion.checkpoints.opening import open_vae
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_vae
 from latentgraph.diffusion.latents.autoencoder import decode, decode_tiled, encode, encode_tiled
 from latentgraph.diffusion.latents.room import decode_bytes, encode_bytes
 from latentgraph.diffusion.networks.budget import free_bytes
 from latentgraph.diffusion.networks.exhaustion import OutOfMemoryError, Shortage, asked_bytes, smaller_pictures
-from latentgraph.diffusion.networks.memory import WeightMemory, Weights
+from latentgraph.diffusion.networks.memory import MemoryBudgetError, WeightMemory, Weights
 from latentgraph.diffusion.networks.precision import NumericPolicy
 from latentgraph.diffusion.types import Image, Latent, Vae
 
@@ -61,8 +61,8 @@ def test_a_refused_allocation_says_what_was_asked_what_there_is_and_what_would_f
 
 
 def test_a_network_that_can_not_be_loaded_says_so_too() -> None:
-    weights = Weights(memory_with(GIB, budget=1 << 40), Toy("giant", 2 * GIB))
-    with pytest.raises(OutOfMemoryError, match=r"the giant ran out of memory .* 1\.00 GiB are free"), weights.use():
+    weights = Weights(memory_with(3 * GIB, budget=1 << 40), Toy("giant", 2 * GIB))
+    with pytest.raises(OutOfMemoryError, match=r"the giant ran out of memory .* 3\.00 GiB are free"), weights.use():
         pass
     assert weights.memory.resident_bytes == 0
 
@@ -95,7 +95,12 @@ def test_the_advice_is_reckoned_from_the_numbers(items: int, shortage: Shortage,
 @pytest.fixture
 def vae_with(reference_tiny: Path) -> Callable[..., Vae]:
     def make(free: int, precision: str = "auto") -> Vae:
-        return open_vae(reference_tiny, memory_with(free, precision=precision, budget=GIB))
+        left = [GIB]
+        memory = WeightMemory(budget_bytes=GIB, precision=precision, free_bytes=lambda device: left[0])
+        vae = open_vae(reference_tiny, memory)
+        with vae.weights.use():
+            left[0] = free
+        return vae
 
     return make
 
@@ -122,13 +127,11 @@ def test_exact_results_do_not_depend_on_free_memory(vae_with: Callable[..., Vae]
 
 
 def test_networks_that_are_not_in_use_make_room_for_a_picture() -> None:
-    free = [10]
-    memory = WeightMemory(budget_bytes=200, free_bytes=lambda device: free[0])
+    memory = WeightMemory(budget_bytes=200, free_bytes=lambda device: 110 - memory.resident_bytes)
     used, idle = Toy("used", 50), Toy("idle", 50)
     with memory.hold(idle):
         pass
     with memory.hold(used):
-        memory._free_bytes = lambda device: 110 - memory.resident_bytes
         assert memory.has_room(30)
         assert not memory.is_resident(idle)
         assert not memory.has_room(70)
@@ -156,3 +159,23 @@ def test_free_memory_is_what_the_tightest_control_group_leaves(version: int, tmp
     (group / "memory.stat").write_text(f"anon 1\n{reclaimable} 700\nactive_file 3\n")
     assert free_bytes(CPU, tmp_path, tmp_path / "membership") == 4700
     assert free_bytes(CPU, tmp_path, tmp_path / "missing") > 1 << 20
+
+
+def test_a_network_that_would_fill_more_than_is_free_is_refused_with_numbers() -> None:
+    weights = Weights(memory_with(GIB, budget=8 * GIB), Toy("big", 3 * GIB))
+    with (
+        pytest.raises(MemoryBudgetError, match=r"the big takes 3\.00 GiB, but the weights on cpu may take 1\.00 GiB"),
+        weights.use(),
+    ):
+        pass
+
+
+def test_a_refusal_names_the_precision_that_would_fit(reference_tiny: Path) -> None:
+    exact = open_checkpoint(reference_tiny, WeightMemory(precision="exact", budget_bytes=GIB)).model.weights
+    size = exact.source.size(exact.policy)
+    tight = WeightMemory(precision="exact", budget_bytes=size * 3 // 4)
+    with (
+        pytest.raises(MemoryBudgetError, match=r"In precision (auto|bf16) it takes .* and fits"),
+        Weights(tight, exact.source).use(),
+    ):
+        pass
