@@ -50,7 +50,7 @@ def expand(
         scope.params[name] = param_value(param, value, given_base if name in given else scope.base)
         if param.is_value:
             message = f"parameter {name!r} takes a {param.type}, which only a document that uses this one can give it."
-            problems.add("wrong-type", message, param.place)
+            problems.add("wrong-type", message, param.place, param=name)
     expander = _Expander(flat, problems, limits, resolver)
     expander.run(scope)
     flat.outputs = expander.outputs(scope)

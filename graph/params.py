@@ -129,11 +129,12 @@ def read_params(tree: Any, file: str | None, problems: Problems) -> dict[str, Pa
         if param is None:
             continue
         if not isinstance(param, Param):
-            problems.add("wrong-type", f"parameter {name!r}: {param}", place)
+            problems.add("wrong-type", f"parameter {name!r}: {param}", place, param=name)
             continue
         if not param.required and (code := param.check(param.default)):
             found = shown(param.default)
-            problems.add(code, f"parameter {name!r}: the default is {found}; expected {param.expected}.", place)
+            message = f"parameter {name!r}: the default is {found}; expected {param.expected}."
+            problems.add(code, message, place, param=name)
         params[name] = param
     return params
 
@@ -155,9 +156,10 @@ def bind_params(
                 f"there is no parameter {name!r}; known: {known}.",
                 place,
                 near=problems.near(name, params),
+                param=name,
             )
         elif not param.is_value and (code := param.check(value)):
-            problems.add(code, f"parameter {name!r} is {shown(value)}; expected {param.expected}.", place)
+            problems.add(code, f"parameter {name!r} is {shown(value)}; expected {param.expected}.", place, param=name)
     bound: dict[str, Any] = {}
     for name, param in params.items():
         value = given.get(name, param.default)
@@ -165,7 +167,7 @@ def bind_params(
             message = f"has no default and was not given; expected {param.expected}."
             if param.is_value:
                 message = f"takes a {param.type}, which only a document that uses this one can give it."
-            problems.add("missing-param", f"parameter {name!r} {message}", param.place)
+            problems.add("missing-param", f"parameter {name!r} {message}", param.place, param=name)
         elif param.is_value or not param.check(value):
             bound[name] = value
     return bound

@@ -40,7 +40,10 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. `code` is stable for programs; `message` says what was found and what was expected."""
+    """One finding. `code` is stable for programs; `message` says what was found and what was expected.
+
+    node, input: where in the graph. near: the name that may have been meant. param: the document's parameter that it is about.
+    """
 
     code: str
     message: str
@@ -49,13 +52,14 @@ class Problem:
     input: str | None = None
     near: str | None = None
     severity: Literal["error", "warning"] = "error"
+    param: str | None = None
 
     def __str__(self) -> str:
         hint = f" Did you mean {self.near!r}?" if self.near else ""
         return f"{self.place}: {self.severity}: {self.message}{hint} [{self.code}]"
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the problem as a JSON object: code, severity, message, file, line, column, node, input, near."""
+        """Returns the problem as a JSON object: code, severity, message, file, line, column, node, input, near, param."""
         mark = self.place.mark
         return {
             "code": self.code,
@@ -67,6 +71,7 @@ class Problem:
             "node": self.node,
             "input": self.input,
             "near": self.near,
+            "param": self.param,
         }
 
 
@@ -103,9 +108,10 @@ class Problems:
         input: str | None = None,
         near: str | None = None,
         severity: Literal["error", "warning"] = "error",
+        param: str | None = None,
     ) -> None:
         """Notes one problem. Raises InvalidWorkflow with what was found if it is one too many."""
-        self.extend([Problem(code, message, place, node, input, near, severity)])
+        self.extend([Problem(code, message, place, node, input, near, severity, param)])
 
     def extend(self, problems: Iterable[Problem]) -> None:
         """Notes problems found elsewhere. Raises InvalidWorkflow with what was found if there are too many."""

@@ -25,7 +25,7 @@ from .metrics import Metrics
 from .parts import PARTS, CheckWebhook, Explain, ListModels, Parts, SupervisorView
 from .problems import answer_problems, note_begun
 from .rates import RateLimiter
-from .routing import Route
+from .routing import Handle, Route
 from .security import add_headers, authenticate, expect, guard
 from .settings import Settings
 from .streams import Streams
@@ -95,10 +95,17 @@ def _web_app(parts: Parts, routes: list[Route], wanted: Sequence[Route]) -> web.
             _serve(app, parts, route)
     app.on_response_prepare.append(note_begun)
     app.on_response_prepare.append(add_headers)
+    app.on_startup.append(_refuse_undeclared)
     app.on_startup.append(_clean)
     app.on_shutdown.append(_end_streams)
     app.on_cleanup.append(_close)
     return app
+
+
+def serve_openly(app: web.Application, path: str, handler: Handle) -> None:
+    """Serves a path of an app for anybody to GET, beside the API: it must tell nothing of the jobs and files that there are."""
+    app[PARTS].open_handlers.add(handler)
+    app.router.add_get(path, handler, expect_handler=expect)
 
 
 def _serve(app: web.Application, parts: Parts, route: Route) -> None:
@@ -106,6 +113,18 @@ def _serve(app: web.Application, parts: Parts, route: Route) -> None:
     app.router.add_route(route.method, route.path, route.handler, expect_handler=expect)
     if route.method == "GET" and route.handler is not event_routes.watch_job:
         app.router.add_route("HEAD", route.path, route.handler, expect_handler=expect)
+
+
+async def _refuse_undeclared(app: web.Application) -> None:
+    """Raises RuntimeError for a handler that was added in another way, since nobody would ask who calls it."""
+    parts = app[PARTS]
+    for route in app.router.routes():
+        if route.handler not in parts.by_handler and route.handler not in parts.open_handlers:
+            place = route.resource.canonical if route.resource is not None else "?"
+            raise RuntimeError(
+                f"{route.method} {place} is served without a declaration of who may call it; give make_app a Route in "
+                "more_routes, or use serve_openly for what is for anybody"
+            )
 
 
 async def _clean(app: web.Application) -> None:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from aiohttp import web
 
-from .security import expect
+from .app import serve_openly
 
 INDEX = "index.html"
 FOLDER = "page"
@@ -58,8 +58,8 @@ PAGE = web.AppKey("latentgraph.page", Mapping[str, PageFile])
 def add_page(app: web.Application) -> None:
     """Serves the page from an app: `/`, and its files below `/page/`. They are for anybody, since they tell nothing."""
     app[PAGE] = read_page()
-    app.router.add_get("/", get_index, expect_handler=expect)
-    app.router.add_get(f"/{FOLDER}/{{name}}", get_page_file, expect_handler=expect)
+    serve_openly(app, "/", get_index)
+    serve_openly(app, f"/{FOLDER}/{{name}}", get_page_file)
 
 
 def read_page() -> dict[str, PageFile]:

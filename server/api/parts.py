@@ -83,6 +83,7 @@ class Parts:
     models: ListModels | None
     check_webhook: CheckWebhook | None
     by_handler: dict[object, Route] = field(default_factory=dict)
+    open_handlers: set[object] = field(default_factory=set)
 
 
 PARTS = web.AppKey("latentgraph.parts", Parts)

@@ -1,6 +1,6 @@
 """Route: what the app serves and what OpenAPI says of it, declared once beside the handler.
 
-No declared handler is reached by a caller that lacks its scope. What is added to an app without a declaration is for anybody.
+No handler is reached by a caller that lacks its scope. An app with a handler that was not declared does not start.
 """
 
 from __future__ import annotations

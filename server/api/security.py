@@ -63,6 +63,8 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     parts = parts_of(request)
     route = parts.by_handler.get(request.match_info.handler)
     if route is None:
+        if request.match_info.http_exception is None and request.match_info.handler not in parts.open_handlers:
+            raise RuntimeError(f"{request.path} is served without a declaration of who may call it")
         return await handler(request)
     caller = await find_caller(request, parts)
     request[CALLER] = caller

@@ -41,6 +41,7 @@ class ProblemView(View):
     node: str | None = None
     input: str | None = None
     near: str | None = None
+    param: str | None = None
 
     @classmethod
     def of(cls, problem: Problem) -> ProblemView:
@@ -49,7 +50,8 @@ class ProblemView(View):
     def as_problem(self) -> Problem:
         """Returns the finding that this tells."""
         mark = None if self.line is None or self.column is None else Mark(self.line, self.column)
-        return Problem(self.code, self.message, Place(self.file, mark), self.node, self.input, self.near, self.severity)
+        place = Place(self.file, mark)
+        return Problem(self.code, self.message, place, self.node, self.input, self.near, self.severity, self.param)
 
 
 class ErrorView(View):

@@ -153,6 +153,7 @@ def _finding(item: Mapping[str, Any]) -> Problem:
         text("input"),
         text("near"),
         "warning" if item.get("severity") == "warning" else "error",
+        text("param"),
     )
 
 

@@ -119,4 +119,5 @@ def test_a_problem_is_json_for_programs() -> None:
         "node": None,
         "input": None,
         "near": "outputs",
+        "param": None,
     }

@@ -138,3 +138,11 @@ def test_parameters_reach_inputs_whole_or_within_a_text() -> None:
 def test_a_dollar_in_a_parameter_is_a_dollar() -> None:
     graph = graph_of("params: {s: x}\nnodes: {a: {type: Kinds, word: $params.s}}\noutputs: {x: $a}", params={"s": "$a"})
     assert graph.nodes["a"].literals["word"] == "$a"
+
+
+def test_a_problem_of_a_parameter_names_it_for_programs() -> None:
+    found = document("{a: {type: integer, min: 1}, b: {type: integer, default: x}, c: {type: image_file}}")
+    with pytest.raises(InvalidWorkflow) as refused:
+        build_graph(found, REGISTRY, params={"a": 0, "d": 1})
+    told = {(problem.code, problem.param) for problem in refused.value.problems}
+    assert told == {("out-of-range", "a"), ("wrong-type", "b"), ("missing-param", "c"), ("unknown-param", "d")}

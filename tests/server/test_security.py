@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from latentgraph.server.api.app import make_app
+from latentgraph.server.api.routing import Handle
 from latentgraph.server.api.settings import Settings
+from latentgraph.server.files.resolving import ServerResolver
+from latentgraph.server.jobs.store import JobStore
 
-from .web_fakes import DOCUMENT, YAML, png, serving
+from .web_fakes import DOCUMENT, REGISTRY, YAML, FakeSupervisor, png, serving
 
 STUDIO = "https://studio.example"
 
@@ -286,3 +291,29 @@ async def test_bodies_are_of_forms_that_a_form_of_another_page_can_not_send(tmp_
             for path in ("/v1/jobs", "/v1/validate", "/v1/workflows/numbers"):
                 headers = {"Content-Type": kind}
                 await site.problem("POST", path, 415, "unsupported-type", data='{"document": {}}', headers=headers)
+
+
+async def test_an_app_with_a_handler_that_says_nothing_of_who_may_call_it_does_not_start(tmp_path: Path) -> None:
+    async def secret(request: web.Request) -> web.Response:
+        return web.Response(text="secret")
+
+    for add in (
+        lambda app: app.router.add_get("/view", secret),
+        lambda app: app.router.add_static("/files", tmp_path),
+        lambda app: app.add_subapp("/api", _with(secret)),
+    ):
+        store = await JobStore.open(tmp_path / "data")
+        try:
+            resolver = ServerResolver(uploads=store.folder / "files")
+            app = make_app(store, FakeSupervisor(), Settings(), REGISTRY, resolver)
+            add(app)
+            with pytest.raises(RuntimeError, match=r"(GET|HEAD) /(view|files|api).* is served without a declaration"):
+                await web.AppRunner(app).setup()
+        finally:
+            await store.close()
+
+
+def _with(handler: Handle) -> web.Application:
+    app = web.Application()
+    app.router.add_get("/secret", handler)
+    return app

@@ -135,9 +135,8 @@ export class ParamForm {
   }
 
   /** Returns the parameter that a problem is about: named, linked to, or known by its value; null if none is. */
-  _about({ message, node, input }, tree) {
-    const named = /parameter '([^']+)'/.exec(message)?.[1];
-    if (named && this.fields.has(named)) return named;
+  _about({ message, node, input, param }, tree) {
+    if (param && this.fields.has(param)) return param;
     const behind = tree && node && input ? paramBehind(tree, node, input) : null;
     if (behind && this.fields.has(behind)) return behind;
     for (const [name, field] of this.fields) {
