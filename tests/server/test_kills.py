@@ -23,6 +23,7 @@ SERVER = """
 import asyncio, sys
 from pathlib import Path
 from latentgraph.server.jobs.values import JobDraft, Outcome, EventKind, JobEvent
+from latentgraph.server.jobs.states import JobState
 from latentgraph.server.jobs.store import JobStore
 
 def say(*words):
@@ -31,6 +32,8 @@ def say(*words):
 
 async def client(store, keys):
     for key in keys:
+        while (await store.counts())[JobState.QUEUED] >= 100:  # or a long run would fill the queue
+            await asyncio.sleep(0.002)
         answer = await store.submit(JobDraft("{}", idempotency_key=str(key), body_sha256="body"))
         say("accepted", key, answer.job.id)
 
