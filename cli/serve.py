@@ -60,6 +60,7 @@ from latentgraph.server.workers.supervisor import Supervisor
 from .describe import model_rows
 from .engine import DISK_CAP_BYTES
 from .folders import make_server_resolver
+from .seeding import seed
 
 _SWEEP_SECONDS = 300.0
 _BACKLOG = 1024
@@ -120,6 +121,7 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
             intake=intake,
         )
         add_page(app)
+        await _seed(store, app[PARTS].files)
         address = await stack.enter_async_context(_site(BoundedRunner(app, settings), options))
         await stack.enter_async_context(_swept(store, app[PARTS].files))
         stack.push_async_callback(sender.stop)
@@ -132,6 +134,15 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
             await store.lengthen_log(_LOG_BYTES)
         await stop.wait()
         intake.stop()
+
+
+async def _seed(store: JobStore, files: FileStore) -> None:
+    """Stores the workflows that a server begins with. One that can't be given them begins without."""
+    try:
+        if names := await seed(store, files, default_registry()):
+            _log.info("stored the workflows that a server begins with: %s", ", ".join(names))
+    except (LatentGraphError, OSError) as error:
+        _log.warning("the workflows that a server begins with can't be stored now (%s)", error)
 
 
 async def _check_exposure(store: JobStore, options: ServeOptions) -> None:

@@ -19,6 +19,7 @@ ARROWS = {
     "graph": set(),
     "diffusion": set(),
     "models": set(),
+    "workflows": set(),
     "nodes": {"graph", "diffusion"},
     "server": {"graph"},
     "cli": {"graph", "nodes", "diffusion", "server"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,6 +31,16 @@ class StoredWorkflow:
     media_type: str
     sha256: str
     updated_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A workflow to store. uploads: the digests of those that it names."""
+
+    name: str
+    document: str
+    media_type: str
+    uploads: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +75,31 @@ class Workflows:
 
         uploads: the digests of those that it names; they are kept as long as it is, and for all who may read it.
         """
-        sha256 = hashlib.sha256(document.encode()).hexdigest()
+        seed = Seed(name, document, media_type, frozenset(uploads))
 
         def put(transaction: Transaction) -> tuple[StoredWorkflow, bool]:
-            workflow = StoredWorkflow(name, document, media_type, sha256, self._clock())
             created = transaction.row("SELECT 1 FROM workflows WHERE name = ?", (name,)) is None
-            transaction.execute("DELETE FROM workflows WHERE name = ?", (name,))
-            transaction.execute(
-                "INSERT INTO workflows (name, document, media_type, sha256, updated_us) VALUES (?, ?, ?, ?, ?)",
-                (name, document, media_type, sha256, workflow.updated_us),
-            )
-            named = [(name, digest) for digest in sorted(set(uploads))]
-            transaction.execute_all("INSERT INTO workflow_uploads (workflow, sha256) VALUES (?, ?)", named)
-            return workflow, created
+            return _put(transaction, seed, self._clock()), created
 
         return await self._database.write(put)
+
+    async def are_seeded(self) -> bool:
+        """Returns whether the workflows that a store begins with were stored, once and for all."""
+        return await self._database.read(_are_seeded)
+
+    async def seed(self, seeds: Iterable[Seed]) -> Sequence[str]:
+        """Stores what a store begins with, but for names that are taken, and returns the names. It is done once alone."""
+
+        def seed(transaction: Transaction) -> list[str]:
+            stored: list[str] = []
+            for one in [] if _are_seeded(transaction) else seeds:
+                if transaction.row("SELECT 1 FROM workflows WHERE name = ?", (one.name,)) is None:
+                    _put(transaction, one, self._clock())
+                    stored.append(one.name)
+            transaction.execute("INSERT OR REPLACE INTO settings (name, value) VALUES ('seeded', '1')")
+            return stored
+
+        return await self._database.write(seed)
 
     async def get(self, name: str) -> StoredWorkflow:
         """Returns a workflow. Raises UnknownWorkflow."""
@@ -146,6 +166,22 @@ class Tokens:
         return await self._database.write(
             lambda transaction: transaction.execute(statement, (self._clock(), id)).rowcount > 0
         )
+
+
+def _put(transaction: Transaction, seed: Seed, now_us: int) -> StoredWorkflow:
+    sha256 = hashlib.sha256(seed.document.encode()).hexdigest()
+    transaction.execute("DELETE FROM workflows WHERE name = ?", (seed.name,))
+    transaction.execute(
+        "INSERT INTO workflows (name, document, media_type, sha256, updated_us) VALUES (?, ?, ?, ?, ?)",
+        (seed.name, seed.document, seed.media_type, sha256, now_us),
+    )
+    named = [(seed.name, digest) for digest in sorted(seed.uploads)]
+    transaction.execute_all("INSERT INTO workflow_uploads (workflow, sha256) VALUES (?, ?)", named)
+    return StoredWorkflow(seed.name, seed.document, seed.media_type, sha256, now_us)
+
+
+def _are_seeded(transaction: Transaction) -> bool:
+    return bool(transaction.value("SELECT value FROM settings WHERE name = 'seeded'") == "1")
 
 
 def _token(row: sqlite3.Row) -> StoredToken:
