@@ -13,6 +13,7 @@ from latentgraph.graph import Registry
 
 from ..files.resolving import ServerResolver
 from ..files.sweeping import remove_strays
+from ..files.thumbnails import Thumbnails
 from ..files.uploads import FileStore
 from ..jobs.store import JobStore
 from ..logs import log_requests
@@ -72,6 +73,7 @@ def make_app(
         rates=RateLimiter(settings.callers_remembered),
         wrong_tokens=RateLimiter(settings.callers_remembered),
         streams=Streams(settings.streams, settings.streams_per_owner),
+        thumbnails=Thumbnails(),
         metrics=metrics or Metrics(),
         outputs=store.outputs,
         intake=intake or Intake(),
@@ -138,3 +140,4 @@ async def _end_streams(app: web.Application) -> None:
 
 async def _close(app: web.Application) -> None:
     app[PARTS].checker.close()
+    app[PARTS].thumbnails.close()

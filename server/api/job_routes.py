@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import BinaryIO
 
 from aiohttp import web
 
 from ..errors import UnknownFile, UnknownJob
 from ..files.content import RASTER
+from ..files.thumbnails import MEDIA_TYPE as THUMBNAIL_TYPE
 from ..files.uploads import open_inside
 from ..jobs.values import Job, OutputFile, is_job_id
 from .job_requests import read_job_request
 from .job_views import JobPage, JobView
 from .parts import JOB, caller_of, parts_of
+from .problems import Refusal
 from .routing import JSON, MULTIPART, YAML, Answer, Body, Route, json_response, read_query
-from .schemas import JobOptions, JobRequest, JobsQuery, OutputQuery, WaitQuery
-from .sending import send_file
+from .schemas import JobOptions, JobRequest, JobsQuery, PictureQuery, WaitQuery
+from .sending import FOR_EVER, is_known, send_file, send_picture
 from .submitting import refuse_while_draining, submit, wait_for
 
 
@@ -67,8 +70,8 @@ async def get_job_document(request: web.Request) -> web.Response:
 
 
 async def get_output(request: web.Request) -> web.StreamResponse:
-    """Fetch an output of a job: a file, or a value as JSON."""
-    query, job = read_query(request, OutputQuery), await own_job(request)
+    """Fetch an output of a job: a file, a picture in small, or a value as JSON."""
+    query, job = read_query(request, PictureQuery), await own_job(request)
     name = request.match_info["name"]
     outcome = job.outcome
     if outcome is not None and name in outcome.values:
@@ -76,7 +79,10 @@ async def get_output(request: web.Request) -> web.StreamResponse:
     files = outcome.files.get(name, ()) if outcome is not None else ()
     if query.index >= len(files):
         raise UnknownFile(_words(job, name, len(files)))
-    return await _send_output(request, job, files[query.index], query.download)
+    file = files[query.index]
+    if query.thumbnail is not None:
+        return await _send_thumbnail(request, job, file, query.thumbnail)
+    return await _send_output(request, job, file, query.download)
 
 
 async def own_job(request: web.Request) -> Job:
@@ -91,8 +97,22 @@ async def own_job(request: web.Request) -> Job:
     return job
 
 
+async def _send_thumbnail(request: web.Request, job: Job, file: OutputFile, side: int) -> web.Response:
+    if file.media_type not in RASTER:
+        raise Refusal("unsupported-type", f"The file {file.name!r} is no picture that is shown; it has no thumbnail.")
+    etag = f"{file.sha256}-{side}"
+    if is_known(request, etag):
+        return web.Response(status=304, headers={"ETag": f'"{etag}"', "Cache-Control": FOR_EVER})
+    data = await parts_of(request).thumbnails.of(file.sha256, side, lambda: _open(request, job, file))
+    return send_picture(data, THUMBNAIL_TYPE, etag)
+
+
+def _open(request: web.Request, job: Job, file: OutputFile) -> BinaryIO:
+    return open_inside(parts_of(request).outputs, (job.id, *file.name.split("/")))
+
+
 async def _send_output(request: web.Request, job: Job, file: OutputFile, download: bool) -> web.StreamResponse:
-    opened = await asyncio.to_thread(open_inside, parts_of(request).outputs, (job.id, *file.name.split("/")))
+    opened = await asyncio.to_thread(_open, request, job, file)
     return await send_file(
         request,
         opened,
@@ -192,8 +212,8 @@ ROUTES = (
             206: Answer("A part of the file.", types=("application/octet-stream",)),
             304: Answer("It is what it was."),
         },
-        query=OutputQuery,
-        problems=("unknown-job", "unknown-file", "bad-range"),
+        query=PictureQuery,
+        problems=("unknown-job", "unknown-file", "bad-range", "unsupported-type", "damaged-file", "too-many-pixels"),
     ),
 )
 """The routes of this module."""

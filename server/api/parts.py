@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
+from ..files.thumbnails import Thumbnails
 from ..files.uploads import FileStore
 from ..jobs.store import JobStore
 from ..tokens import Caller, TokenBook
@@ -75,6 +76,7 @@ class Parts:
     rates: RateLimiter
     wrong_tokens: RateLimiter
     streams: Streams
+    thumbnails: Thumbnails
     metrics: Metrics
     outputs: Path
     intake: Intake

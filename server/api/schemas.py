@@ -114,6 +114,14 @@ class OutputQuery(Query):
     download: bool = Field(False, description="As an attachment, pictures too.")
 
 
+class PictureQuery(OutputQuery):
+    """Which file of an output, and how large a picture is wanted."""
+
+    thumbnail: Annotated[int, Field(ge=64, le=512, multiple_of=64)] | None = Field(
+        None, description="A picture as WebP, fitted into a square of so many pixels."
+    )
+
+
 class UploadQuery(Query):
     """How an upload is kept."""
 

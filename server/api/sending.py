@@ -16,6 +16,8 @@ from .problems import Refusal
 
 _CHUNK = 1 << 18
 SANDBOX = "sandbox; default-src 'none'"
+FOR_EVER = "private, max-age=31536000, immutable"
+"""How long a browser may keep what never changes."""
 
 
 async def send_file(
@@ -31,11 +33,11 @@ async def send_file(
             "Content-Type": media_type if shown else UNKNOWN,
             "Content-Disposition": disposition(name, attachment=download or not shown),
             "Content-Security-Policy": SANDBOX,
-            "Cache-Control": "private, max-age=31536000, immutable",
+            "Cache-Control": FOR_EVER,
             "Accept-Ranges": "bytes",
             "ETag": f'"{sha256}"',
         }
-        if any(tag.value in (sha256, "*") for tag in request.if_none_match or ()):
+        if is_known(request, sha256):
             return web.Response(status=304, headers={name: headers[name] for name in ("ETag", "Cache-Control")})
         begin, end = _range(request, size)
         response = web.StreamResponse(status=200 if (begin, end) == (0, size) else 206, headers=headers)
@@ -48,6 +50,17 @@ async def send_file(
         return response
     finally:
         await asyncio.to_thread(file.close)
+
+
+def send_picture(data: bytes, media_type: str, etag: str) -> web.Response:
+    """Returns the answer with a picture that was made here and never changes."""
+    headers = {"Content-Security-Policy": SANDBOX, "Cache-Control": FOR_EVER, "ETag": f'"{etag}"'}
+    return web.Response(body=data, content_type=media_type, headers=headers)
+
+
+def is_known(request: web.Request, etag: str) -> bool:
+    """Returns whether who asks has it already."""
+    return any(tag.value in (etag, "*") for tag in request.if_none_match or ())
 
 
 async def write(request: web.Request, response: web.StreamResponse, data: bytes) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import FormData
+from PIL import Image
 
 from latentgraph.server.api.settings import Settings
 from latentgraph.server.jobs.states import JobState
@@ -292,6 +295,30 @@ async def test_an_output_may_be_fetched_in_parts_and_not_at_all_if_it_is_known(t
             assert (response.headers["Content-Length"], await response.read()) == (str(len(data)), b"")
         async with await site.ask("GET", href, headers={"If-None-Match": response.headers["ETag"]}) as again:
             assert (again.status, await again.read()) == (304, b"")
+
+
+async def test_a_picture_may_be_fetched_in_small(tmp_path: Path) -> None:
+    made = io.BytesIO()
+    Image.new("RGB", (800, 400), "red").save(made, "PNG")
+    async with serving(tmp_path) as site:
+        job = await site.submit()
+        await site.run_next({"image": {"a.png": made.getvalue()}, "text": {"a.txt": b"words"}})
+        href = f"{job['href']}/outputs/image?thumbnail="
+        async with await site.ask("GET", f"{href}128") as response:
+            data = await response.read()
+            assert (response.status, response.content_type) == (200, "image/webp")
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+        with Image.open(io.BytesIO(data), formats=["WEBP"]) as small:
+            assert small.size == (128, 64)
+        async with await site.ask("GET", f"{href}128", headers={"If-None-Match": response.headers["ETag"]}) as again:
+            assert (again.status, await again.read()) == (304, b"")
+        async with await site.ask("GET", f"{href}192", headers={"If-None-Match": response.headers["ETag"]}) as other:
+            assert other.status == 200
+        for side in ("0", "100", "576", "x"):
+            await site.problem("GET", f"{href}{side}", 422, "invalid-request")
+        await site.problem("GET", f"{job['href']}/outputs/text?thumbnail=128", 415, "unsupported-type")
+        shutil.rmtree(site.store.outputs / job["id"])
+        await site.problem("GET", f"{href}256", 404, "unknown-file")
 
 
 async def test_a_file_that_was_thrown_away_is_not_found(tmp_path: Path) -> None:

@@ -190,6 +190,33 @@ async def test_seeds_of_64_bits_stay_what_they_are(tab: Tab, site: Site) -> None
     await tab.until("document.querySelector('[data-param=seed] input').value === '18446744073709551615'")
 
 
+async def test_the_gallery_shows_large_pictures_in_small(tab: Tab, site: Site) -> None:
+    await visit(tab, site)
+    await tab.click("button", "Run")
+    await tab.sees("Queue · 1")
+    painter = await Painter.take(site.store)
+    await painter.finish(picture(RED, (1280, 640)))
+    assert await tab.until("document.querySelector('.tile img')?.naturalWidth") == 320
+    await tab.until("document.querySelector('.stage img')?.naturalWidth === 1280")
+
+
+async def test_a_form_begins_with_the_picture_of_its_workflow(tab: Tab, site: Site) -> None:
+    id = await site.upload(picture(BLUE, (48, 32)))
+    await store_workflow(site, "repaint", REPAINT.replace("type: image_file,", f"type: image_file, default: {id},"))
+    await visit(tab, site)
+    await tab.evaluate(
+        "(() => { const list = document.querySelector('#workflow'); list.value = 'repaint';"
+        " list.dispatchEvent(new Event('change')); })()"
+    )
+    await tab.until("document.querySelector('[data-param=image] img')?.naturalWidth === 48")
+    await tab.click("button", "Paint a mask")
+    await tab.click("button", "Use this mask")
+    await tab.sees("48 × 32 pixels", "[data-param=image]")
+    await tab.click("button", "Run")
+    await tab.sees("Queue · 1")
+    assert (await job_at(site))["params"]["image"].startswith("sha256:")
+
+
 async def test_a_picture_opens_with_what_made_it_and_is_made_again_with_one_change(tab: Tab, site: Site) -> None:
     await made(site, "a red apple", seed=11, steps=30)
     await visit(tab, site)

@@ -5,6 +5,7 @@ import { readJson, writeJson } from "./json.js";
 
 const KEPT = "latentgraph.token";
 const PICTURES_KEPT = 120;
+const THUMBNAIL = 320; // pixels: a tile of the gallery at twice the usual density
 
 /** A refusal of the server (RFC 9457), or a server that can't be reached (status 0). */
 export class Problem extends Error {
@@ -119,6 +120,11 @@ export function pictureUrl(href) {
     url.then(URL.revokeObjectURL, () => {});
   }
   return kept.url;
+}
+
+/** Returns the promise of a URL that shows an output of a job in small; the whole where the server makes no small one. */
+export function thumbnailUrl(href) {
+  return pictureUrl(`${href}${href.includes("?") ? "&" : "?"}thumbnail=${THUMBNAIL}`).catch(() => pictureUrl(href));
 }
 
 /** Returns the promise of a picture's bytes. */

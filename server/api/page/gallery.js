@@ -1,6 +1,6 @@
 // The gallery: the pictures of the jobs that ended well, the newest first. One tile has the focus, and arrows move it.
 
-import { call, pictureUrl } from "./api.js";
+import { call, thumbnailUrl } from "./api.js";
 import { button, fill, h } from "./dom.js";
 import { DRAGGED } from "./pictures.js";
 import { ago, gist } from "./words.js";
@@ -84,7 +84,7 @@ export class Gallery {
   async _load(tile) {
     this.eyes.unobserve(tile);
     try {
-      tile.querySelector("img").src = await pictureUrl(tile.dataset.href);
+      tile.querySelector("img").src = await thumbnailUrl(tile.dataset.href);
       tile.classList.add("loaded");
     } catch {
       tile.classList.add("gone");

@@ -1,6 +1,6 @@
 // The job that is looked at: its picture as it comes, its progress, its graph, and what it gave or why it failed.
 
-import { call, follow, pictureUrl, text } from "./api.js";
+import { call, follow, pictureUrl, text, thumbnailUrl } from "./api.js";
 import { announce, button, fill, h, icon, saveAs } from "./dom.js";
 import { GraphView } from "./graph.js";
 import { begun, nodeOfAll, nodeStates, partDone, take } from "./jobstate.js";
@@ -243,7 +243,7 @@ export class NowCard {
     const values = Object.entries(job.values).map(([name, value]) => h("p", { class: "value" }, h("strong", {}, `${name}: `), valueWords(value)));
     const thumbs = files.slice(1, 9).map((file, index) => {
       const image = h("img", { alt: `Picture ${index + 2}` });
-      pictureUrl(file.href).then((url) => Object.assign(image, { src: url }), () => {});
+      thumbnailUrl(file.href).then((url) => Object.assign(image, { src: url }), () => {});
       return h("button", { type: "button", class: "thumb", on: { click: () => this._open(index + 1) } }, image);
     });
     fill(this.more, ...thumbs, ...others, ...values);
