@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +45,14 @@ class PrecisionName(StrEnum):
 
     auto = "auto"
     exact = "exact"
+
+
+class LogFormat(StrEnum):
+    """What `--logs` takes. auto: text on a terminal, and json anywhere else."""
+
+    auto = "auto"
+    json = "json"
+    text = "text"
 
 
 File = Annotated[Path, typer.Argument(help="A workflow (YAML or JSON), or a picture that latentgraph saved.")]
@@ -249,14 +258,25 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NETWORK", help="A private network that webhooks may call, as 10.1.0.0/16."),
     ] = None,
+    node_seconds: Annotated[
+        float, typer.Option(min=1.0, help="How long a node may tell nothing before its worker is replaced.")
+    ] = 3600.0,
+    worker_gigabytes: Annotated[
+        float | None, typer.Option(min=0.1, help="How much memory a worker may use before it is replaced.")
+    ] = None,
+    logs: Annotated[
+        LogFormat, typer.Option(help="json: a line for each request and job; text: warnings, for people.")
+    ] = LogFormat.auto,
 ) -> None:
     """Take workflows over HTTP and run them; http://127.0.0.1:8188 shows a page for people."""
     import asyncio
 
     from .folders import cache_folder, data_folder, models_folder
-    from .serve import ServeOptions, serve
+    from .serve import ServeOptions, log_as_json, serve
 
     with ending():
+        if logs is LogFormat.json or (logs is LogFormat.auto and not sys.stderr.isatty()):
+            log_as_json()
         options = ServeOptions(
             host=host,
             port=port,
@@ -267,6 +287,8 @@ def serve(
             cache_dir=cache_dir or cache_folder(),
             hosts=frozenset(name or ()),
             webhook_networks=tuple(allow_webhook or ()),
+            node_seconds=node_seconds,
+            worker_bytes=None if worker_gigabytes is None else round(worker_gigabytes * 1e9),
         )
         asyncio.run(serve(options, lambda address: typer.echo(f"latentgraph serves {address}")))
 

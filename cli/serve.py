@@ -50,11 +50,12 @@ from latentgraph.server.files.uploads import FileStore
 from latentgraph.server.jobs.retention import RetentionPolicy, sweep
 from latentgraph.server.jobs.store import JobStore
 from latentgraph.server.jobs.uploads import UploadPolicy
+from latentgraph.server.logs import JsonFormatter
 from latentgraph.server.tokens import TokenBook
 from latentgraph.server.webhooks.addresses import AddressRules
 from latentgraph.server.webhooks.calling import WebhookSender, WebhookSettings
 from latentgraph.server.webhooks.signing import load_key
-from latentgraph.server.workers.process import WorkerSlot
+from latentgraph.server.workers.process import WorkerLimits, WorkerSlot
 from latentgraph.server.workers.supervisor import Supervisor
 
 from .describe import model_rows
@@ -73,7 +74,9 @@ _log = logging.getLogger(__name__)
 class ServeOptions:
     """What `latentgraph serve` was asked for. hosts: names that the server is reached by. devices: one worker for each.
 
-    webhook_networks: private networks that webhooks may call."""
+    webhook_networks: private networks that webhooks may call. node_seconds, worker_bytes: what a worker's node and a worker may
+    take; see `WorkerLimits`.
+    """
 
     host: str
     port: int
@@ -84,6 +87,8 @@ class ServeOptions:
     cache_dir: Path
     hosts: frozenset[str]
     webhook_networks: Sequence[str]
+    node_seconds: float = 3600.0
+    worker_bytes: int | None = None
 
     @property
     def exposed(self) -> bool:
@@ -104,7 +109,8 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         stack.push_async_callback(store.close)
         await _check_exposure(store, options)
         slots = [WorkerSlot(f"worker-{i}", device) for i, device in enumerate(options.devices)]
-        supervisor = Supervisor(store, slots, _starter(options))
+        limits = WorkerLimits(node_timeout_seconds=options.node_seconds, memory_bytes=options.worker_bytes)
+        supervisor = Supervisor(store, slots, _starter(options), limits=limits)
         rules = AddressRules.allowing(options.webhook_networks)
         sender = WebhookSender(store.webhooks, store.clock, load_key(options.data), WebhookSettings(rules=rules))
         intake, resolver = Intake(), make_server_resolver(options.models, options.data / "files")
@@ -134,6 +140,13 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
             await store.lengthen_log(_LOG_BYTES)
         await stop.wait()
         intake.stop()
+
+
+def log_as_json() -> None:
+    """Has everything from INFO on logged as lines of JSON, on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 async def _seed(store: JobStore, files: FileStore) -> None:

@@ -43,6 +43,7 @@ def create(
     name: Annotated[str, typer.Option(help="Whose it is, for `token list`.")] = "",
     max_waiting: Annotated[int | None, typer.Option(min=1, help="Jobs of it that may wait at once.")] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Requests that it may make.")] = None,
+    max_upload_megabytes: Annotated[int | None, typer.Option(min=0, help="What its uploads may take together.")] = None,
     data: DataDir = None,
 ) -> None:
     """Make a token and print it. It is shown this once: only its hash is kept."""
@@ -50,7 +51,11 @@ def create(
 
     with ending():
         text, stored = make_token(
-            name, (scope.value,), max_waiting=max_waiting, requests_per_minute=requests_per_minute
+            name,
+            (scope.value,),
+            max_waiting=max_waiting,
+            max_upload_bytes=None if max_upload_megabytes is None else max_upload_megabytes * 1_000_000,
+            requests_per_minute=requests_per_minute,
         )
         _with_tokens(data, lambda tokens: tokens.put(stored))
         typer.echo(text)

@@ -66,7 +66,8 @@ class Server:
 def server(tmp_path: Path) -> Iterator[Server]:
     command = [sys.executable, "-m", "latentgraph.cli", "serve", "--port", "0", "--device", "cpu"]
     command += ["--data", str(tmp_path / "data"), "--models", str(tmp_path / "m"), "--cache-dir", str(tmp_path / "c")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    log = (tmp_path / "log").open("w")
+    with log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:
             assert process.stdout is not None
             said = re.fullmatch(r"latentgraph serves (http://127\.0\.0\.1:\d+)\n", process.stdout.readline())
@@ -130,12 +131,18 @@ def test_a_server_answers_without_torch_refuses_a_second_one_and_ends_when_told(
 
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=120) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert {(line["logger"], line["message"]) for line in lines} >= {
+        ("latentgraph.server.requests", "GET /healthz 200"),
+        ("latentgraph.server.requests", "POST /v1/explain 503"),
+    }
 
 
 def test_a_token_made_beside_a_running_server_is_needed_from_then_on(server: Server, tmp_path: Path) -> None:
     assert server.get("/v1/jobs")[0] == 200
     data = ("--data", str(tmp_path / "data"))
-    token = CliRunner().invoke(app, ["token", "create", "--scope", "read", "--name", "me", *data]).output.strip()
+    create = ["token", "create", "--scope", "read", "--name", "me", "--max-upload-megabytes", "1", *data]
+    token = CliRunner().invoke(app, create).output.strip()
     assert token.startswith("lg_")
     assert (server.get("/v1/jobs")[0], server.get("/v1/jobs", token)[0]) == (401, 200)
 
