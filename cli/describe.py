@@ -71,6 +71,7 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
     """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
     from latentgraph.diffusion.adapters.files import read_adapter
     from latentgraph.diffusion.checkpoints.describe import describe
+    from latentgraph.diffusion.checkpoints.describe_text import find_encoders
     from latentgraph.diffusion.checkpoints.describe_vae import describe_vae, tiny_halves
     from latentgraph.diffusion.checkpoints.headers import HeaderError
     from latentgraph.diffusion.checkpoints.vision import describe_vision
@@ -83,6 +84,8 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
             return describe(path).family
         if kind == "lora":
             return " or ".join(read_adapter(path).families) or None
+        if kind == "text_encoder":
+            return " and ".join(encoder.key for encoder in find_encoders(path))
         if kind == "controlnet":
             return describe_control(path).spec.family
         check = {
@@ -96,7 +99,11 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
         return None
 
     rows: list[dict[str, Any]] = []
-    for kind in ("checkpoint", "vae", "tiny_vae", "clip_vision", "lora", "controlnet", "upscale_model", "embedding"):
+    kinds = (
+        *("checkpoint", "vae", "tiny_vae", "text_encoder", "clip_vision", "lora", "controlnet", "upscale_model"),
+        "embedding",
+    )
+    for kind in kinds:
         checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
         for name in resolver.names(kind):
             if name in checkpoints:

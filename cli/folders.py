@@ -26,6 +26,8 @@ _SUFFIXES = {
     "diffusion_model": (".safetensors", ".gguf"),
     "vae": (".safetensors", ".pt", ".ckpt"),
     "tiny_vae": (".safetensors", ".pth"),
+    "text_encoder": (".safetensors", ".gguf", ".pt", ".bin"),
+    "tokenizer": (".json", ".model", ".txt"),
     "clip_vision": (".safetensors", ".pt", ".bin"),
     "lora": (".safetensors", ".pt", ".ckpt", ".bin"),
     "upscale_model": (".safetensors", ".pth", ".pt", ".ckpt"),
@@ -39,6 +41,8 @@ _MODEL_FOLDERS = {
     "diffusion_model": ("diffusion_models", "unet"),
     "vae": ("vae", "checkpoints"),  # a checkpoint holds a VAE, too
     "tiny_vae": (PREVIEW_FOLDER,),
+    "text_encoder": ("text_encoders", "clip"),
+    "tokenizer": ("tokenizers",),
     "clip_vision": ("clip_vision",),
     "lora": ("loras",),
     "controlnet": ("controlnet", "t2i_adapter"),

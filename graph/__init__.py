@@ -39,7 +39,7 @@ from .events import (
 )
 from .explain import Explanation, History, all_key_parts, explain
 from .facts import ABSENT, Facts, Known, OutputFacts
-from .files import FileInput, FileResolver, FilesInText, Fingerprints, FolderResolver
+from .files import Companion, FileInput, FileResolver, FilesInText, Fingerprints, FolderResolver
 from .flatten import flat_document
 from .keys import Keys, cache_keys
 from .node import ComfyName, Lane, Node, NodeSpec
@@ -60,6 +60,7 @@ __all__ = [
     "Buffer",
     "Cache",
     "ComfyName",
+    "Companion",
     "Context",
     "DiskCache",
     "DiskUse",

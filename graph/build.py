@@ -85,6 +85,7 @@ class _Builder:
         file_names: dict[str, str] = {}
         links: dict[str, Links] = {}
         text_files: dict[str, Path] = {}
+        companions: dict[str, Path] = {}
         for name in flat.inputs:
             if name not in cls.spec.inputs:
                 self.unknown_input(flat, cls, name)
@@ -108,12 +109,21 @@ class _Builder:
                 if (path := self.file(flat, port, value)) is not None:
                     files[name] = path
                     file_names[name] = str(value)
+                    companions.update(self.companions(port, path))
             elif (literal := self.literal(flat, port, value)) is not MISSING:
                 literals[name] = literal
                 if port.in_text is not None and isinstance(literal, str):
                     text_files.update(self.text_files(flat, port, literal))
         return GraphNode(
-            flat.id, cls, literals, files, links, file_names, place=flat.declaration.place, text_files=text_files
+            flat.id,
+            cls,
+            literals,
+            files,
+            links,
+            file_names,
+            place=flat.declaration.place,
+            text_files=text_files,
+            companions=companions,
         )
 
     def literal(self, flat: FlatNode, port: InputPort, value: Any) -> Any:
@@ -141,6 +151,16 @@ class _Builder:
             flat.note(self.problems, "file-not-found", f"input {port.name!r}: {found}.", port.name, near)
             return None
         return found
+
+    def companions(self, port: InputPort, path: Path) -> Iterator[tuple[str, Path]]:
+        """Yields the files that are read along with one, by name, as far as they are there."""
+        if port.file is None or port.file.companions is None:
+            return
+        for each in port.file.companions(path):
+            found = (self.find(each.kind, FileName(name, None)) for name in each.names)
+            there = (where for where in (each.path, *found) if isinstance(where, Path))
+            if (first := next(there, None)) is not None:
+                yield each.name, first
 
     def text_files(self, flat: FlatNode, port: InputPort, text: str) -> Iterator[tuple[str, Path]]:
         """Yields the files that a text names, by name; one that is not there is left out with a warning."""

@@ -18,10 +18,11 @@ class Context:
     """Given to `Node.run`: progress, previews, cancellation, and the resources that the composition root provides.
 
     As it stands it runs a node by itself, as in a test: nothing is shown and nothing cancels. A run gives its nodes a subclass.
-    text_files: the files that the node's texts name, by name; see `FilesInText`.
+    text_files: the files that the node's texts name, by name; see `FilesInText`. companions: those that are read along with its
+    files, by name; see `Companion`.
     """
 
-    __slots__ = ("node", "output_dir", "provenance", "resources", "text_files")
+    __slots__ = ("companions", "node", "output_dir", "provenance", "resources", "text_files")
 
     def __init__(
         self,
@@ -31,7 +32,9 @@ class Context:
         provenance: Mapping[str, str] | None = None,
         resources: Mapping[type, Any] | None = None,
         text_files: Mapping[str, Path] | None = None,
+        companions: Mapping[str, Path] | None = None,
     ) -> None:
+        self.companions: Mapping[str, Path] = companions or {}
         self.text_files: Mapping[str, Path] = text_files or {}
         self.node = node
         self.output_dir = output_dir

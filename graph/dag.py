@@ -43,7 +43,8 @@ def each_link(links: Links) -> Iterator[Link]:
 class GraphNode:
     """One node: its class, its literals (defaults filled in), its links, and the files it reads, by path and as named.
 
-    text_files: those that its texts name, by the name that was found.
+    text_files: those that its texts name, by the name that was found. companions: those that are read along with its files, by
+    their names; see `Companion`.
     """
 
     id: str
@@ -55,13 +56,16 @@ class GraphNode:
     facts: OutputFacts = field(default_factory=dict)
     place: Place = Place()
     text_files: Mapping[str, Path] = field(default_factory=dict)
+    companions: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def reads(self) -> Mapping[str, Path]:
-        """Every file that the node reads, by its input, or as "text NAME" if a text names it."""
-        if not self.text_files:
+        """Every file that the node reads: by its input, as "text NAME" if a text names it, or as "companion NAME"."""
+        if not self.text_files and not self.companions:
             return self.files
-        return {**self.files, **{f"text {name}": path for name, path in self.text_files.items()}}
+        texts = {f"text {name}": path for name, path in self.text_files.items()}
+        companions = {f"companion {name}": path for name, path in self.companions.items()}
+        return {**self.files, **texts, **companions}
 
     def sources(self) -> Iterator[Link]:
         """Yields every port that the node reads, in the order of its inputs."""

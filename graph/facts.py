@@ -28,10 +28,10 @@ ABSENT = "absent"
 class Known:
     """What is known of a node's inputs before it runs. `facts`: those of each link of an input, in order.
 
-    text_files: the files that the node's texts name, by name.
+    text_files: the files that the node's texts name, by name. companions: those that are read along with its files, by name.
     """
 
-    __slots__ = ("_facts", "_files", "_report", "_values", "text_files")
+    __slots__ = ("_facts", "_files", "_report", "_values", "companions", "text_files")
 
     def __init__(
         self,
@@ -40,7 +40,9 @@ class Known:
         files: Mapping[str, Path],
         report: Callable[[str, str], None],
         text_files: Mapping[str, Path] | None = None,
+        companions: Mapping[str, Path] | None = None,
     ) -> None:
+        self.companions: Mapping[str, Path] = companions or {}
         self.text_files: Mapping[str, Path] = text_files or {}
         self._values, self._facts, self._files, self._report = values, facts, files, report
 

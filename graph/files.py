@@ -31,10 +31,27 @@ DOCUMENT = "document"
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """A file that is read along with one that an input names, such as the tokenizer beside a text encoder.
+
+    name: by which the node finds it. path: where it is; if that is not known, the first of the names that there is of a kind.
+    """
+
+    name: str
+    path: Path | None = None
+    kind: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FileInput:
-    """Marks an input as the name of a file. `kind` says which: "image", "checkpoint", "vae" and so on."""
+    """Marks an input as the name of a file. `kind` says which: "image", "checkpoint", "vae" and so on.
+
+    companions: gives for a file those that are read along with it. One that is not there is left out.
+    """
 
     kind: str
+    companions: Callable[[Path], Iterable[Companion]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def infer_facts(ordered: Mapping[str, GraphNode], flat: Flat, problems: Problems
             at.note(problems, "mismatch", f"input {name!r} {message}.", name)
 
         try:
-            facts = node.cls.infer(Known(node.literals, known, node.files, report, node.text_files))
+            facts = node.cls.infer(Known(node.literals, known, node.files, report, node.text_files, node.companions))
         except LatentGraphError as error:
             name = _reading_input(node)
             code = "mismatch" if name is None else "unusable-file"

@@ -204,6 +204,7 @@ class RunContext(Context):
             provenance=run.provenance,
             resources=resources,
             text_files=task.node.text_files,
+            companions=task.node.companions,
         )
         self._task = task
         self._begun = time.perf_counter()

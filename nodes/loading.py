@@ -13,6 +13,7 @@ from latentgraph.diffusion.checkpoints.describe_vae import describe_tiny_vae, de
 from latentgraph.diffusion.types import Clip, Model, Vae
 from latentgraph.graph import ABSENT, ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
+from .companions import lacking_tokenizer, tokenizers_of_checkpoint
 from .facts import clip_facts, model_facts, read_header, vae_facts
 
 
@@ -32,7 +33,7 @@ class LoadCheckpoint(
     A single safetensors file or a diffusers folder. `emoji` is the small model that comes with latentgraph.
     """
 
-    file: Annotated[Path, FileInput("checkpoint")] = Field(
+    file: Annotated[Path, FileInput("checkpoint", tokenizers_of_checkpoint)] = Field(
         description="A checkpoint's name or path; 'emoji' is built in."
     )
 
@@ -40,7 +41,7 @@ class LoadCheckpoint(
         from latentgraph.diffusion.checkpoints.opening import open_checkpoint
         from latentgraph.diffusion.networks.memory import WeightMemory
 
-        checkpoint = open_checkpoint(self.file, ctx.resource(WeightMemory))
+        checkpoint = open_checkpoint(self.file, ctx.resource(WeightMemory), ctx.companions or None)
         return LoadedCheckpoint(checkpoint.model, checkpoint.clip, checkpoint.vae)
 
     @classmethod
@@ -49,11 +50,12 @@ class LoadCheckpoint(
         if path is None:
             return {}
         found = read_header(describe, path)
-        no_clip: Facts = {ABSENT: f"{path.name} has no text encoder"}
+        lacking = lacking_tokenizer(path, found.clip, known.companions) if found.clip else None
+        no_clip: Facts = {ABSENT: lacking or f"{path.name} has no text encoder; load one with LoadTextEncoder"}
         no_vae: Facts = {ABSENT: f"{path.name} has no VAE; load one with LoadVAE"}
         return {
             "model": model_facts(found.model),
-            "clip": clip_facts(found.clip) if found.clip else no_clip,
+            "clip": clip_facts(found.clip) if found.clip and not lacking else no_clip,
             "vae": vae_facts(found.vae, found.model) if found.vae else no_vae,
         }
 

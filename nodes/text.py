@@ -35,12 +35,12 @@ class TextEncode(Node, version=1, lane="device", comfy=ComfyName("CLIPTextEncode
         from latentgraph.diffusion.text.encoding import encode_prompt
 
         encoded = encode_prompt(self.clip, self.text, find_vectors=vector_finder(ctx.text_files))
-        _warn_of_missing(ctx, encoded.missing)
+        warn_of_missing(ctx, encoded.missing)
         return encoded.conditioning
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        _check_embeddings(known, "text")
+        check_embeddings(known, "text")
         return {"conditioning": some(known.facts("clip"), TEXT)}
 
 
@@ -69,7 +69,7 @@ class TextEncodeSDXL(
 
         prompts: dict[EncoderKey, str] = {"clip_l": self.text_l, "clip_g": self.text_g}
         encoded = encode_prompts(self.clip, prompts, find_vectors=vector_finder(ctx.text_files))
-        _warn_of_missing(ctx, encoded.missing)
+        warn_of_missing(ctx, encoded.missing)
         return set_picture_size(encoded.conditioning, _size_of(self))
 
     @classmethod
@@ -78,7 +78,7 @@ class TextEncodeSDXL(
         if clip is not None and {encoder.key for encoder in clip.encoders} != {"clip_l", "clip_g"}:
             keys = " and ".join(encoder.key for encoder in clip.encoders)
             known.problem("clip", f"has {keys}, of the {clip.family} family, not clip_l and clip_g; use TextEncode")
-        _check_embeddings(known, "text_g")
+        check_embeddings(known, "text_g")
         return {"conditioning": some(known.facts("clip"), TEXT)}
 
 
@@ -279,12 +279,13 @@ def _size_of(node: ConditioningSize | TextEncodeSDXL) -> PictureSize:
     )
 
 
-def _warn_of_missing(ctx: Context, missing: Sequence[str]) -> None:
+def warn_of_missing(ctx: Context, missing: Sequence[str]) -> None:
+    """Warns of embeddings that a prompt names and that are not there."""
     if missing:
         ctx.warn(f"no embedding was found for {', '.join(missing)}; it was left out of the prompt")
 
 
-def _check_embeddings(known: Known, text: str) -> None:
+def check_embeddings(known: Known, text: str) -> None:
     """Reports each embedding that the node's texts name and that is not one for its text encoders, at the input `text`."""
     clip = known.fact("clip", "spec")
     for name, path in known.text_files.items():

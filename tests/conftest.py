@@ -34,6 +34,12 @@ def tiny_dits() -> ModuleType:
     return _builders("tiny_dits")
 
 
+@pytest.fixture(scope="session")
+def tiny_texts() -> ModuleType:
+    """The builders of `tests/diffusion/tiny_texts.py`."""
+    return _builders("tiny_texts")
+
+
 def _builders(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "diffusion" / f"{name}.py")
     assert spec is not None

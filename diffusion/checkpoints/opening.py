@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..names import TextFamily
 from ..networks.memory import WeightMemory, Weights
 from ..networks.sources import DenoiserSource, TextSource, VaeSource, VisionSource
 from ..types import Clip, ClipVision, Model, Vae
 from .autoencoders import TinyFamily
 from .describe import CheckpointDescription, describe, describe_network
+from .describe_text import describe_text
 from .describe_vae import VaeDescription, describe_tiny_vae, describe_vae
+from .parts import Part, file_id
+from .text_specs import ClipSpec, EncoderKey
+from .tokenizer_files import checkpoint_tokenizers
 from .vision import describe_vision
 
 
@@ -24,12 +30,21 @@ class Checkpoint:
     description: CheckpointDescription
 
 
-def open_checkpoint(path: Path | str, memory: WeightMemory) -> Checkpoint:
-    """Returns the parts of a safetensors file or a diffusers folder, their weights still on disk. Raises HeaderError."""
+Tokenizers = Mapping[str, Path]
+"""The tokenizer files of text encoders, by key. CLIP's tokenizer comes with the package."""
+
+
+def open_checkpoint(path: Path | str, memory: WeightMemory, tokenizers: Tokenizers | None = None) -> Checkpoint:
+    """Returns the parts of a safetensors file or a diffusers folder, their weights still on disk. Raises HeaderError.
+
+    tokenizers: None looks for them beside the file.
+    """
     found = describe(path)
+    if tokenizers is None and found.clip is not None:
+        tokenizers = _present(checkpoint_tokenizers(Path(path), found.clip))
     return Checkpoint(
         model=Model(found.model, Weights(memory, DenoiserSource(found.model.network, found.model_part))),
-        clip=Clip(found.clip, Weights(memory, TextSource(found.clip, found.clip_parts))) if found.clip else None,
+        clip=_clip(found.clip, found.clip_parts, memory, tokenizers or {}) if found.clip else None,
         vae=Vae(found.vae, Weights(memory, VaeSource(found.vae, found.vae_parts))) if found.vae else None,
         description=found,
     )
@@ -51,10 +66,37 @@ def open_tiny_vae(decoder: Path | str, encoder: Path | str | None, memory: Weigh
     return _opened(describe_tiny_vae(decoder, encoder, family=family), memory)
 
 
+def open_text(
+    paths: Sequence[Path | str],
+    memory: WeightMemory,
+    *,
+    family: TextFamily = "auto",
+    tokenizers: Tokenizers | None = None,
+) -> Clip:
+    """Returns the text encoders of files or folders, as those of one family. Raises HeaderError.
+
+    family: see `describe_text`. tokenizers: None looks for them beside the files.
+    """
+    found = describe_text(paths, family)
+    if tokenizers is None:
+        tokenizers = _present({source.key: source.tokenizer() for source in found.sources})
+    return _clip(found.spec, tuple(source.part for source in found.sources), memory, tokenizers)
+
+
 def open_vision(path: Path | str, memory: WeightMemory) -> ClipVision:
     """Returns the vision tower of a file, of an unCLIP checkpoint or of a folder. Raises HeaderError."""
     found = describe_vision(path)
     return ClipVision(found.spec, Weights(memory, VisionSource(found.spec, found.part)))
+
+
+def _clip(spec: ClipSpec, parts: tuple[Part, ...], memory: WeightMemory, tokenizers: Tokenizers) -> Clip:
+    keys = (encoder.key for encoder in spec.encoders)
+    files = tuple((key, file_id(tokenizers[key])) for key in keys if key in tokenizers)
+    return Clip(spec, Weights(memory, TextSource(spec, parts)), tokenizers=files)
+
+
+def _present(tokenizers: Mapping[EncoderKey, Path | None]) -> Tokenizers:
+    return {key: path for key, path in tokenizers.items() if path is not None}
 
 
 def _opened(found: VaeDescription, memory: WeightMemory) -> Vae:

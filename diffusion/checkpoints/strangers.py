@@ -87,6 +87,13 @@ UPSCALER = Stranger(
 )
 TINY_CURE = "Load it with LoadTinyVAE, which asks what the file does not tell: whose latents it speaks."
 
+TEXT = Stranger(
+    title="a text encoder alone",
+    cure="Load it with LoadTextEncoder.",
+    prefixes=("text_model.", "embeddings.token_embedding.", "transformer.resblocks.", "encoder.block.", "token_embedding.",
+              "cond_stage_model.", "conditioner.embedders.", "text_encoders."),
+)  # fmt: skip
+
 PARTS = (
     Stranger(
         title="a VAE alone",
@@ -95,11 +102,7 @@ PARTS = (
     ),
     Stranger(title="a tiny autoencoder (TAESD)", cure=TINY_CURE, prefixes=("taesd_decoder.", "decoder.layers.0.")),
     VISION,
-    Stranger(
-        title="a text encoder alone",
-        prefixes=("text_model.", "embeddings.token_embedding.", "transformer.resblocks.", "encoder.block.", "token_embedding.",
-                  "cond_stage_model.", "conditioner.embedders."),
-    ),
+    TEXT,
     EMBEDDING,
     UPSCALER,
 )  # fmt: skip

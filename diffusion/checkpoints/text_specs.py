@@ -6,11 +6,19 @@ families do differently with it is in the fields here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 EncoderKey = Literal["clip_l", "clip_g", "clip_h", "t5xxl", "bert"]
 TextKind = Literal["clip", "t5", "bert"]
+KINDS: Mapping[EncoderKey, TextKind] = {
+    "clip_l": "clip",
+    "clip_g": "clip",
+    "clip_h": "clip",
+    "t5xxl": "t5",
+    "bert": "bert",
+}
 Activation = Literal["quick_gelu", "gelu"]
 
 CLIP_BEGIN, CLIP_END = (

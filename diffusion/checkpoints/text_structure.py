@@ -173,8 +173,13 @@ _READERS: Mapping[type, Callable[[Shapes, EncoderKey, Any], TextEncoderSpec]] = 
 }
 
 
+def count_layers(shapes: Shapes, template: str) -> int:
+    """Returns how many layers have a tensor of a name with a place for the layer's number, without a gap."""
+    return sum(1 for _ in takewhile(shapes.__contains__, map(template.format, count())))
+
+
 def _layers(shapes: Shapes, template: str, key: EncoderKey) -> int:
-    layers = sum(1 for _ in takewhile(shapes.__contains__, map(template.format, count())))
+    layers = count_layers(shapes, template)
     if not layers:
         raise StructureError(f"{key} has no layers")
     return layers

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .text_specs import TextEncoderSpec, TextKind
+from .text_sets import TEXT_SETS
+from .text_specs import KINDS, ClipSpec, EncoderKey, TextKind
 
 MODELS = "tokenizers"  # the folder of tokenizers among those of models
 
@@ -40,39 +41,49 @@ TOKENIZERS: Mapping[TextKind, TokenizerFiles] = {
 """By kind; CLIP is not here."""
 
 
-def needs_tokenizer(spec: TextEncoderSpec) -> bool:
+def needs_tokenizer(key: EncoderKey) -> bool:
     """Returns whether an encoder's tokenizer is a file of the user's."""
-    return spec.kind in TOKENIZERS
+    return KINDS[key] in TOKENIZERS
 
 
-def find_tokenizer(spec: TextEncoderSpec, encoder: Path, *, component: str | None = None) -> Path | None:
+def find_tokenizer(key: EncoderKey, encoder: Path, *, component: str | None = None) -> Path | None:
     """Returns the tokenizer of a text encoder, or None if there is none.
 
     encoder: its file, or its folder. component: its name in a diffusers folder `encoder`, such as "text_encoder_2".
     """
-    candidates = _candidates(spec.kind, encoder, component)
+    candidates = _candidates(key, encoder, component)
     return next((path for path in candidates if path.is_file()), None)
 
 
-def library_names(kind: TextKind) -> tuple[str, ...]:
-    """Returns the names by which a kind's tokenizer is looked for in the models' folder of tokenizers."""
-    row = TOKENIZERS[kind]
+def checkpoint_tokenizers(path: Path, clip: ClipSpec) -> dict[EncoderKey, Path | None]:
+    """Returns the tokenizers of a checkpoint's text encoders, None for each that is not there; CLIP's are left out."""
+    text_set = next(each for each in TEXT_SETS if each.family == clip.family)
+    return {
+        spec.key: find_tokenizer(spec.key, path, component=text_set.layout(spec.key).folder if path.is_dir() else None)
+        for spec in clip.encoders
+        if needs_tokenizer(spec.key)
+    }
+
+
+def library_names(key: EncoderKey) -> tuple[str, ...]:
+    """Returns the names by which an encoder's tokenizer is looked for in the models' folder of tokenizers."""
+    row = TOKENIZERS[KINDS[key]]
     return tuple(f"{row.title}/{name}" for name in row.files) + tuple(row.title + Path(n).suffix for n in row.files)
 
 
-def missing_tokenizer(spec: TextEncoderSpec, encoder: Path | None = None) -> str:
+def missing_tokenizer(key: EncoderKey, encoder: Path | None = None) -> str:
     """Returns what to do about a tokenizer that is not there."""
-    row = TOKENIZERS[spec.kind]
+    row = TOKENIZERS[KINDS[key]]
     beside = f"{encoder.parent} or " if encoder is not None and encoder.suffix else ""
     name = row.title + Path(row.files[-1]).suffix
     return (
-        f"the tokenizer of {spec.key} is not there ({' or '.join(row.files)}); get it from {row.source} and put it into "
+        f"the tokenizer of {key} is not there ({' or '.join(row.files)}); get it from {row.source} and put it into "
         f"{beside}{MODELS}/ of the models folder, as {name}"
     )
 
 
-def _candidates(kind: TextKind, encoder: Path, component: str | None) -> Iterator[Path]:
-    row = TOKENIZERS[kind]
+def _candidates(key: EncoderKey, encoder: Path, component: str | None) -> Iterator[Path]:
+    row = TOKENIZERS[KINDS[key]]
     if component is not None:
         folder = component.replace("text_encoder", "tokenizer") if "text_encoder" in component else "tokenizer"
         yield from (encoder / folder / name for name in row.files)
@@ -83,4 +94,4 @@ def _candidates(kind: TextKind, encoder: Path, component: str | None) -> Iterato
         yield from (encoder.with_name(f"{encoder.stem}.{name}") for name in row.files)
         yield from (encoder.parent / name for name in row.files)
     for parent in list(encoder.parents)[:3]:
-        yield from (parent / MODELS / name for name in library_names(kind))
+        yield from (parent / MODELS / name for name in library_names(key))

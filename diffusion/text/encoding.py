@@ -169,18 +169,18 @@ def encode_chunks(
 
 def _ids_for(clip: Clip, spec: TextEncoderSpec) -> TextIds:
     """What gives ids in an encoder's vocabulary."""
-    if not needs_tokenizer(spec):
+    if not needs_tokenizer(spec.key):
         return clip_ids
     file = dict(clip.tokenizers).get(spec.key)
     if file is None:
-        raise VocabularyError(missing_tokenizer(spec))
+        raise VocabularyError(missing_tokenizer(spec.key))
     ids = load_vocabulary(file, TOKENIZERS[spec.kind].model)
 
     def checked(text: str) -> list[int]:
         found = ids(text)
         if any(number >= spec.vocab for number in found):
             raise VocabularyError(
-                f"{file.path} gives the id {max(found)}, but {spec.key} knows {spec.vocab} words; {missing_tokenizer(spec)}"
+                f"{file.path} gives the id {max(found)}, but {spec.key} knows {spec.vocab} words; {missing_tokenizer(spec.key)}"
             )
         return found
 
