@@ -58,6 +58,20 @@ def read_header(read: Callable[[Path], T], path: Path) -> T:
         raise LatentGraphError(str(error)) from error
 
 
+class UNetAlone(SameFacts):
+    """The same for a node that changes how a UNet works; a report if the model is none."""
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        spec = known.fact("model", "spec")
+        if spec is not None and spec.network.kind != "unet":
+            known.problem(
+                "model",
+                f"is of the {spec.family} family, whose network is a transformer; this works on UNets alone",
+            )
+        return super().infer(known)
+
+
 def model_facts(spec: ModelSpec) -> Facts:
     """Returns what is known of a denoising network."""
     return {

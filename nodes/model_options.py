@@ -1,4 +1,4 @@
-"""Nodes that take a model and give it on with something to ask of every run: other noise levels, or other guidance."""
+"""Nodes that take a model and give it on with something to ask of every run: other levels, or a UNet that works otherwise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from latentgraph.diffusion.levels.space_spec import (
     flux_shift,
 )
 from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE
+from latentgraph.diffusion.sampling.options import Downscale, NetworkChange
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
-from latentgraph.diffusion.sampling.options import SelfAttentionGuidance as SelfAttentionSetting
 from latentgraph.diffusion.types import Model
-from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
+from latentgraph.graph import ComfyName, Context, Node
 
-from .facts import SameFacts
+from .facts import SameFacts, UNetAlone
 
 MODEL = "The denoising network."
 SHIFT = "How far the levels are shifted towards noise; larger pictures want more."
@@ -29,17 +29,16 @@ LCM_STRIDE = 20  # 50 of 1000 levels, which latent consistency models were disti
 EDM_DATA = 0.5  # std of the data that networks of the "edm" kind were trained for, Karras et al. 2022, arXiv:2206.00364
 
 
-class _OnUNets(SameFacts):
-    """A mixin for nodes that change how a UNet works inside, and report any other network."""
-
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        model = known.fact("model", "spec")
-        if model is not None and model.network.kind != "unet":
-            known.problem(
-                "model", f"is of the {model.family} family, whose network is a transformer; this works on UNets alone"
-            )
-        return super().infer(known)
+Resizing = Literal["bicubic", "nearest-exact", "bilinear", "area", "bislerp"]
+_DOWNSCALE = {
+    "block": "block_number",
+    "factor": "downscale_factor",
+    "start": "start_percent",
+    "end": "end_percent",
+    "after_skip": "downscale_after_skip",
+    "shrink": "downscale_method",
+    "grow": "upscale_method",
+}
 
 
 class ModelSamplingDiscrete(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingDiscrete")):
@@ -118,19 +117,7 @@ class ModelSamplingFlux(SameFacts, Node, version=1, cached=False, comfy=ComfyNam
         return _in_space(self.model, SpaceSpec("flow", FluxLevels(shift)))
 
 
-class RescaleCFG(SameFacts, Node, version=1, cached=False, comfy=ComfyName("RescaleCFG")):
-    """Keep strong guidance from over-exposing pictures, of v networks above all."""
-
-    model: Model = Field(description=MODEL)
-    multiplier: float = Field(
-        0.7, ge=0, le=1, description="How far to keep the contrast that there is without guidance."
-    )
-
-    def run(self, ctx: Context) -> Model:
-        return _with(self.model, rescale=self.multiplier)
-
-
-class FreeU(_OnUNets, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
+class FreeU(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
     """Strengthen a UNet's main path against its shortcuts: cleaner pictures for nothing. For SD2: 1.1, 1.2, 0.9, 0.2."""
 
     model: Model = Field(description=MODEL)
@@ -142,10 +129,10 @@ class FreeU(_OnUNets, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
     s2: float = Field(0.2, ge=0, le=10, description="What is left of them in the blocks further out.")
 
     def run(self, ctx: Context) -> Model:
-        return _with_free_u(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2))
+        return _changed(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2))
 
 
-class FreeUAdaptive(_OnUNets, Node, version=1, cached=False, comfy=ComfyName("FreeU_V2")):
+class FreeUAdaptive(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("FreeU_V2")):
     """FreeU in its makers' later version: it strengthens the main path where that is strong already."""
 
     model: Model = Field(description=MODEL)
@@ -157,18 +144,28 @@ class FreeUAdaptive(_OnUNets, Node, version=1, cached=False, comfy=ComfyName("Fr
     s2: float = Field(0.2, ge=0, le=10, description="What is left of them in the blocks further out.")
 
     def run(self, ctx: Context) -> Model:
-        return _with_free_u(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2, adaptive=True))
+        return _changed(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2, adaptive=True))
 
 
-class SelfAttentionGuidance(_OnUNets, Node, version=1, cached=False, comfy=ComfyName("SelfAttentionGuidance")):
-    """Steer away from a picture in which whatever the network looks at is blurred; it costs a pass more a step."""
+class DeepShrink(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("PatchModelAddDownscale", _DOWNSCALE)):
+    """Compose on a smaller scale, so that pictures larger than a UNet was trained for don't repeat themselves (kohya)."""
 
     model: Model = Field(description=MODEL)
-    scale: float = Field(0.5, ge=-2, le=5, description="How far to steer away.")
-    blur_sigma: float = Field(2.0, ge=0, le=10, description="How much to blur, in latent cells.")
+    block: int = Field(
+        3, ge=1, le=32, description="Behind which of the blocks on the way down its features are shrunk."
+    )
+    factor: float = Field(2.0, ge=0.1, le=9, description="By how much they are shrunk.")
+    start: float = Field(0.0, ge=0, le=1, description="From which fraction of a run on; 0 is its noisiest end.")
+    end: float = Field(0.35, ge=0, le=1, description="Up to which fraction of a run.")
+    after_skip: bool = Field(True, description="Leave the block's shortcut in its full size.")
+    shrink: Resizing = Field("bicubic", description="How they are shrunk.")
+    grow: Resizing = Field("bicubic", description="How they are enlarged again.")
 
     def run(self, ctx: Context) -> Model:
-        return _with(self.model, self_attention=SelfAttentionSetting(self.scale, self.blur_sigma))
+        setting = Downscale(
+            self.block, self.factor, self.start, self.end, self.after_skip, shrink=self.shrink, grow=self.grow
+        )
+        return _changed(self.model, setting)
 
 
 class DifferentialDiffusion(SameFacts, Node, version=1, cached=False, comfy=ComfyName("DifferentialDiffusion")):
@@ -189,5 +186,5 @@ def _in_space(model: Model, space: SpaceSpec) -> Model:
     return _with(model, space=space)
 
 
-def _with_free_u(model: Model, setting: FreeUSetting) -> Model:
-    return _with(model, free_u=(*model.options.free_u, setting))
+def _changed(model: Model, setting: NetworkChange) -> Model:
+    return _with(model, changes=(*model.options.changes, setting))

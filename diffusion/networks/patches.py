@@ -1,4 +1,4 @@
-"""Changes to how a UNet computes, made to a copy of it that shares all weights: the network itself is never changed."""
+"""Changes to how a network computes, made to a copy of it that shares all weights: the network itself is never changed."""
 
 from __future__ import annotations
 
@@ -76,6 +76,43 @@ class _RecordingAttention:
         scores = torch.einsum("bnhd,bmhd->bhnm", q.float(), k.float()) * q.shape[-1] ** -0.5
         self._on_weights(scores.softmax(dim=-1))
         return self._processor(attn, hidden_states, *arguments, **options)
+
+
+def perturb_self_attention(unet: Any) -> None:
+    """Changes a UNet of diffusers so that in its middle each place attends to itself alone: arXiv:2403.17377."""
+    attentions = getattr(unet.mid_block, "attentions", None)
+    if not attentions:
+        raise ValueError(
+            "perturbed-attention guidance needs a UNet with attention in its middle, and this one has none."
+        )
+    for attention in attentions:
+        for block in attention.transformer_blocks:
+            block.attn1.set_processor(_SelfAlone())
+
+
+class _SelfAlone:
+    """An attention processor of diffusers that takes the values as they are."""
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        projected: Tensor = attn.to_out[0](attn.to_v(hidden_states))
+        return projected
+
+
+def skip_blocks(transformer: Any, *, double: Iterable[int], single: Iterable[int]) -> None:
+    """Changes a transformer of diffusers so that it leaves out some of its blocks, named by number; others are ignored.
+
+    double: of those with streams of their own for text and picture; single: of those with one for both.
+    """
+    for name, numbers in (("transformer_blocks", double), ("single_transformer_blocks", single)):
+        blocks = getattr(transformer, name, ())
+        for number in numbers:
+            if number < len(blocks):
+                blocks[number].forward = _pass_on
+
+
+def _pass_on(hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Any:
+    """What a block without an effect gives: as many streams as it is given."""
+    return hidden_states if encoder_hidden_states is None else (encoder_hidden_states, hidden_states)
 
 
 def _free_u_hook(setting: FreeU, channels: int, backbone: int) -> Callable[[Any, Any], Any]:

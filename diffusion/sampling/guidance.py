@@ -66,6 +66,10 @@ class Guidance(Protocol):
     """A rule of guidance."""
 
     @property
+    def scale(self) -> float:
+        """How far it goes beyond the positive estimate; 1 is not at all."""
+
+    @property
     def needs(self) -> frozenset[ListName]:
         """The lists that have to be evaluated; leaving one out saves its share of the work."""
 

@@ -30,9 +30,10 @@ from ..samplers.problem import Problem, Steps
 from ..types import Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
 from .conditioning import PreparedCondition, prepare_conditions
 from .controls import Steering, spread_controls
-from .guidance import ClassifierFree
+from .guidance import ClassifierFree, Perpendicular
 from .guided import guided_denoiser
 from .masking import fit_mask, gradual, masked
+from .passes import Setting
 
 _PREDICTIONS: dict[str, PredictionName] = {
     "eps": "eps",
@@ -135,6 +136,7 @@ def sample_guided(
     levels = sigmas.values
     if len(levels) == 0:
         return Sampled(latent, latent)
+    guider = _with_perp_neg(guider)
     model = guider.model
     spec, space, policy = model.spec, sampling_space(model), model.weights.policy
     start = _start(spec, latent, policy.device)
@@ -154,18 +156,17 @@ def sample_guided(
     advice = smaller_pictures(len(start), start.shape[3] * cell, start.shape[2] * cell)
     with ExitStack() as held:
         network = held.enter_context(model.weights.use(advice))
-        denoise = guided_denoiser(
+        setting = Setting(
             network,
             spec.network.kind,
             space,
             lists,
-            guider.rule,
-            options=model.options,
+            changes=model.options.changes,
             steer=Steering(chain.from_iterable(lists.values()), held),
             max_batch=max_batch,
             share=policy.precision != "exact",  # there the composition of each batch counts
         )
-        x = run_sampler(run.begin(last), denoise)
+        x = run_sampler(run.begin(last), guided_denoiser(setting, guider.rule, model.options))
 
     def finished(result: Tensor) -> Latent:
         return replace(latent, samples=to_vae_space(result, spec.latent).float().cpu(), cell=None)
@@ -237,6 +238,14 @@ def _start(spec: ModelSpec, latent: Latent, device: torch.device) -> Tensor:
 
 def _fitted_mask(latent: Latent, start: Tensor) -> Tensor | None:
     return None if latent.noise_mask is None else fit_mask(latent.noise_mask.to(start), start)
+
+
+def _with_perp_neg(guider: Guider) -> Guider:
+    """Returns the guider with plain guidance made Perp-Neg, if its model asks for that."""
+    asked, rule = guider.model.options.perp_neg, guider.rule
+    if asked is None or not isinstance(rule, ClassifierFree) or "negative" not in guider.lists:
+        return guider
+    return replace(guider, lists={**guider.lists, "empty": asked.empty}, rule=Perpendicular(rule.scale, asked.scale))
 
 
 def _without_weightless(conditions: tuple[PreparedCondition, ...]) -> tuple[PreparedCondition, ...]:

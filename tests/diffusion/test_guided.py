@@ -16,8 +16,8 @@ from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.latents.batches import empty_latent
 from latentgraph.diffusion.levels.space_spec import DiscreteLevels, SpaceSpec
 from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.sampling.corrections import gaussian_blur
 from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Guidance, ListName, Perpendicular
-from latentgraph.diffusion.sampling.guided import gaussian_blur
 from latentgraph.diffusion.sampling.options import FreeU, SamplingOptions, SelfAttentionGuidance
 from latentgraph.diffusion.sampling.run import Sampled, sample_guided
 from latentgraph.diffusion.types import Condition, Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
@@ -121,8 +121,8 @@ def test_silent_noise_starts_from_the_latent_as_it_is(model: Model) -> None:
     "options",
     [
         {"rescale": 0.7},
-        {"free_u": (FreeU(1.3, 1.4, 0.9, 0.2, adaptive=True),)},
-        {"self_attention": SelfAttentionGuidance(scale=2.0)},
+        {"changes": (FreeU(1.3, 1.4, 0.9, 0.2, adaptive=True),)},
+        {"corrections": (SelfAttentionGuidance(scale=2.0),)},
         {"space": SpaceSpec("v_prediction", DiscreteLevels())},
     ],
     ids=lambda options: next(iter(options)),
@@ -143,22 +143,22 @@ def test_a_gradual_mask_changes_a_masked_run_alone(model: Model) -> None:
 
 
 def test_self_attention_guidance_costs_a_second_pass_and_nothing_at_a_scale_of_0(model: Model) -> None:
-    none = run(model, self_attention=SelfAttentionGuidance(scale=0.0))
+    none = run(model, corrections=(SelfAttentionGuidance(scale=0.0),))
     assert torch.equal(none.latent.samples, run(model).latent.samples)
-    unblurred = run(model, self_attention=SelfAttentionGuidance(blur_sigma=0.0))
+    unblurred = run(model, corrections=(SelfAttentionGuidance(blur_sigma=0.0),))
     torch.testing.assert_close(unblurred.latent.samples, none.latent.samples, rtol=1e-3, atol=1e-2)
 
 
 def test_self_attention_guidance_needs_a_negative(model: Model) -> None:
     with pytest.raises(ValueError, match="use a guider with a negative"):
-        run(model, ClassifierFree(1.0), "positive", self_attention=SelfAttentionGuidance())
+        run(model, ClassifierFree(1.0), "positive", corrections=(SelfAttentionGuidance(),))
 
 
 def test_self_attention_guidance_leaves_latents_alone_that_are_too_small_to_blur(model: Model) -> None:
     small = empty_latent(width=128, height=32)
-    settings = SelfAttentionGuidance(scale=2.0)
+    settings = (SelfAttentionGuidance(scale=2.0),)
     assert torch.equal(
-        run(model, latent=small, self_attention=settings).latent.samples, run(model, latent=small).latent.samples
+        run(model, latent=small, corrections=settings).latent.samples, run(model, latent=small).latent.samples
     )
 
 

@@ -14,11 +14,11 @@ from latentgraph.diffusion.levels.space_spec import (
     SpaceSpec,
     flux_shift,
 )
+from latentgraph.diffusion.sampling.options import Downscale, SamplingOptions
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
-from latentgraph.diffusion.sampling.options import SamplingOptions
-from latentgraph.diffusion.sampling.options import SelfAttentionGuidance as SelfAttentionSetting
 from latentgraph.graph import Context
 from latentgraph.nodes.model_options import (
+    DeepShrink,
     DifferentialDiffusion,
     FreeU,
     FreeUAdaptive,
@@ -28,8 +28,6 @@ from latentgraph.nodes.model_options import (
     ModelSamplingDiscrete,
     ModelSamplingFlux,
     ModelSamplingSD3,
-    RescaleCFG,
-    SelfAttentionGuidance,
 )
 
 CASES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
@@ -45,10 +43,13 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (ModelSamplingSD3, {}, {"space": SpaceSpec("flow", FlowLevels())}),
     (ModelSamplingAuraFlow, {}, {"space": SpaceSpec("flow", FlowLevels(1.73, 1.0))}),
     (ModelSamplingFlux, {}, {"space": SpaceSpec("flow", FluxLevels(flux_shift(width=1024, height=1024)))}),
-    (RescaleCFG, {}, {"rescale": 0.7}),
-    (FreeU, {}, {"free_u": (FreeUSetting(1.1, 1.2, 0.9, 0.2),)}),
-    (FreeUAdaptive, {}, {"free_u": (FreeUSetting(1.3, 1.4, 0.9, 0.2, adaptive=True),)}),
-    (SelfAttentionGuidance, {"scale": 1.0}, {"self_attention": SelfAttentionSetting(1.0, 2.0)}),
+    (FreeU, {}, {"changes": (FreeUSetting(1.1, 1.2, 0.9, 0.2),)}),
+    (FreeUAdaptive, {}, {"changes": (FreeUSetting(1.3, 1.4, 0.9, 0.2, adaptive=True),)}),
+    (
+        DeepShrink,
+        {"block": 4, "grow": "area"},
+        {"changes": (Downscale(4, 2.0, 0.0, 0.35, after_skip=True, shrink="bicubic", grow="area"),)},
+    ),
     (DifferentialDiffusion, {}, {"gradual_mask": 1.0}),
 ]
 
@@ -65,8 +66,8 @@ def test_a_node_sets_its_option_on_a_model_of_its_own(
 
 def test_options_add_up(sd1: Any) -> None:
     model = sd1.model
-    for node in (FreeU, FreeUAdaptive, RescaleCFG, ModelSamplingSD3):
+    for node in (FreeU, FreeUAdaptive, DifferentialDiffusion, ModelSamplingSD3):
         model = node(model=model).run(Context())
-    assert len(model.options.free_u) == 2
-    assert model.options.rescale == 0.7
+    assert len(model.options.changes) == 2
+    assert model.options.gradual_mask == 1.0
     assert model.options.space == SpaceSpec("flow", FlowLevels())

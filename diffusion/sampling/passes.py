@@ -1,0 +1,124 @@
+"""The passes of a run: its lists of conditions through a network that is changed as the model asks.
+
+A network that is changed is a copy around the same weights, one for each way of changing it. Knows no rule of guidance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..checkpoints.families import NetworkKind
+from ..levels.space import SamplingSpace
+from ..networks.deep_shrink import DeepShrink
+from ..networks.patches import add_free_u, shared_copy
+from ..networks.sharing import share_work
+from .calls import Network, Steer, call_of, unet_network
+from .conditioning import PreparedCondition
+from .denoiser import Conditions, Joins, estimate
+from .guidance import ListName
+from .options import Downscale, FreeU, NetworkChange
+
+Change = Callable[[Any], None]
+"""Changes how a copy of a network works."""
+
+Watcher = Callable[[tuple[int, ...]], None]
+"""Is told before each pass which list each part of its batch is from, by number."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Setting:
+    """What the passes of a run have in common.
+
+    network: diffusers' network of this kind; it is never changed. lists: in the order of the batches. steer: what control
+    networks add in each pass of a UNet. share: do work once that is equal in several passes of a UNet.
+    """
+
+    network: Any
+    kind: NetworkKind
+    space: SamplingSpace
+    lists: Mapping[ListName, tuple[PreparedCondition, ...]]
+    changes: tuple[NetworkChange, ...] = ()
+    steer: Steer = lambda x, timestep, inputs: None
+    max_batch: int | None = None
+    share: bool = False
+
+
+class Passes:
+    """Estimates by one network with its changes. Raises ValueError for a change that this kind of network can't have."""
+
+    def __init__(self, setting: Setting, *changes: Change) -> None:
+        if setting.changes and setting.kind != "unet":
+            raise ValueError("FreeU and deep shrink change how a UNet works, and this network is a transformer.")
+        self.setting = setting
+        self.network: Any = setting.network
+        self._changes = changes
+        self._watchers: list[Watcher] = []
+        self._joins: Joins = {}
+        self._shrinking: list[DeepShrink] = []
+        self._call = self._made(changes)
+
+    def changed(self, change: Change) -> Passes:
+        """Returns passes of the same run by a further network with one change more."""
+        return Passes(self.setting, *self._changes, change)
+
+    def observe(self, change: Change, watcher: Watcher) -> None:
+        """Changes this network alone, from now on, and tells a watcher of all its passes."""
+        self._call = self._made((*self._changes, change))
+        self._watchers.append(watcher)
+
+    def estimate(self, names: Collection[ListName], x: Tensor, sigma: Tensor) -> dict[ListName, Tensor]:
+        """Returns D(x; sigma), (B, C, h, w), for each list; zeros for those that are not among `names`.
+
+        One pass, or as few as can be, for all of them.
+        """
+        lists = self.setting.lists
+        wanted: list[Conditions] = [conditions if name in names else () for name, conditions in lists.items()]
+        for shrink in self._shrinking:
+            shrink.begin(sigma)
+        found = estimate(
+            self._call,
+            self.setting.space,
+            wanted,
+            x,
+            sigma,
+            max_batch=self.setting.max_batch,
+            before_pass=self._before_pass,
+            joins=self._joins,
+        )
+        return dict(zip(lists, found, strict=True))
+
+    def number_of(self, name: ListName) -> int:
+        """Returns by which number watchers know a list."""
+        return list(self.setting.lists).index(name)
+
+    def _made(self, changes: tuple[Change, ...]) -> Network:
+        """Makes the network with all its changes, and returns how it is called."""
+        setting, shared = self.setting, None
+        is_unet = setting.kind == "unet"
+        self.network, self._shrinking = setting.network, []
+        if setting.changes or changes or (setting.share and is_unet):
+            self.network = shared_copy(setting.network)
+            if setting.share and is_unet:
+                shared = share_work(self.network)
+            for each in setting.changes:
+                self._apply(each)
+            for change in changes:
+                change(self.network)
+        return unet_network(self.network, shared, setting.steer) if is_unet else call_of(setting.kind, self.network)
+
+    def _apply(self, change: NetworkChange) -> None:
+        match change:
+            case FreeU():
+                add_free_u(self.network, [change])
+            case Downscale():
+                if any(each.controls for conditions in self.setting.lists.values() for each in conditions):
+                    raise ValueError("deep shrink changes the sizes that control networks steer; use one or the other.")
+                self._shrinking.append(DeepShrink(self.network, change, self.setting.space))
+
+    def _before_pass(self, parts: tuple[int, ...]) -> None:
+        for watcher in self._watchers:
+            watcher(parts)

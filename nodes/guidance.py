@@ -1,0 +1,179 @@
+"""Nodes that take a model and give it on with another guidance of every run.
+
+What they ask for is done in the order of the nodes. Some cost a pass through the network more a step.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from pydantic import Field
+
+from latentgraph.diffusion.sampling.options import Correction, NormLimit, ZeroStar
+from latentgraph.diffusion.sampling.options import PerpNeg as PerpNegSetting
+from latentgraph.diffusion.sampling.options import PerturbedAttentionGuidance as PerturbedAttentionSetting
+from latentgraph.diffusion.sampling.options import SelfAttentionGuidance as SelfAttentionSetting
+from latentgraph.diffusion.sampling.options import SkipLayerGuidance as SkipLayerSetting
+from latentgraph.diffusion.types import Conditioning, Model
+from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
+
+from .facts import SameFacts, UNetAlone, check_text
+
+MODEL = "The denoising network."
+MAX_SCALE = 100
+_LIST_OF_NUMBERS = r"^[\d\s,]*$"
+
+
+class RescaleCFG(SameFacts, Node, version=1, cached=False, comfy=ComfyName("RescaleCFG")):
+    """Keep strong guidance from over-exposing pictures, of v networks above all."""
+
+    model: Model = Field(description=MODEL)
+    multiplier: float = Field(
+        0.7, ge=0, le=1, description="How far to keep the contrast that there is without guidance."
+    )
+
+    def run(self, ctx: Context) -> Model:
+        return replace(self.model, options=replace(self.model.options, rescale=self.multiplier))
+
+
+class SelfAttentionGuidance(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("SelfAttentionGuidance")):
+    """Steer away from a picture in which whatever the network looks at is blurred; it costs a pass more a step."""
+
+    model: Model = Field(description=MODEL)
+    scale: float = Field(0.5, ge=-2, le=5, description="How far to steer away.")
+    blur_sigma: float = Field(2.0, ge=0, le=10, description="How much to blur, in latent cells.")
+
+    def run(self, ctx: Context) -> Model:
+        return _corrected(self.model, SelfAttentionSetting(self.scale, self.blur_sigma))
+
+
+class PerturbedAttentionGuidance(
+    UNetAlone, Node, version=1, cached=False, comfy=ComfyName("PerturbedAttentionGuidance")
+):
+    """Steer away from a picture in whose middle nothing looks at anything else (PAG); it costs a pass more a step."""
+
+    model: Model = Field(description=MODEL)
+    scale: float = Field(3.0, ge=0, le=MAX_SCALE, description="How far to steer away.")
+
+    def run(self, ctx: Context) -> Model:
+        return _corrected(self.model, PerturbedAttentionSetting(self.scale))
+
+
+class _TransformerAlone(SameFacts):
+    """What is known of the model stays true, if it is a transformer."""
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        spec = known.fact("model", "spec")
+        if spec is not None and spec.network.kind == "unet":
+            known.problem(
+                "model",
+                f"is of the {spec.family} family, whose network is a UNet; blocks of a transformer alone can be left out: use "
+                "PerturbedAttentionGuidance",
+            )
+        return super().infer(known)
+
+
+class SkipLayerGuidanceSD3(
+    _TransformerAlone,
+    Node,
+    version=1,
+    cached=False,
+    comfy=ComfyName("SkipLayerGuidanceSD3", {"start": "start_percent", "end": "end_percent"}),
+):
+    """Steer away from a picture made without some of the transformer's blocks, as is published with Stable Diffusion 3.5."""
+
+    model: Model = Field(description=MODEL)
+    layers: str = Field("7, 8, 9", pattern=_LIST_OF_NUMBERS, description="Which blocks are left out, from 0.")
+    scale: float = Field(3.0, ge=0, le=10, description="How far to steer away.")
+    start: float = Field(0.01, ge=0, le=1, description="From which fraction of a run on; 0 is its noisiest end.")
+    end: float = Field(0.15, ge=0, le=1, description="Up to which fraction of a run.")
+
+    def run(self, ctx: Context) -> Model:
+        return _skipping(self.model, SkipLayerSetting(_numbers(self.layers), (), self.scale, self.start, self.end))
+
+
+class SkipLayerGuidanceDiT(
+    _TransformerAlone,
+    Node,
+    version=1,
+    cached=False,
+    comfy=ComfyName(
+        "SkipLayerGuidanceDiT",
+        {
+            "double": "double_layers",
+            "single": "single_layers",
+            "start": "start_percent",
+            "end": "end_percent",
+            "rescaling": "rescaling_scale",
+        },
+    ),
+):
+    """The same for any transformer: blocks with streams of their own for text and picture, and blocks with one for both."""
+
+    model: Model = Field(description=MODEL)
+    double: str = Field(
+        "7, 8, 9", pattern=_LIST_OF_NUMBERS, description="Which blocks with two streams are left out, from 0."
+    )
+    single: str = Field(
+        "7, 8, 9", pattern=_LIST_OF_NUMBERS, description="Which blocks with one stream are left out, from 0."
+    )
+    scale: float = Field(3.0, ge=0, le=10, description="How far to steer away.")
+    start: float = Field(0.01, ge=0, le=1, description="From which fraction of a run on; 0 is its noisiest end.")
+    end: float = Field(0.15, ge=0, le=1, description="Up to which fraction of a run.")
+    rescaling: float = Field(0.0, ge=0, le=10, description="How far to keep the contrast that there is without it.")
+
+    def run(self, ctx: Context) -> Model:
+        double, single = _numbers(self.double), _numbers(self.single)
+        return _skipping(self.model, SkipLayerSetting(double, single, self.scale, self.start, self.end, self.rescaling))
+
+
+class CFGZeroStar(SameFacts, Node, version=1, cached=False, comfy=ComfyName("CFGZeroStar")):
+    """Scale what is avoided to fit what is wanted, so that early steps of flow models do not overshoot (CFG-Zero*)."""
+
+    model: Model = Field(description=MODEL)
+
+    def run(self, ctx: Context) -> Model:
+        return _corrected(self.model, ZeroStar())
+
+
+class CFGNorm(SameFacts, Node, version=1, cached=False, comfy=ComfyName("CFGNorm")):
+    """Let guidance make nothing stronger than it is without, as Qwen-Image wants it."""
+
+    model: Model = Field(description=MODEL)
+    strength: float = Field(1.0, ge=0, le=MAX_SCALE, description="What the result is multiplied by.")
+
+    def run(self, ctx: Context) -> Model:
+        return _corrected(self.model, NormLimit(self.strength))
+
+
+class PerpNeg(Node, version=1, cached=False, comfy=ComfyName("PerpNeg", {"empty": "empty_conditioning"})):
+    """Make plain guidance avoid only what the prompt does not ask for, as PerpNegGuider does."""
+
+    model: Model = Field(description=MODEL)
+    empty: Conditioning = Field(description="The encoding of an empty text, from which both prompts are measured.")
+    neg_scale: float = Field(
+        1.0, ge=0, le=MAX_SCALE, description="How strictly to avoid; 0 ignores the negative prompt."
+    )
+
+    def run(self, ctx: Context) -> Model:
+        options = replace(self.model.options, perp_neg=PerpNegSetting(self.empty, self.neg_scale))
+        return replace(self.model, options=options)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_text(known, "empty")
+        return {"model": known.facts("model")}
+
+
+def _corrected(model: Model, correction: Correction) -> Model:
+    return replace(model, options=replace(model.options, corrections=(*model.options.corrections, correction)))
+
+
+def _skipping(model: Model, setting: SkipLayerSetting) -> Model:
+    return _corrected(model, setting) if setting.double or setting.single else model
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text))
