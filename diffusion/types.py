@@ -63,7 +63,7 @@ class Latent:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """The rectangle that a condition speaks of: in latent cells (`unit="latent"`) or as fractions of the latent's sides."""
+    """The rectangle that a condition speaks of: in cells of 8 pixels (`unit="latent"`) or as fractions of the sides."""
 
     height: float
     width: float

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from latentgraph.diffusion.adapters.files import unlike
-from latentgraph.diffusion.checkpoints.autoencoders import KLSpec, VQSpec
+from latentgraph.diffusion.checkpoints.autoencoders import KLSpec, PatchedKLSpec, VQSpec
 from latentgraph.diffusion.names import WeightFormat
 from latentgraph.diffusion.types import Clip, Model, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
@@ -175,7 +175,7 @@ class SaveCheckpoint(
         if model is not None and clip is not None and model != clip:
             known.problem("clip", f"is of the {clip} family, but input 'model' is of the {model} family; name its own")
         vae = known.fact("vae", "spec")
-        if vae is not None and not isinstance(vae, KLSpec | VQSpec):
+        if vae is not None and not isinstance(vae, KLSpec | PatchedKLSpec | VQSpec):
             known.problem("vae", "is an autoencoder of a kind that no checkpoint holds; save without it")
         return {}
 

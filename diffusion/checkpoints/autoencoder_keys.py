@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from .autoencoders import ConsistencySpec, KLSpec, TinySpec, VaeSpec, VQSpec
+from .autoencoders import ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
 from .keymaps import Destination, KeyMapError, Origin, Origins, check_origins, old_attention_name, rename
 
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
@@ -18,7 +18,7 @@ def vae_origins(spec: VaeSpec, module: str, wanted: Iterable[str], present: Coll
     if isinstance(spec, TinySpec):
         return _tiny_origins(module, wanted, present)
     modules = {}
-    if isinstance(spec, KLSpec | VQSpec) and "encoder.down.0.block.0.conv1.weight" in present:
+    if isinstance(spec, KLSpec | PatchedKLSpec | VQSpec) and "encoder.down.0.block.0.conv1.weight" in present:
         modules = dict(_ldm_modules(spec))
     names = {key: rename(key, modules) if modules else old_attention_name(key, present) for key in wanted}
     return check_origins({key: Origin(name) for key, name in names.items()}, present)
@@ -46,8 +46,10 @@ def _tiny_origins(module: str, wanted: Iterable[str], present: Collection[str]) 
     return check_origins(origins, present)
 
 
-def _ldm_modules(spec: KLSpec | VQSpec) -> Iterator[tuple[str, str]]:
+def _ldm_modules(spec: KLSpec | PatchedKLSpec | VQSpec) -> Iterator[tuple[str, str]]:
     """Yields (diffusers, LDM) names of modules; below a pair of modules the names agree."""
+    if isinstance(spec, PatchedKLSpec):
+        yield from (("quant_conv", "encoder.quant_conv"), ("post_quant_conv", "decoder.post_quant_conv"))
     innermost = len(spec.widths) - 1
     for x in range(len(spec.widths)):
         y = innermost - x  # diffusers counts the decoder's levels in order of execution

@@ -6,13 +6,15 @@ from collections.abc import Collection
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from .autoencoders import ConsistencySpec, KLSpec, TinySpec, VaeSpec, VQSpec
+from .autoencoders import PATCH, ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
 from .structure import Shapes, StructureError, grid_of, shape_of
 
 CODEBOOK = "quantize.embedding.weight"
+STATISTICS = ("bn.running_mean", "bn.running_var")
 CONSISTENCY_MARK = "decoder_unet.conv_in.weight"
 
 _DOWN_BLOCKS = ("encoder.down.{}.block.{}.conv1.weight", "encoder.down_blocks.{}.resnets.{}.conv1.weight")
+_UP_BLOCKS = ("decoder.up.{}.block.0.conv1.weight", "decoder.up_blocks.{}.resnets.0.conv1.weight")
 _ATTENTIONS = (
     "encoder.down.{}.attn.0.norm.weight",
     "encoder.down_blocks.{}.attentions.0.group_norm.weight",
@@ -24,6 +26,8 @@ def read_vae(shapes: Shapes) -> VaeSpec:
     """Returns the structure of an autoencoder that is one network: of any kind but the tiny one. Raises StructureError."""
     if CONSISTENCY_MARK in shapes:
         return _read_consistency(shapes)
+    if STATISTICS[0] in shapes:
+        return _read_patched(shapes)
     return _read_vq(shapes) if CODEBOOK in shapes else _read_kl(shapes)
 
 
@@ -47,6 +51,29 @@ def _read_kl(shapes: Shapes) -> KLSpec:
         quant_convs="quant_conv.weight" in shapes,
         picture_channels=shape_of(shapes, "encoder.conv_in.weight", 4)[1],
     )
+
+
+def _read_patched(shapes: Shapes) -> PatchedKLSpec:
+    levels = _read_levels(shapes)
+    channels = shape_of(shapes, "decoder.conv_in.weight", 4)[1] * PATCH**2
+    if any(shape_of(shapes, name, 1) != (channels,) for name in STATISTICS):
+        raise StructureError(f"its statistics are not those of {channels} channels")
+    return PatchedKLSpec(
+        latent_channels=channels,
+        widths=levels.widths,
+        decoder_widths=_decoder_widths(shapes, len(levels.widths)),
+        encoder_blocks=levels.blocks,
+        middle_attention=levels.middle_attention,
+        quant_convs=any(name in shapes for name in ("quant_conv.weight", "encoder.quant_conv.weight")),
+        picture_channels=shape_of(shapes, "encoder.conv_in.weight", 4)[1],
+    )
+
+
+def _decoder_widths(shapes: Shapes, levels: int) -> tuple[int, ...]:
+    """Returns the widths of a decoder's levels, outermost first; diffusers counts them from within."""
+    ldm, diffusers = _UP_BLOCKS
+    names = [ldm.format(x) if ldm.format(x) in shapes else diffusers.format(levels - 1 - x) for x in range(levels)]
+    return tuple(shape_of(shapes, name, 4)[0] for name in names)
 
 
 def _read_vq(shapes: Shapes) -> VQSpec:

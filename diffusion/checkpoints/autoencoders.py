@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+PATCH = 2  # latent cells along a side of a patch, in FLUX.2
+
 
 @dataclass(frozen=True, slots=True)
 class KLSpec:
@@ -36,6 +38,32 @@ class KLSpec:
     def downscale(self) -> int:
         """Pixels per latent cell, along a side."""
         return 1 << (len(self.widths) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedKLSpec:
+    """FLUX.2's autoencoder: patches of 2x2 cells are its latents' channels, normalised by statistics that it has with it.
+
+    decoder_widths: of the decoder's levels, outermost first. The other fields are those of `KLSpec`, latent_channels those of
+    the patches.
+    """
+
+    latent_channels: int
+    widths: tuple[int, ...]
+    decoder_widths: tuple[int, ...]
+    encoder_blocks: int
+    middle_attention: bool = True
+    quant_convs: bool = True
+    picture_channels: int = 3
+
+    scale = None
+    modules = ("",)
+    encodes, draws_noise = True, False
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent cell, along a side."""
+        return PATCH << (len(self.widths) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +153,7 @@ class ConsistencySpec:
         return 1 << (len(self.encoder_widths) - 1)
 
 
-VaeSpec = KLSpec | VQSpec | TinySpec | ConsistencySpec
+VaeSpec = KLSpec | PatchedKLSpec | VQSpec | TinySpec | ConsistencySpec
 """Any kind of autoencoder. All tell, as fields or properties:
 
 latent_channels, picture_channels, downscale. scale: that of the latent format that it was trained with, None where it serves

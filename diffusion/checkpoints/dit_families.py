@@ -130,5 +130,7 @@ DIT_FAMILIES: tuple[Family, ...] = (
         prediction=FLOW,
         levels=FluxLevels(shift=2.02),
         resolution=1024,
+        vae_prefix="vae.",
+        supported=True,
     ),
 )

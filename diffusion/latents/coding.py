@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from ..checkpoints.autoencoders import ConsistencySpec, KLSpec, TinySpec, VaeSpec, VQSpec
+from ..checkpoints.autoencoders import PATCH, ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
 
 CODES_AT_ONCE = 4096  # latent cells that are compared with a codebook at a time
 SEEDS = 1 << 64
@@ -31,6 +32,13 @@ def encode_pixels(spec: VaeSpec, network: Any, x: Tensor) -> Tensor:
 def _(spec: KLSpec | ConsistencySpec, network: Any, x: Tensor) -> Tensor:
     mean: Tensor = network.encode(_ready(network, x)).latent_dist.mean
     return mean.float()
+
+
+@encode_pixels.register
+def _(spec: PatchedKLSpec, network: Any, x: Tensor) -> Tensor:
+    mean: Tensor = network.encode(_ready(network, x)).latent_dist.mean.float()
+    center, spread = _statistics(network)
+    return (functional.pixel_unshuffle(mean, PATCH) - center) / spread
 
 
 @encode_pixels.register
@@ -61,6 +69,12 @@ def _(spec: KLSpec, network: Any, z: Tensor, *, seeds: Sequence[int]) -> Tensor:
 
 
 @decode_latents.register
+def _(spec: PatchedKLSpec, network: Any, z: Tensor, *, seeds: Sequence[int]) -> Tensor:
+    center, spread = _statistics(network)
+    return _decode(network, functional.pixel_shuffle(z.to(network.device) * spread + center, PATCH))
+
+
+@decode_latents.register
 def _(spec: VQSpec, network: Any, z: Tensor, *, seeds: Sequence[int]) -> Tensor:
     rows = max(1, CODES_AT_ONCE // (len(z) * z.shape[-1]))
     z = z.to(network.device)
@@ -88,6 +102,12 @@ def _(spec: ConsistencySpec, network: Any, z: Tensor, *, seeds: Sequence[int]) -
 def _decode(network: Any, z: Tensor, **options: Any) -> Tensor:
     pictures: Tensor = network.decode(z.to(network.device, network.dtype), return_dict=False, **options)[0]
     return pictures
+
+
+def _statistics(network: Any) -> tuple[Tensor, Tensor]:
+    """The mean and the std of each channel of FLUX.2's latents, (1, C, 1, 1), float32."""
+    mean, variance = (each.float().reshape(1, -1, 1, 1) for each in (network.bn.running_mean, network.bn.running_var))
+    return mean, torch.sqrt(variance + network.bn.eps)
 
 
 def _ready(network: Any, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ of Stable Diffusion, which is 128 channels wide at full size.
 
 from __future__ import annotations
 
-from ..checkpoints.autoencoders import KLSpec, VaeSpec, VQSpec
+from ..checkpoints.autoencoders import KLSpec, PatchedKLSpec, VaeSpec, VQSpec
 from ..networks.budget import gibibytes
 from ..networks.exhaustion import Advice, Shortage
 from ..types import Vae
@@ -37,6 +37,6 @@ def tile_advice(vae: Vae, node: str) -> Advice:
 
 
 def _bytes(spec: VaeSpec, values: int, pixels: int, itemsize: int) -> int:
-    if not isinstance(spec, KLSpec | VQSpec):
+    if not isinstance(spec, KLSpec | PatchedKLSpec | VQSpec):
         return 0
     return values * pixels * itemsize * spec.widths[0] // REFERENCE_WIDTH

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import singledispatch
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, ConsistencyDecoderVAE, VQModel
+from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny, ConsistencyDecoderVAE, VQModel
 from diffusers.schedulers.scheduling_consistency_decoder import ConsistencyDecoderScheduler
 from torch import nn
 
-from ..checkpoints.autoencoders import ConsistencySpec, KLSpec, TinySpec, VaeSpec, VQSpec
+from ..checkpoints.autoencoders import PATCH, ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
 from .building import GROUPS, check_widths
 
 # Of SD1's latents, by channel: openai/consistencydecoder, ldm_transform_latent.
@@ -40,6 +40,28 @@ def _(spec: KLSpec) -> AutoencoderKL:
             use_post_quant_conv=spec.quant_convs,
             mid_block_add_attention=spec.middle_attention,
             norm_num_groups=GROUPS,
+        )
+
+
+@build_vae.register
+def _(spec: PatchedKLSpec) -> AutoencoderKLFlux2:
+    check_widths(spec.widths)
+    check_widths(spec.decoder_widths)
+    with torch.device("meta"):
+        return AutoencoderKLFlux2(
+            in_channels=spec.picture_channels,
+            out_channels=spec.picture_channels,
+            latent_channels=spec.latent_channels // PATCH**2,
+            block_out_channels=spec.widths,
+            decoder_block_out_channels=spec.decoder_widths,
+            layers_per_block=spec.encoder_blocks,
+            down_block_types=_down_blocks(spec.widths, ()),
+            up_block_types=_up_blocks(spec.decoder_widths, ()),
+            use_quant_conv=spec.quant_convs,
+            use_post_quant_conv=spec.quant_convs,
+            mid_block_add_attention=spec.middle_attention,
+            norm_num_groups=GROUPS,
+            patch_size=(PATCH, PATCH),
         )
 
 

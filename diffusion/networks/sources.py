@@ -11,7 +11,7 @@ from torch import nn
 
 from ..adapters.files import UNET
 from ..checkpoints.autoencoder_keys import vae_origins
-from ..checkpoints.autoencoder_structure import CODEBOOK
+from ..checkpoints.autoencoder_structure import CODEBOOK, STATISTICS
 from ..checkpoints.autoencoders import VaeSpec
 from ..checkpoints.families import DenoiserSpec
 from ..checkpoints.kinds import kind_of
@@ -97,11 +97,10 @@ class VaeSource:
         return sum(part.values for part in self.parts) * policy.vae.itemsize
 
     def load(self, policy: NumericPolicy) -> nn.Module:
-        """Returns diffusers' autoencoder of the spec's kind with these weights; a codebook stays in float32."""
+        """Returns diffusers' autoencoder of the spec's kind with these weights; a codebook and statistics stay in float32."""
         network = build_vae(self.spec)
-        conversion = Conversion(
-            policy.device, policy.vae, memory_format=policy.memory_format, kept=(CODEBOOK,), widen=True
-        )
+        kept = (CODEBOOK, *STATISTICS)
+        conversion = Conversion(policy.device, policy.vae, memory_format=policy.memory_format, kept=kept, widen=True)
         for name, part in zip(self.spec.modules, self.parts, strict=True):
             find_origins = partial(vae_origins, self.spec, name)
             fill(network.get_submodule(name), part, find_origins, conversion)
@@ -203,9 +202,11 @@ _VISION_UNROUNDED = ("pre_layrnorm.", "post_layernorm.", "visual_projection.")  
 
 def _move_buffers(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Brings what an autoencoder knows by itself, and no file holds, to where its weights are."""
-    for module in network.modules():
+    from_file = network.state_dict().keys()
+    for path, module in network.named_modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
-            module.register_buffer(name, buffer.to(device, dtype), persistent=False)
+            if f"{path}.{name}".removeprefix(".") not in from_file:
+                module.register_buffer(name, buffer.to(device, dtype), persistent=False)
 
 
 def _restore_positions(network: nn.Module, positions: int, device: torch.device) -> None:

@@ -16,6 +16,7 @@ from ..checkpoints.families import ModelSpec
 from ..latents.batches import fit_batch
 from ..latents.tiling import edge_ramp
 from ..levels.space import SamplingSpace
+from ..pictures.sizes import CELL
 from ..types import Area, Condition, Conditioning
 from .control_hints import ControlHints
 from .network_inputs import NetworkInputs, PreparedControl, network_inputs
@@ -111,7 +112,7 @@ def _prepare(
     if mask is not None and condition.mask_bounds:
         window: Window | None = _mask_bounds(mask)
     else:
-        window = None if condition.area is None else _resolve(condition.area, h, w)
+        window = None if condition.area is None else _resolve(condition.area, h, w, spec.latent.downscale)
     if window is not None:
         window = _clip(window, h, w)
     return PreparedCondition(
@@ -141,9 +142,11 @@ def _match(condition: PreparedCondition, others: list[PreparedCondition]) -> Non
         others.append(replace(condition, inputs=smallest.inputs))
 
 
-def _resolve(area: Area, h: int, w: int) -> Window:
+def _resolve(area: Area, h: int, w: int, downscale: int) -> Window:
+    """An area in cells of 8 pixels, or in fractions, as cells of a latent of which each stands for `downscale` pixels."""
     if area.unit == "latent":
-        return Window(int(area.height), int(area.width), int(area.y), int(area.x))
+        height, width, y, x = (int(side) * CELL // downscale for side in (area.height, area.width, area.y, area.x))
+        return Window(max(1, height), max(1, width), y, x)
     height, width = max(1, round(area.height * h)), max(1, round(area.width * w))
     return Window(height, width, round(area.y * h), round(area.x * w))
 

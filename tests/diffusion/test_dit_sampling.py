@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
+    Flux2Pipeline,
     FluxFillPipeline,
     FluxKontextPipeline,
     FluxPipeline,
@@ -18,10 +20,13 @@ from diffusers import (
 from safetensors.torch import save_file
 from torch import Tensor
 
+from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_destinations
+from latentgraph.diffusion.checkpoints.autoencoder_structure import read_vae
 from latentgraph.diffusion.checkpoints.dit_families import FLUX_LATENT
-from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
+from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint, open_network, open_vae
 from latentgraph.diffusion.latents.autoencoder import condition_on_inpaint, decode, encode
 from latentgraph.diffusion.latents.batches import empty_latent, set_noise_mask, to_model_space
+from latentgraph.diffusion.levels.chosen import flux2_levels
 from latentgraph.diffusion.levels.schedules import ksampler_sigmas
 from latentgraph.diffusion.levels.space import make_space
 from latentgraph.diffusion.levels.space_spec import FluxLevels, SpaceSpec, flux_shift
@@ -40,6 +45,7 @@ from latentgraph.diffusion.types import (
     Noise,
     Sampler,
     Sigmas,
+    Vae,
 )
 
 WIDTH, HEIGHT, STEPS, SEED = 64, 48, 3, 7
@@ -164,6 +170,62 @@ def test_kontext_goes_by_a_picture_as_diffusers_does(opened: dict[str, Checkpoin
     ).images  # fmt: skip
     found = run_like(pipeline, model, add_reference(positive, reference), empty_latent(width=WIDTH, height=HEIGHT))
     torch.testing.assert_close(packed(found), expected, **CLOSE)
+
+
+def test_flux2_paints_as_diffusers_does(tiny_dits: ModuleType, tmp_path: Path) -> None:
+    save_file(tiny_dits.original(tiny_dits.FLUX2, tiny_dits.weights(tiny_dits.FLUX2)), tmp_path / "flux2.safetensors")
+    model = open_network(tmp_path / "flux2.safetensors", WeightMemory(precision="exact"))
+    network = tiny_dits.flux2_vae()
+    pipeline = quiet(Flux2Pipeline(
+        transformer=tiny_dits.network(tiny_dits.FLUX2), scheduler=flux_scheduler(), vae=network, text_encoder=None,
+        tokenizer=None,
+    ))  # fmt: skip
+    positive = set_guidance(prompt(model, 10), 4.0)
+    noise = normal(SEED, 1, 128, HEIGHT // 16, WIDTH // 16)
+    expected = pipeline(
+        prompt_embeds=positive.entries[0].embedding, guidance_scale=4.0, num_inference_steps=STEPS, height=HEIGHT,
+        width=WIDTH, latents=noise, output_type="np",
+    ).images  # fmt: skip
+    sigmas = flux2_levels(STEPS, width=WIDTH, height=HEIGHT)
+    torch.testing.assert_close(sigmas, pipeline.scheduler.sigmas, rtol=0, atol=1e-6)
+    guider = Guider(model, {"positive": positive}, ClassifierFree(1.0))
+    empty = empty_latent(width=WIDTH, height=HEIGHT)
+    result = sample_guided(guider, empty, noise=Noise(SEED), sampler=Sampler("euler"), sigmas=Sigmas(sigmas))
+    assert result.latent.samples.shape == noise.shape
+    vae = flux2_vae(tiny_dits, tmp_path)
+    torch.testing.assert_close(decode(vae, result.latent).pixels, torch.from_numpy(expected), rtol=0, atol=1e-4)
+    reference = encode(vae, Image(torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(3))))
+    assert reference.samples.shape == (1, 128, 2, 2)
+    changed = sample_guided(
+        replace(guider, lists={"positive": add_reference(positive, reference)}), empty, noise=Noise(SEED),
+        sampler=Sampler("euler"), sigmas=Sigmas(sigmas),
+    )  # fmt: skip
+    assert not torch.allclose(changed.latent.samples, result.latent.samples, rtol=0, atol=1e-3)
+
+
+def test_the_latents_of_flux2_are_those_of_diffusers(tiny_dits: ModuleType, tmp_path: Path) -> None:
+    network, vae = tiny_dits.flux2_vae(), flux2_vae(tiny_dits, tmp_path)
+    image = torch.rand(1, 32, 48, 3, generator=torch.Generator().manual_seed(3))
+    pipeline = Flux2Pipeline(
+        transformer=None, scheduler=flux_scheduler(), vae=network, text_encoder=None, tokenizer=None
+    )
+    expected = pipeline._encode_vae_image(image.movedim(-1, 1) * 2 - 1, generator=None)
+    found = encode(vae, Image(image)).samples
+    assert (vae.spec.latent_channels, vae.spec.downscale) == (128, 16)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def flux2_vae(tiny_dits: ModuleType, folder: Path) -> Vae:
+    """Returns the autoencoder of a file in the layout of FLUX.2's makers."""
+    tensors = tiny_dits.flux2_vae().state_dict()
+    spec = read_vae({key: tuple(w.shape) for key, w in tensors.items()})
+    file = {
+        each.key: (tensors[each.names[0]][:, :, None, None] if each.kernel else tensors[each.names[0]]).clone()
+        for each in vae_destinations(spec, tensors)
+    }
+    assert "encoder.quant_conv.weight" in file
+    save_file(file, folder / "ae.safetensors")
+    return open_vae(folder / "ae.safetensors", WeightMemory(precision="exact"))
 
 
 def test_the_levels_of_flux_for_a_size_are_those_of_diffusers() -> None:

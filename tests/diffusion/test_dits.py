@@ -69,6 +69,7 @@ TRUE_SIZES: Mapping[str, DenoiserSpec] = {
     "SD3.5 large": replace(SD3_MEDIUM, width=2432, depth=38, heads=38, query_norm=True),
     "FLUX.1 dev": FLUX_DEV,
     "FLUX.1 schnell": replace(FLUX_DEV, guidance=False),
+    "FLUX.2 dev": FLUX2_DEV,
 }
 CONVERTERS: Mapping[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "SD3 medium": single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers,
@@ -95,7 +96,7 @@ def test_the_parameters_of_a_transformer_are_those_of_diffusers(name: str, tiny_
 @pytest.mark.parametrize("name", CONVERTERS)
 def test_the_key_maps_are_those_of_diffusers_both_ways(name: str) -> None:
     """On tensors with all their rows and one column, since diffusers' map knows FLUX's true width alone."""
-    spec = FLUX2_DEV if name == "FLUX.2 dev" else TRUE_SIZES[name]
+    spec = TRUE_SIZES[name]
     spec = replace(spec, **({"depth": 3, "dual_attention": spec.dual_attention[:2]} if isinstance(spec, MMDiTSpec)
                             else {"double_blocks": 2, "single_blocks": 2}))  # fmt: skip
     draws = torch.Generator().manual_seed(0)
@@ -127,11 +128,15 @@ def test_a_transformer_is_told_by_its_shapes(
     found = describe(path)
     assert found.model.network == spec
     assert found.model.prediction == "flow"
-    assert found.model.latent.channels == 16
-    levels = {"SD3 ": FlowLevels(3.0, 1000.0), "SD3.": FlowLevels(3.0, 1000.0)}
-    flux = FluxLevels(1.15) if spec.guidance else FlowLevels(1.0, 1.0)
-    assert found.model.levels == levels.get(name[:4], flux)
-    assert found.family == ("sd3" if name.startswith("SD3") else "flux")
+    assert found.model.latent.channels == spec.out_channels
+    told = {
+        "SD3 medium": FlowLevels(3.0, 1000.0),
+        "FLUX.1 schnell": FlowLevels(1.0, 1.0),
+        "FLUX.2 dev": FluxLevels(2.02),
+    }
+    usual = {"sd3": FlowLevels(3.0, 1000.0), "flux": FluxLevels(1.15)}
+    assert found.family == {"SD3": "sd3", "FLUX.1": "flux", "FLUX.2": "flux2"}[name.split()[0].replace("SD3.5", "SD3")]
+    assert found.model.levels == told.get(name, usual.get(found.family))
 
 
 def test_a_folder_of_diffusers_may_state_axes_and_shift(tiny_dits: ModuleType, tmp_path: Path) -> None:
@@ -149,7 +154,7 @@ def test_axes_that_make_up_no_head_are_refused(tiny_dits: ModuleType, tmp_path: 
         describe(path)
 
 
-@pytest.mark.parametrize("name", ["SD3", "SD3.5", "FLUX", "schnell"])
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("layout", ["bare", "checkpoint", "folder"])
 def test_a_transformer_has_the_weights_of_its_file(
     name: str, layout: str, tiny_dits: ModuleType, tmp_path: Path

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_destinations
@@ -120,6 +120,23 @@ def vae(latent_channels: int = 16) -> Any:
         w.copy_(noise / w[0].numel() ** 0.5 if w.ndim > 1 else 0.1 * noise + name.endswith("weight"))
     network.encoder.conv_out.weight.data[latent_channels:] = 0.0
     network.encoder.conv_out.bias.data[latent_channels:] = -30.0  # the logarithm of the latents' variance
+    return network.eval().requires_grad_(False)
+
+
+def flux2_vae() -> Any:
+    """Returns diffusers' autoencoder as FLUX.2 has it, small."""
+    network = AutoencoderKLFlux2(
+        latent_channels=32,
+        block_out_channels=(32, 32, 32, 64),
+        decoder_block_out_channels=(32, 64, 32, 32),
+        layers_per_block=1,
+    )
+    draws = torch.Generator().manual_seed(6)
+    for name, w in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        noise = torch.randn(w.shape, generator=draws)
+        w.copy_(noise / w[0].numel() ** 0.5 if w.ndim > 1 else 0.1 * noise + name.endswith(("weight", "_var")))
     return network.eval().requires_grad_(False)
 
 
