@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from latentgraph.graph import FileNotUsable
+from latentgraph.graph.files import DOCUMENT
 from latentgraph.graph.problems import names as in_words
 
 from .uploads import CONTENT_ID, PREFIX, digest_of, upload_path
@@ -54,6 +55,8 @@ class ServerResolver:
             return bundled[name]
         parts = name.removeprefix("./").split("/")
         if "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
+            if kind == DOCUMENT:
+                raise self._missing(kind, name)
             raise FileNotUsable(f"{name[:80]!r} is a path; here a {kind} goes by a plain name or a content id")
         for root in self._roots(kind, base):
             for suffix in ("", *self.suffixes.get(kind, ())):
@@ -96,6 +99,9 @@ class ServerResolver:
     def _missing(self, kind: str, name: str) -> FileNotUsable:
         known = self.names(kind)
         near = get_close_matches(name, known, n=3, cutoff=0.5)
+        if kind == DOCUMENT:
+            cure = "bring it along under 'parts', as `latentgraph submit` does"
+            return FileNotUsable(f"there is no document {name[:80]!r} on the server; {cure}", near)
         upload = f", or the content id of an upload ({PREFIX}...)" if kind in UPLOAD_KINDS else ""
         there = f"; there are: {in_words(known)}" if known and not near else ""
         return FileNotUsable(f"there is no {kind} {name[:80]!r} on the server{there}{upload}", near)

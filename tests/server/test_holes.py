@@ -79,7 +79,23 @@ async def test_a_document_uses_no_other_document_of_the_disk(tmp_path: Path, typ
     (tmp_path / "part.yaml").write_text("latentgraph: 1\nnodes: {one: {type: Constant}}")
     async with serving(tmp_path) as site:
         document = {"latentgraph": 1, "nodes": {"a": {"type": type}}, "outputs": {"x": "$a"}}
-        await site.problem("POST", "/v1/jobs", 422, "invalid-workflow", json={"document": document})
+        problem = await site.problem("POST", "/v1/jobs", 422, "invalid-workflow", json={"document": document})
+        assert "bring it along under 'parts'" in problem["problems"][0]["message"]
+        part = {**document, "nodes": {"a": {"type": type}, "b": {"type": "LoadPicture", "file": "../secret.png"}}}
+        whole = {**document, "nodes": {"a": {"type": "x/y.yaml"}}, "parts": {"x/y.yaml": part}}
+        problem = await site.problem("POST", "/v1/jobs", 422, "invalid-workflow", json={"document": whole})
+        assert {one["node"] for one in problem["problems"] if one["code"] == "file-not-found"} == {"a/a", "a/b"}
+
+
+async def test_parts_that_use_parts_many_times_are_refused_in_a_moment(tmp_path: Path) -> None:
+    last = {"latentgraph": 1, "nodes": {"n0": {"type": "Constant"}}, "outputs": {"x": "$n0"}}
+    parts = {"p6.yaml": last}
+    for depth in range(6):
+        parts[f"p{depth}.yaml"] = {**last, "nodes": {f"n{i}": {"type": f"p{depth + 1}.yaml"} for i in range(40)}}
+    document = {**last, "nodes": {"n0": {"type": "p0.yaml"}}, "parts": parts}
+    async with serving(tmp_path) as site:
+        problem = await site.problem("POST", "/v1/jobs", 413, "document-too-large", json={"document": document})
+        assert "expands to more than 20,000 nodes" in problem["detail"]
 
 
 async def test_a_plain_name_inside_its_folder_is_read(tmp_path: Path) -> None:
