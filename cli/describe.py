@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,34 +77,24 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
     from latentgraph.diffusion.checkpoints.headers import HeaderError
     from latentgraph.diffusion.checkpoints.vision import describe_vision
     from latentgraph.diffusion.control.reading import describe_control
+    from latentgraph.diffusion.image_prompts.reading import describe_ip_adapter
     from latentgraph.diffusion.text.embeddings import read_embedding
     from latentgraph.diffusion.upscaling.reading import describe_upscaler
 
-    def family_of(kind: str, path: Path) -> str | None:
-        if kind == "checkpoint":
-            return describe(path).family
-        if kind == "lora":
-            return " or ".join(read_adapter(path).families) or None
-        if kind == "text_encoder":
-            return " and ".join(encoder.key for encoder in find_encoders(path))
-        if kind == "controlnet":
-            return describe_control(path).spec.family
-        check = {
-            "vae": describe_vae,
-            "tiny_vae": tiny_halves,
-            "clip_vision": describe_vision,
-            "embedding": read_embedding,
-            "upscale_model": describe_upscaler,
-        }
-        check[kind](path)
-        return None
-
+    family_of: dict[str, Callable[[Path], str | None]] = {
+        "checkpoint": lambda path: describe(path).family,
+        "vae": _of_no_family(describe_vae),
+        "tiny_vae": _of_no_family(tiny_halves),
+        "text_encoder": lambda path: " and ".join(encoder.key for encoder in find_encoders(path)),
+        "clip_vision": _of_no_family(describe_vision),
+        "lora": lambda path: " or ".join(read_adapter(path).families) or None,
+        "controlnet": lambda path: describe_control(path).spec.family,
+        "ip_adapter": _of_no_family(describe_ip_adapter),
+        "upscale_model": _of_no_family(describe_upscaler),
+        "embedding": _of_no_family(read_embedding),
+    }
     rows: list[dict[str, Any]] = []
-    kinds = (
-        *("checkpoint", "vae", "tiny_vae", "text_encoder", "clip_vision", "lora", "controlnet", "upscale_model"),
-        "embedding",
-    )
-    for kind in kinds:
+    for kind in family_of:
         checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
         for name in resolver.names(kind):
             if name in checkpoints:
@@ -112,11 +103,20 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
             try:
                 path = resolver.resolve(kind, name, None)
                 row["path"] = str(path)
-                row["family"] = family_of(kind, path)
+                row["family"] = family_of[kind](path)
             except (HeaderError, FileNotUsable, OSError) as error:
                 row["problem"] = str(error)
             rows.append(row)
     return rows
+
+
+def _of_no_family(read: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Returns what reads a file of a kind that no family owns, for its errors."""
+
+    def family(path: Path) -> None:
+        read(path)
+
+    return family
 
 
 def show_models(console: Console, rows: list[dict[str, Any]], folder: Path) -> None:

@@ -30,6 +30,7 @@ _SUFFIXES = {
     "tokenizer": (".json", ".model", ".txt"),
     "clip_vision": (".safetensors", ".pt", ".bin"),
     "lora": (".safetensors", ".pt", ".ckpt", ".bin"),
+    "ip_adapter": (".safetensors", ".bin"),
     "upscale_model": (".safetensors", ".pth", ".pt", ".ckpt"),
     "controlnet": (".safetensors", ".pth", ".pt", ".ckpt", ".bin"),
     "embedding": (".safetensors", ".pt", ".bin"),
@@ -46,6 +47,7 @@ _MODEL_FOLDERS = {
     "clip_vision": ("clip_vision",),
     "lora": ("loras",),
     "controlnet": ("controlnet", "t2i_adapter"),
+    "ip_adapter": ("ipadapter", "ip_adapters"),
     "upscale_model": ("upscale_models",),
     "embedding": ("embeddings",),
 }

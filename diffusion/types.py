@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .checkpoints.text_specs import ClipSpec, EncoderKey
     from .checkpoints.vision import ClipVisionSpec
     from .control.specs import ControlSpec
+    from .image_prompts.reading import IPAdapterSpec
     from .networks.memory import Weights
     from .sampling.guidance import Guidance, ListName
 
@@ -154,12 +155,13 @@ class Conditioning:
 class Model:
     """A denoising network: what it is, and a handle on its weights, which are read when they are first needed.
 
-    options: what it asks of every run beside them.
+    options: what it asks of every run beside them. image_prompts: what it attends to beside text.
     """
 
     spec: ModelSpec
     weights: Weights
     options: SamplingOptions = SamplingOptions()
+    image_prompts: tuple[ImagePrompt, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -202,6 +204,30 @@ class ClipVisionOutput:
     last_hidden: Tensor
     penultimate: Tensor
     image_embeds: Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class IpAdapter:
+    """What makes a UNet attend to pictures."""
+
+    spec: IPAdapterSpec
+    weights: Weights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ImagePrompt:
+    """Pictures that a model attends to beside its text.
+
+    pixels: float32 (B, H, W, C) in 0..1, seen together. weight: 1 is as strongly as text. start, end: the part of the
+    sampling in which it does, as for `Condition`.
+    """
+
+    adapter: IpAdapter
+    vision: ClipVision
+    pixels: Tensor
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)

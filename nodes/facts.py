@@ -9,6 +9,7 @@ By port type, each fact only where it is known:
 - Conditioning: family, text_width, pooled_width, controls (a tuple of the specs of what steers it), picture (facts of the
   latent of one to edit), references (a tuple of the channels, as far as they are known, of the latents of pictures to go by)
 - ControlNet: family, spec (its ControlSpec)
+- IpAdapter: spec (its IPAdapterSpec)
 - ClipVision: embedding_width, width, spec (its ClipVisionSpec)
 - ClipVisionOutput: those of the tower that made it, and batch
 - Vae: family, latent_channels, latent_scale, downscale, spec (its VaeSpec)

@@ -56,15 +56,17 @@ T2I_ADAPTER = Stranger(
     prefixes=("adapter.body.", "body.0.block1.", "body.0.in_conv.", "body.0.resnets."),
 )
 
+IP_ADAPTER = Stranger(
+    title="an IP adapter",
+    cure="It adds a picture prompt to a checkpoint and is none itself: load the checkpoint, and it with LoadIPAdapter.",
+    prefixes=("ip_adapter.", "image_proj."),
+)
+
 IMPOSTORS = (
     LORA,
     CONTROL_NET,
     T2I_ADAPTER,
-    Stranger(
-        title="an IP adapter",
-        cure="It adds a picture prompt to a checkpoint and is none itself: name the checkpoint that it was made for.",
-        prefixes=("ip_adapter.", "image_proj."),
-    ),
+    IP_ADAPTER,
 )  # fmt: skip
 """Files that may hold a checkpoint's keys among their own."""
 

@@ -14,6 +14,7 @@ from ..control.networks import Controller
 from ..control.residuals import Residuals
 from ..latents.batches import fit_batch
 from ..networks.memory import Weights
+from ..networks.precision import Precision
 from .conditioning import PreparedCondition
 from .guidance import ListName
 from .network_inputs import ActiveControl, NetworkInputs, PreparedControl
@@ -54,10 +55,17 @@ def _with_controls(
 class Steering:
     """The control networks of a run, in memory as long as `held` is open. What each makes of its picture is kept."""
 
-    def __init__(self, conditions: Iterable[PreparedCondition], held: ExitStack) -> None:
-        """Loads the networks that these conditions name, each once. Raises MemoryBudgetError."""
+    def __init__(
+        self, conditions: Iterable[PreparedCondition], held: ExitStack, precision: Precision | None = None
+    ) -> None:
+        """Loads the networks that these conditions name, each once, in the precision of the one that they steer.
+
+        Raises MemoryBudgetError.
+        """
         weights = {c.control.net.weights: None for condition in conditions for c in condition.controls}
-        self._networks: dict[Weights, Controller] = {each: held.enter_context(each.use()) for each in weights}
+        self._networks: dict[Weights, Controller] = {
+            each: held.enter_context(replace(each, precision=precision).use()) for each in weights
+        }
         self._embedded: dict[PreparedControl, tuple[Tensor, ...]] = {}
 
     def __call__(self, x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Residuals | None:

@@ -5,13 +5,14 @@ A network that is changed is a copy around the same weights, one for each way of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from ..checkpoints.families import NetworkKind
+from ..image_prompts.showing import PictureAttention, ShownPictures, attend_to_pictures
 from ..levels.space import SamplingSpace
 from ..networks.deep_shrink import DeepShrink
 from ..networks.patches import add_free_u, shared_copy
@@ -21,6 +22,8 @@ from .conditioning import PreparedCondition
 from .denoiser import Conditions, Joins, estimate
 from .guidance import ListName
 from .options import Downscale, FreeU, NetworkChange
+
+NEGATIVE: frozenset[ListName] = frozenset({"negative", "empty"})  # the lists that see no picture
 
 Change = Callable[[Any], None]
 """Changes how a copy of a network works."""
@@ -34,7 +37,8 @@ class Setting:
     """What the passes of a run have in common.
 
     network: diffusers' network of this kind; it is never changed. lists: in the order of the batches. steer: what control
-    networks add in each pass of a UNet. share: do work once that is equal in several passes of a UNet.
+    networks add in each pass of a UNet. pictures: what a UNet attends to beside text. share: do work once that is equal in
+    several passes of a UNet.
     """
 
     network: Any
@@ -43,6 +47,7 @@ class Setting:
     lists: Mapping[ListName, tuple[PreparedCondition, ...]]
     changes: tuple[NetworkChange, ...] = ()
     steer: Steer = lambda x, timestep, inputs: None
+    pictures: Sequence[ShownPictures] = ()
     max_batch: int | None = None
     share: bool = False
 
@@ -51,14 +56,18 @@ class Passes:
     """Estimates by one network with its changes. Raises ValueError for a change that this kind of network can't have."""
 
     def __init__(self, setting: Setting, *changes: Change) -> None:
-        if setting.changes and setting.kind != "unet":
-            raise ValueError("FreeU and deep shrink change how a UNet works, and this network is a transformer.")
+        if (setting.changes or setting.pictures) and setting.kind != "unet":
+            raise ValueError(
+                "FreeU, deep shrink and image prompts change how a UNet works, and this network is a transformer."
+            )
         self.setting = setting
         self.network: Any = setting.network
         self._changes = changes
         self._watchers: list[Watcher] = []
         self._joins: Joins = {}
         self._shrinking: list[DeepShrink] = []
+        self._attending: PictureAttention | None = None
+        self._sigma: Tensor | None = None
         self._call = self._made(changes)
 
     def changed(self, change: Change) -> Passes:
@@ -77,6 +86,7 @@ class Passes:
         """
         lists = self.setting.lists
         wanted: list[Conditions] = [conditions if name in names else () for name, conditions in lists.items()]
+        self._sigma = sigma
         for shrink in self._shrinking:
             shrink.begin(sigma)
         found = estimate(
@@ -100,12 +110,14 @@ class Passes:
         setting, shared = self.setting, None
         is_unet = setting.kind == "unet"
         self.network, self._shrinking = setting.network, []
-        if setting.changes or changes or (setting.share and is_unet):
+        if setting.changes or setting.pictures or changes or (setting.share and is_unet):
             self.network = shared_copy(setting.network)
             if setting.share and is_unet:
                 shared = share_work(self.network)
             for each in setting.changes:
                 self._apply(each)
+            if setting.pictures:
+                self._attending = attend_to_pictures(self.network, setting.pictures)
             for change in changes:
                 change(self.network)
         return unet_network(self.network, shared, setting.steer) if is_unet else call_of(setting.kind, self.network)
@@ -120,5 +132,8 @@ class Passes:
                 self._shrinking.append(DeepShrink(self.network, change, self.setting.space))
 
     def _before_pass(self, parts: tuple[int, ...]) -> None:
+        if self._attending is not None and self._sigma is not None:
+            names = list(self.setting.lists)
+            self._attending.begin([names[part] in NEGATIVE for part in parts], self._sigma)
         for watcher in self._watchers:
             watcher(parts)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.families import LatentFormat, ModelSpec
+from ..image_prompts.showing import show
 from ..latents.batches import fit_empty, to_model_space, to_vae_space
 from ..latents.previews import preview_picture
 from ..levels.schedules import cut_sigmas, ksampler_sigmas
@@ -154,6 +155,7 @@ def sample_guided(
     last = _LastEstimate(on_step, spec.latent)
     cell = spec.latent.downscale
     advice = smaller_pictures(len(start), start.shape[3] * cell, start.shape[2] * cell)
+    pictures = [show(prompt, space, model.weights.precision) for prompt in model.image_prompts]
     with ExitStack() as held:
         network = held.enter_context(model.weights.use(advice))
         setting = Setting(
@@ -162,7 +164,8 @@ def sample_guided(
             space,
             lists,
             changes=model.options.changes,
-            steer=Steering(chain.from_iterable(lists.values()), held),
+            steer=Steering(chain.from_iterable(lists.values()), held, model.weights.precision),
+            pictures=pictures,
             max_batch=max_batch,
             share=policy.precision != "exact",  # there the composition of each batch counts
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..latents.tiling import tiled_scale
+from ..networks.exhaustion import asked_bytes
 from ..networks.memory import WeightMemory, Weights
 from ..types import Image, UpscaleModel
 from .reading import NEEDS_PACKAGE, MissingPackageError, can_upscale, describe_upscaler
@@ -61,15 +62,10 @@ def upscale(
                 )
                 return Image(y.clamp(0.0, 1.0).movedim(1, -1))
             except RuntimeError as error:
-                if not is_out_of_memory(error) or tile // 2 < LEAST_TILE:
+                if asked_bytes(error) is None or tile // 2 < LEAST_TILE:
                     raise
             tile //= 2
             _let_go(network)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Returns whether torch could not allocate memory, on a device or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _let_go(network: Any) -> None:

@@ -121,6 +121,44 @@ def write_upscaler(path: Path) -> Path:
     return write(path, fill(esrgan_shapes(), gain=0.7))
 
 
+def ip_adapter_shapes(
+    kind: str, widths: tuple[int, ...], *, context: int, picture: int, width: int = 64, tokens: int = 4, depth: int = 4
+) -> Shapes:
+    """Returns the keys and shapes of an IP adapter as its makers name them: "base", "plus" or "full"; widths: of attentions."""
+    shapes: Shapes = {}
+    for n, out in enumerate(widths):
+        shapes |= {f"ip_adapter.{2 * n + 1}.to_{each}_ip.weight": (out, context) for each in "kv"}
+    head = "image_proj"
+    if kind == "base":
+        return shapes | _linear(f"{head}.proj", tokens * context, picture) | _norm(f"{head}.norm", context)
+    if kind == "full":
+        shapes |= _linear(f"{head}.proj.0", picture, picture) | _linear(f"{head}.proj.2", context, picture)
+        return shapes | _norm(f"{head}.proj.3", context)
+    shapes |= {f"{head}.latents": (1, tokens, width)}
+    shapes |= _linear(f"{head}.proj_in", width, picture) | _linear(f"{head}.proj_out", context, width)
+    shapes |= _norm(f"{head}.norm_out", context)
+    for n in range(depth):
+        layer = f"{head}.layers.{n}"
+        shapes |= _norm(f"{layer}.0.norm1", width) | _norm(f"{layer}.0.norm2", width)
+        shapes |= _linear(f"{layer}.0.to_q", 128, width, bias=False) | _linear(
+            f"{layer}.0.to_kv", 256, width, bias=False
+        )
+        shapes |= _linear(f"{layer}.0.to_out", width, 128, bias=False) | _norm(f"{layer}.1.0", width)
+        shapes |= _linear(f"{layer}.1.1", 4 * width, width, bias=False) | _linear(
+            f"{layer}.1.3", width, 4 * width, bias=False
+        )
+    return shapes
+
+
+SD1_ATTENTIONS = (32, 32, 32, 64)  # down, up, middle
+SDXL_ATTENTIONS = (128,) * 8
+
+
+def write_ip_adapter(path: Path, kind: str, widths: tuple[int, ...], *, context: int, picture: int) -> Path:
+    """Writes an IP adapter in its makers' layout."""
+    return write(path, fill(ip_adapter_shapes(kind, widths, context=context, picture=picture), gain=1.0))
+
+
 HINT_WIDTHS = (16, 32, 96, 256)
 
 

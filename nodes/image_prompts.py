@@ -1,0 +1,77 @@
+"""Nodes that show a network pictures beside its text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from latentgraph.diffusion.image_prompts.reading import describe_ip_adapter
+from latentgraph.diffusion.types import ClipVision, Image, IpAdapter, Model
+from latentgraph.graph import Context, FileInput, Known, Node, OutputFacts
+
+from .facts import read_header
+
+
+class LoadIPAdapter(Node, version=1, lane="io", cached=False):
+    """Open an IP adapter for Stable Diffusion 1.x or XL: a plain one, a plus or a full one.
+
+    It reads pictures by a vision tower of its own choice: ViT-H for most, ViT-bigG for the plain one for SDXL.
+    """
+
+    file: Annotated[Path, FileInput("ip_adapter")] = Field(description="An IP adapter's name or path.")
+
+    def run(self, ctx: Context) -> IpAdapter:
+        from latentgraph.diffusion.image_prompts.applying import open_ip_adapter
+        from latentgraph.diffusion.networks.memory import WeightMemory
+
+        return open_ip_adapter(self.file, ctx.resource(WeightMemory))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        path = known.file("file")
+        return {} if path is None else {"ip_adapter": {"spec": read_header(describe_ip_adapter, path).spec}}
+
+
+class ApplyIPAdapter(Node, version=1, cached=False):
+    """Show a network pictures, which it attends to beside its text; a negative prompt does not see them.
+
+    Several of these in a row add up.
+    """
+
+    model: Model = Field(description="The denoising network.")
+    ip_adapter: IpAdapter = Field(description="What makes it attend to pictures.")
+    clip_vision: ClipVision = Field(description="The vision tower that the IP adapter was made with.")
+    image: Image = Field(description="The pictures, cut to squares; a batch of them is seen together.")
+    weight: float = Field(
+        1.0, ge=-10, le=10, description="How strongly it attends to them; 0 not at all, 1 as to text."
+    )
+    start: float = Field(0.0, ge=0, le=1, description="From which fraction of the schedule on.")
+    end: float = Field(1.0, ge=0, le=1, description="Up to which fraction of the schedule.")
+
+    def run(self, ctx: Context) -> Model:
+        from latentgraph.diffusion.image_prompts.applying import prompt_with_image
+
+        return prompt_with_image(
+            self.model,
+            self.ip_adapter,
+            self.clip_vision,
+            self.image,
+            weight=self.weight,
+            start=self.start,
+            end=self.end,
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        adapter = known.fact("ip_adapter", "spec")
+        model, vision = known.fact("model", "spec"), known.fact("clip_vision", "spec")
+        if adapter is not None and model is not None and (wrong := adapter.misfit(model)) is not None:
+            known.problem("ip_adapter", wrong)
+        if adapter is not None and vision is not None and (wrong := adapter.unreadable(vision)) is not None:
+            known.problem("clip_vision", wrong)
+        start, end = known.value("start"), known.value("end")
+        if start is not None and end is not None and start > end:
+            known.problem("end", f"is {end}, before input 'start' at {start}; the pictures would never be seen")
+        return {"model": known.facts("model")}
