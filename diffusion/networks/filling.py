@@ -128,15 +128,17 @@ def fill(
         except KeyMapError as error:
             raise HeaderError(first, str(error), expected="each of its tensors once", cure="Get it again.") from None
         state = {}
-        for name, shape in wanted.items():
-            origin = origins[name]
-            weight = _pick(holders[origin.key].get(part.prefix + origin.key), origin)
+        for name in sorted(wanted, key=lambda name: holders[origins[name].key].begin(part.prefix + origins[name].key)):
+            origin, shape = origins[name], wanted[name]
+            holder, key = holders[origin.key], part.prefix + origin.key
+            weight = _pick(holder.get(key), origin)
             if _bare(weight.shape) != _bare(shape):
                 found = f"{part.prefix}{origin.key} with the shape {list(weight.shape)}"
                 raise HeaderError(first, found, expected=f"{list(shape)} for {name}", cure="Get the file again.")
             placed = convert.place(network, name, weight.reshape(shape))
             if placed is not None:
                 state[name] = placed
+            holder.release(key)
     network.load_state_dict(state, strict=True, assign=True)
     network.requires_grad_(False).eval()
 
