@@ -93,10 +93,19 @@ class FolderResolver:
         """Returns the first existing path for `name`; see FileResolver."""
         if not name or "\0" in name:
             raise FileNotUsable(f"{name!r} is no file name; give the name of a file of kind {kind!r}")
+        found = self.find(kind, name, base)
+        if found is None:
+            raise self._missing(kind, name, self._roots(kind, base))
+        return found
+
+    def find(self, kind: str, name: str, base: Path | None) -> Path | None:
+        """Returns the first existing path for `name`, None if there is none; it looks for no near name, and costs little."""
+        if not name or "\0" in name:
+            return None
         bundled = self.bundled.get(kind, {})
         if name in bundled:
             return bundled[name]
-        roots = [*([base] if base else []), Path.cwd(), *self.folders.get(kind, ())]
+        roots = self._roots(kind, base)
         suffixes = ("", *self.suffixes.get(kind, ()))
         named = (root / _expanded(name + suffix) for root in dict.fromkeys(roots) for suffix in suffixes)
         folder: Path | None = None
@@ -104,9 +113,7 @@ class FolderResolver:
             if not candidate.is_dir() or _is_model(candidate):
                 return candidate.resolve()
             folder = folder or candidate
-        if folder is not None:
-            return folder.resolve()
-        raise self._missing(kind, name, roots)
+        return folder.resolve() if folder is not None else None
 
     def names(self, kind: str) -> list[str]:
         """Returns the names of a kind that can be used: bundled ones first, then those in its folders, sorted."""
@@ -118,6 +125,9 @@ class FolderResolver:
             if path.suffix in self.suffixes.get(kind, ()) or (path / "model_index.json").is_file()
         ]
         return [*self.bundled.get(kind, {}), *dict.fromkeys(found)]
+
+    def _roots(self, kind: str, base: Path | None) -> list[Path]:
+        return [*([base] if base else []), Path.cwd(), *self.folders.get(kind, ())]
 
     def _missing(self, kind: str, name: str, roots: Sequence[Path]) -> FileNotUsable:
         siblings = [

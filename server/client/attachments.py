@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentgraph.graph import Document, FileNotUsable, FolderResolver, document_from_tree, load_document
+from latentgraph.graph import Document, FolderResolver, document_from_tree, load_document
 
 from ..files.resolving import UPLOAD_KINDS
 from ..files.uploads import PREFIX, digest_of
@@ -69,11 +69,8 @@ def find_picture(value: Any, base: Path | None) -> Path | None:
     """Returns the local file that a value names as a picture, None if it is no name of one that is here."""
     if not isinstance(value, str) or digest_of(value):
         return None
-    try:
-        path = LOCAL.resolve("image", value, base)
-    except FileNotUsable:
-        return None
-    return path if path.is_file() else None
+    path = LOCAL.find("image", value, base)
+    return path if path is not None and path.is_file() else None
 
 
 def read_picture(source: Path | bytes) -> tuple[bytes, str]:
