@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 from PIL import Image as Pillow
+from safetensors.torch import save_file
 
 import latentgraph.models
 from latentgraph.diffusion.checkpoints.describe import describe
@@ -52,10 +53,14 @@ SIZES = {  # width and height of what each makes of SMALL
     "prompt_grid": (200, 132),
     "regional": (64, 64),
     "controlnet": (64, 64),
+    "flux": (64, 64),
+    "sd3": (64, 64),
     "upscale": (256, 256),  # half of four times the picture's own
 }
 NEEDED = {
     "controlnet": "control_net",
+    "flux": "network",
+    "sd3": "checkpoint",
     "upscale": "upscale_model",
 }  # what has no default, as nothing of the kind is bundled
 NAMES = [
@@ -100,9 +105,12 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def needed(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Needed:
-    """Returns the parameters that a workflow needs beside its defaults: networks made for a checkpoint."""
+def needed(
+    tiny: ModuleType, tiny_dits: ModuleType, tiny_texts: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Needed:
+    """Returns the parameters that a workflow needs beside its defaults: networks made for a checkpoint, or a whole family."""
     folder = tmp_path_factory.mktemp("networks")
+    tiny_texts.write_encoders(folder)
 
     def control_net(checkpoint: Path) -> Path:
         unet = describe(checkpoint).model.network
@@ -119,6 +127,23 @@ def needed(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Needed
     def params(name: str, checkpoint: Path) -> dict[str, Any]:
         if name == "controlnet":
             return {"control_net": str(control_net(checkpoint))}
+        if name == "flux":
+            save_file(
+                tiny_dits.original(tiny_dits.FLUX, tiny_dits.weights(tiny_dits.FLUX)), folder / "flux.safetensors"
+            )
+            tiny_dits.vae().save_pretrained(folder / "vae")
+            files = {"network": "flux.safetensors", "clip_l": "clip_l.safetensors", "t5xxl": "t5xxl.safetensors"}
+            return {param: str(folder / file) for param, file in (files | {"vae": "vae"}).items()}
+        if name == "sd3":
+            tensors = tiny_dits.checkpoint(tiny_dits.SD3, vae_prefix="first_stage_model.")
+            for key, encoder in (
+                ("clip_l", tiny_texts.clip_l()),
+                ("clip_g", tiny_texts.clip_g()),
+                ("t5xxl", tiny_texts.t5()),
+            ):
+                tensors |= tiny_texts.weights(encoder, f"text_encoders.{key}.transformer.")
+            save_file(tensors, folder / "sd3.safetensors")
+            return {"checkpoint": str(folder / "sd3.safetensors")}
         if name == "upscale":
             return {"upscale_model": str(tiny.write_upscaler(folder / "esrgan.safetensors")), "factor": 0.5}
         return {}
