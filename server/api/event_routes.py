@@ -20,7 +20,7 @@ from .job_routes import own_job
 from .job_views import EventView, PreviewView
 from .parts import caller_of, parts_of
 from .problems import Refusal
-from .routing import Answer, Route, read_query
+from .routing import EVENT_STREAM, Answer, Route, read_query
 from .schemas import EventsQuery
 from .sending import write
 from .streams import LOOK_SECONDS, is_there
@@ -50,7 +50,7 @@ async def watch_job(request: web.Request) -> web.StreamResponse:
 async def _as_server_sent(
     request: web.Request, watcher: Watcher, previews: bool, first: NumberedEvent | Preview | None
 ) -> web.StreamResponse:
-    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    headers = {"Content-Type": EVENT_STREAM, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     await write(request, response, f"retry: {_RETRY_MILLISECONDS}\n\n".encode())
@@ -173,7 +173,7 @@ ROUTES = (
         "jobs",
         "read",
         {
-            200: Answer("The events; each `data` is an EventView as JSON.", EventView, ("text/event-stream",)),
+            200: Answer("The events; each `data` is an EventView as JSON.", EventView, (EVENT_STREAM,)),
             101: Answer("A websocket; each message is an EventView or a PreviewView as JSON."),
             204: Answer("The job has ended, and there is no event after the given one."),
         },

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from .problems import MEDIA_TYPE, TITLES
-from .routing import JSON, MULTIPART, Answer, Body, Route
+from .routing import EVENT_STREAM, JSON, MULTIPART, Answer, Body, Route
 from .views import ErrorView, ParamView, WorkflowView
 
 VERSION = "3.1.0"
@@ -190,7 +190,8 @@ def _request_body(body: Body) -> dict[str, Any]:
 def _responses(route: Route) -> dict[str, Any]:
     found: dict[str, Any] = {str(status): _response(answer) for status, answer in sorted(route.answers.items())}
     codes: dict[int, list[str]] = {}
-    for code in dict.fromkeys((*_ALWAYS, *(_WITH_TOKEN if route.scope else ()), *route.problems)):
+    by_query = ("invalid-request",) if route.query is not None else ()
+    for code in dict.fromkeys((*_ALWAYS, *(_WITH_TOKEN if route.scope else ()), *by_query, *route.problems)):
         codes.setdefault(TITLES[code][0], []).append(code)
     for status, several in sorted(codes.items()):
         if str(status) not in found:
@@ -205,8 +206,11 @@ def _response(answer: Answer) -> dict[str, Any]:
     response: dict[str, Any] = {"description": answer.words}
     content: dict[str, Any] = {media_type: {"schema": {}} for media_type in answer.types}
     if answer.model is not None:
-        reference = {"schema": {"$ref": _REFS.format(model=answer.model.__name__)}}
-        content["text/event-stream" if "text/event-stream" in answer.types else JSON] = reference
+        schema: dict[str, Any] = {"$ref": _REFS.format(model=answer.model.__name__)}
+        if EVENT_STREAM in answer.types:
+            content[EVENT_STREAM] = {"schema": _event_schema(schema)}
+        else:
+            content[JSON] = {"schema": schema}
     if content:
         response["content"] = content
     if answer.headers:
@@ -214,6 +218,13 @@ def _response(answer: Answer) -> dict[str, Any]:
             name: {"description": words, "schema": {"type": "string"}} for name, words in answer.headers.items()
         }
     return response
+
+
+def _event_schema(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the schema of each event of a stream, by its fields."""
+    text = {"type": "string", "contentMediaType": JSON, "contentSchema": data}
+    fields = {"id": {"type": "string"}, "event": {"type": "string"}, "data": text}
+    return {"type": "object", "description": "An event of the stream.", "properties": fields, "required": ["data"]}
 
 
 def _version() -> str:

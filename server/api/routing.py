@@ -24,6 +24,7 @@ M = TypeVar("M", bound=BaseModel)
 JSON = "application/json"
 YAML = "application/yaml"
 MULTIPART = "multipart/form-data"
+EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
