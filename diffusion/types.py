@@ -75,7 +75,10 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class PictureSize:
-    """SDXL's size conditioning, in pixels. A field that is None defaults to 8 times the latent's side (target: to the size)."""
+    """What SDXL networks are told of a picture: sizes in pixels, and for the refiner how beautiful it is, 0..10.
+
+    A side that is None defaults to 8 times the latent's (target: to the size), a score to 6, and to 2.5 for what to avoid.
+    """
 
     height: int | None = None
     width: int | None = None
@@ -83,6 +86,20 @@ class PictureSize:
     crop_x: int = 0
     target_height: int | None = None
     target_width: int | None = None
+    aesthetic_score: float | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PicturePrompt:
+    """What pictures show, for networks that are told it in place of pooled text.
+
+    embeddings: float32 (N, D), CLIP's projected embedding of each. noise: how much noise is mixed in first, 0..1: more gives
+    variations that are further away.
+    """
+
+    embeddings: Tensor
+    strength: float = 1.0
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -123,8 +140,8 @@ class Condition:
     start, end: the part of the sampling in which it holds, as fractions 0..1 of the schedule (0 is the noisiest).
     concat_latent: (B, C, h, w) in VAE space, and concat_mask: (B, 1, H, W), extra channels for inpainting networks.
     controls: what steers the network under this condition; what they add is summed in their order.
-    guidance: how strongly a network that was distilled to be told, such as FLUX dev, follows the prompt.
-    references: latents of pictures to go by, (B, C, h, w) each, in VAE space.
+    pictures: what pictures show, for a network that is told it. guidance: how strongly a network that was distilled to be
+    told, such as FLUX dev, follows the prompt. references: latents of pictures to go by, (B, C, h, w) each, in VAE space.
     """
 
     embedding: Tensor
@@ -140,6 +157,7 @@ class Condition:
     concat_latent: Tensor | None = None
     concat_mask: Tensor | None = None
     controls: tuple[Control, ...] = ()
+    pictures: tuple[PicturePrompt, ...] = ()
     guidance: float = 3.5
     references: tuple[Tensor, ...] = ()
 

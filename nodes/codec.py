@@ -20,6 +20,7 @@ from latentgraph.diffusion.types import (
     Latent,
     Mask,
     Noise,
+    PicturePrompt,
     PictureSize,
     Sampler,
     Sigmas,
@@ -29,7 +30,20 @@ from latentgraph.graph import Buffer, Packed
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TYPES = (Image, Mask, Latent, Conditioning, Condition, Area, PictureSize, ClipVisionOutput, Sigmas, Noise, Sampler)
+_TYPES = (
+    Image,
+    Mask,
+    Latent,
+    Conditioning,
+    Condition,
+    Area,
+    PictureSize,
+    PicturePrompt,
+    ClipVisionOutput,
+    Sigmas,
+    Noise,
+    Sampler,
+)
 _BY_NAME: Mapping[str, Any] = {cls.__name__: cls for cls in _TYPES}
 _SMALL_BYTES = 64  # what a value without tensors counts as
 

@@ -7,7 +7,8 @@ By port type, each fact only where it is known:
 - Clip: family, text_width, pooled_width, spec (its ClipSpec)
 - Guider: those of its model
 - Conditioning: family, text_width, pooled_width, controls (a tuple of the specs of what steers it), picture (facts of the
-  latent of one to edit), references (a tuple of the channels, as far as they are known, of the latents of pictures to go by)
+  latent of one to edit), shown (a tuple of the widths of the embeddings of pictures), references (a tuple of the channels, as
+  far as they are known, of the latents of pictures to go by)
 - ControlNet: family, spec (its ControlSpec)
 - IpAdapter: spec (its IPAdapterSpec)
 - ClipVision: embedding_width, width, spec (its ClipVisionSpec)
@@ -222,6 +223,13 @@ def encoded_facts(known: Known) -> Facts:
     return {**some(known.facts("vae"), LATENT_FORMAT), **size_facts(cropped, batch_of(known, "image"))}
 
 
+def shown_pictures(known: Known, name: str, pictures: str) -> Facts:
+    """Returns the facts of the conditioning of input `name` with what the pictures of input `pictures` show."""
+    width = known.fact(pictures, "embedding_width")
+    facts = known.facts(name)
+    return facts if width is None else {**facts, "shown": (*(known.fact(name, "shown") or ()), width)}
+
+
 def with_picture(known: Known, name: str) -> Facts:
     """Returns the facts of the conditioning of input `name` with a picture to edit, which input 'vae' encodes."""
     return {**known.facts(name), "picture": some(known.facts("vae"), ("latent_channels", "latent_scale"))}
@@ -232,7 +240,18 @@ def _check_pictures(known: Known, names: Iterable[str]) -> None:
     model, facts = known.fact("model", "spec"), known.facts("model")
     for name in names:
         vae = known.fact(name, "picture")
-        if model is None or vae is None:
+        if model is None:
+            continue
+        width = model.network.picture_width
+        if wrong := [shown for shown in known.fact(name, "shown") or () if shown != width]:
+            takes = (
+                "takes none" if width is None else f"takes {width}; use the vision tower of the model's own checkpoint"
+            )
+            known.problem(
+                name,
+                f"tells what a picture shows by {wrong[0]} numbers, but input 'model' ({model.family}) {takes}",
+            )
+        if vae is None:
             continue
         if not model.edits:
             known.problem(

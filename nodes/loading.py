@@ -10,11 +10,12 @@ from pydantic import Field
 from latentgraph.diffusion.checkpoints.autoencoders import TinyFamily
 from latentgraph.diffusion.checkpoints.describe import describe, describe_network
 from latentgraph.diffusion.checkpoints.describe_vae import describe_tiny_vae, describe_vae
-from latentgraph.diffusion.types import Clip, Model, Vae
+from latentgraph.diffusion.checkpoints.vision import describe_vision
+from latentgraph.diffusion.types import Clip, ClipVision, Model, Vae
 from latentgraph.graph import ABSENT, ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
 from .companions import lacking_tokenizer, tokenizers_of_checkpoint
-from .facts import clip_facts, model_facts, read_header, vae_facts
+from .facts import clip_facts, model_facts, read_header, vae_facts, vision_facts
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -47,17 +48,42 @@ class LoadCheckpoint(
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         path = known.file("file")
+        return {} if path is None else _parts(path, known)
+
+
+class LoadedUnclipCheckpoint(NamedTuple):
+    """The parts of an unCLIP checkpoint; clip_vision reads the pictures that it is told of."""
+
+    model: Model
+    clip: Clip | None
+    vae: Vae | None
+    clip_vision: ClipVision
+
+
+class LoadUnclipCheckpoint(
+    Node, version=1, lane="io", cached=False, comfy=ComfyName("unCLIPCheckpointLoader", {"file": "ckpt_name"})
+):
+    """Open an unCLIP checkpoint, which makes variations of pictures: as LoadCheckpoint does, and its vision tower.
+
+    A single safetensors file or a diffusers folder.
+    """
+
+    file: Annotated[Path, FileInput("checkpoint")] = Field(description="A checkpoint's name or path.")
+
+    def run(self, ctx: Context) -> LoadedUnclipCheckpoint:
+        from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_vision
+        from latentgraph.diffusion.networks.memory import WeightMemory
+
+        memory = ctx.resource(WeightMemory)
+        checkpoint = open_checkpoint(self.file, memory)
+        return LoadedUnclipCheckpoint(checkpoint.model, checkpoint.clip, checkpoint.vae, open_vision(self.file, memory))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        path = known.file("file")
         if path is None:
             return {}
-        found = read_header(describe, path)
-        lacking = lacking_tokenizer(path, found.clip, known.companions) if found.clip else None
-        no_clip: Facts = {ABSENT: lacking or f"{path.name} has no text encoder; load one with LoadTextEncoder"}
-        no_vae: Facts = {ABSENT: f"{path.name} has no VAE; load one with LoadVAE"}
-        return {
-            "model": model_facts(found.model),
-            "clip": clip_facts(found.clip) if found.clip and not lacking else no_clip,
-            "vae": vae_facts(found.vae, found.model) if found.vae else no_vae,
-        }
+        return {**_parts(path, known), "clip_vision": vision_facts(read_header(describe_vision, path).spec)}
 
 
 class LoadDiffusionModel(
@@ -128,3 +154,16 @@ class LoadTinyVAE(Node, version=1, lane="io", cached=False):
             return {}
         found = read_header(lambda path: describe_tiny_vae(path, encoder, family=family), decoder)
         return {"vae": vae_facts(found.spec)}
+
+
+def _parts(path: Path, known: Known) -> OutputFacts:
+    """Returns the facts of the parts of a checkpoint; one that it lacks is absent."""
+    found = read_header(describe, path)
+    lacking = lacking_tokenizer(path, found.clip, known.companions) if found.clip else None
+    no_clip: Facts = {ABSENT: lacking or f"{path.name} has no text encoder; load one with LoadTextEncoder"}
+    no_vae: Facts = {ABSENT: f"{path.name} has no VAE; load one with LoadVAE"}
+    return {
+        "model": model_facts(found.model),
+        "clip": clip_facts(found.clip) if found.clip and not lacking else no_clip,
+        "vae": vae_facts(found.vae, found.model) if found.vae else no_vae,
+    }

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.types import Conditioning, Image, Latent, Vae
+from latentgraph.diffusion.types import ClipVisionOutput, Conditioning, Image, Latent, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
-from .facts import encoded_facts, with_picture
+from .facts import encoded_facts, shown_pictures, with_picture
 
 
 class EditConditions(NamedTuple):
@@ -48,3 +48,28 @@ class InstructPixToPixConditioning(
             "negative": with_picture(known, "negative"),
             "latent": encoded_facts(known),
         }
+
+
+class UnclipConditioning(
+    Node,
+    version=1,
+    comfy=ComfyName("unCLIPConditioning", {"pictures": "clip_vision_output", "noise": "noise_augmentation"}),
+):
+    """Tell a network what pictures show, for variations of them: for Stable Diffusion 2.1 unCLIP, and for SDXL.
+
+    Several of these in a row mix pictures. SDXL takes pictures of CLIP ViT-bigG in place of the pooled text.
+    """
+
+    conditioning: Conditioning = Field(description="What else to paint.")
+    pictures: ClipVisionOutput = Field(description="What the vision tower of the checkpoint makes of the pictures.")
+    strength: float = Field(1.0, ge=-10, le=10, description="How much they count; 0 leaves them out.")
+    noise: float = Field(0.0, ge=0, le=1, description="How much noise to mix in: more gives variations further away.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.sampling.conditions import show_pictures
+
+        return show_pictures(self.conditioning, self.pictures, strength=self.strength, noise=self.noise)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {"conditioning": shown_pictures(known, "conditioning", "pictures")}

@@ -82,6 +82,42 @@ class TextEncodeSDXL(
         return {"conditioning": some(known.facts("clip"), TEXT)}
 
 
+class TextEncodeSDXLRefiner(
+    Node, version=1, lane="device", comfy=ComfyName("CLIPTextEncodeSDXLRefiner", {"score": "ascore"})
+):
+    """Encode a prompt for the SDXL refiner, with how beautiful the picture is to be.
+
+    The refiner takes over from SDXL for the last fifth of the steps, or paints a picture over at a low denoise.
+    """
+
+    clip: Clip = Field(description="The text encoder of a refiner checkpoint.")
+    text: Prompt = Field(description="What to paint, or for a negative prompt what to avoid.")
+    score: float = Field(
+        6.0, ge=0, le=1000, description="Beauty, of 10; 6 for what to paint, and 2.5 for what to avoid."
+    )
+    width: int = Field(1024, ge=0, le=MAX_SIDE, description="Width of the picture that is claimed, in pixels.")
+    height: int = Field(1024, ge=0, le=MAX_SIDE, description="Height of the picture that is claimed, in pixels.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.sampling.conditions import set_picture_size
+        from latentgraph.diffusion.text.embeddings import vector_finder
+        from latentgraph.diffusion.text.encoding import encode_prompt
+
+        encoded = encode_prompt(self.clip, self.text, find_vectors=vector_finder(ctx.text_files))
+        warn_of_missing(ctx, encoded.missing)
+        size = PictureSize(height=self.height, width=self.width, aesthetic_score=self.score)
+        return set_picture_size(encoded.conditioning, size)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        clip = known.fact("clip", "spec")
+        if clip is not None and [encoder.key for encoder in clip.encoders] != ["clip_g"]:
+            keys = " and ".join(encoder.key for encoder in clip.encoders)
+            known.problem("clip", f"has {keys}, of the {clip.family} family, not clip_g alone; use TextEncode")
+        check_embeddings(known, "text")
+        return {"conditioning": some(known.facts("clip"), TEXT)}
+
+
 class ClipSkip(
     SameFacts, Node, version=1, cached=False, comfy=ComfyName("CLIPSetLastLayer", {"layer": "stop_at_clip_layer"})
 ):

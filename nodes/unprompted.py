@@ -21,7 +21,7 @@ class EmptyConditioning(Node, version=1):
     def run(self, ctx: Context) -> Conditioning:
         from latentgraph.diffusion.sampling.conditions import empty
 
-        return empty(self.model.spec.context_width)
+        return empty(self.model.spec.context_width, self.model.spec.pooled_width)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:

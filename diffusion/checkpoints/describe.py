@@ -23,7 +23,7 @@ from .parts import Part, find_part, find_shapes
 from .recognise import UnknownFamilyError, find_prediction, network_prefix, recognise
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
-from .stated import stated_latent, stated_levels, stated_resolution
+from .stated import PictureStats, stated_latent, stated_levels, stated_picture_stats, stated_resolution
 from .strangers import IMPOSTORS, PARTS
 from .structure import Shapes, StructureError, last_attention
 from .text_sets import TextEncoderLayout
@@ -123,6 +123,7 @@ def _describe_file(header: Header) -> CheckpointDescription:
         structure=structure,
         texts={layout: _text_in_file(header, layout) for layout in family.text.encoders},
         vae=None if vae_prefix is None else _Located([header], vae_prefix),
+        pictures=stated_picture_stats(header, "noise_augmentor.data_"),
     )
 
 
@@ -133,7 +134,9 @@ def _describe_folder(folder: Folder) -> CheckpointDescription:
         found = f"a folder with {', '.join(components) or 'no component'}"
         expected = "unet/ or transformer/ with weights"
         raise HeaderError(folder.path, found, expected=expected, cure="Download the whole folder.")
-    family, structure = recognise(network.shapes)
+    file_keys = {f"{name}/{key}" for name, part in components.items() for key in part.tensors}
+    family, structure = recognise(network.shapes, file_keys=file_keys)
+    normalizer = components.get("image_normalizer")
     return _assemble(
         folder.path,
         family,
@@ -142,6 +145,7 @@ def _describe_folder(folder: Folder) -> CheckpointDescription:
         texts={layout: _located(components.get(layout.folder)) for layout in family.text.encoders},
         vae=_located(next((components[name] for name in VAE_FOLDERS if name in components), None)),
         scheduler=components["scheduler"].config if "scheduler" in components else {},
+        pictures=stated_picture_stats(next(iter(normalizer.headers), None) if normalizer else None, ""),
     )
 
 
@@ -153,11 +157,14 @@ def _assemble(
     structure: DenoiserSpec,
     texts: Mapping[TextEncoderLayout, _Located | None],
     vae: _Located | None,
+    pictures: PictureStats | None = None,
     scheduler: Mapping[str, Any] | None = None,
 ) -> CheckpointDescription:
     vae_spec = None if vae is None else read_vae(vae.shapes)
     downscale = None if vae_spec is None else vae_spec.downscale
     model = _model_spec(family, network, structure, scheduler or {}, {} if vae is None else vae.config, downscale)
+    if pictures is not None and model.network.picture_width == len(pictures.mean):
+        model = replace(model, picture_mean=pictures.mean, picture_std=pictures.std)
     present = {layout: located for layout, located in texts.items() if located is not None}
     encoders = [configured(read_text_encoder(at.shapes, layout), layout, at.config) for layout, at in present.items()]
     complete = bool(encoders) and (len(present) == len(texts) or family.text.join.optional)

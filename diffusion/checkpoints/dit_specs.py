@@ -31,7 +31,8 @@ class MMDiTSpec:
     dual_attention: tuple[int, ...] = ()
 
     kind: ClassVar[Literal["mmdit"]] = "mmdit"
-    size_numbers: ClassVar[int] = 0
+    size_numbers: ClassVar[tuple[()]] = ()
+    picture_width: ClassVar[None] = None
     guidance: ClassVar[bool] = False
     references: ClassVar[bool] = False
 
@@ -56,7 +57,8 @@ class FluxSpec:
     axes: tuple[int, int, int]
 
     kind: ClassVar[Literal["flux"]] = "flux"
-    size_numbers: ClassVar[int] = 0
+    size_numbers: ClassVar[tuple[()]] = ()
+    picture_width: ClassVar[None] = None
     references: ClassVar[bool] = True
 
 
@@ -81,7 +83,8 @@ class Flux2Spec:
     axes: tuple[int, int, int, int]
 
     kind: ClassVar[Literal["flux2"]] = "flux2"
-    size_numbers: ClassVar[int] = 0
+    size_numbers: ClassVar[tuple[()]] = ()
+    picture_width: ClassVar[None] = None
     references: ClassVar[bool] = True
     pooled_width: ClassVar[None] = None
 

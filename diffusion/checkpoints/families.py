@@ -13,10 +13,11 @@ from typing import ClassVar, Literal
 from ..levels.space_spec import DiscreteLevels, Levels
 from .dit_specs import DiTSpec
 from .plain_unets import PlainUNetSpec
-from .text_sets import NO_TEXT, SD1_TEXT, SD2_TEXT, SDXL_TEXT, TextSet
+from .text_sets import NO_TEXT, REFINER_TEXT, SD1_TEXT, SD2_TEXT, SDXL_TEXT, TextSet
 
 Prediction = Literal["eps", "v", "edm", "flow"]
 NetworkKind = Literal["unet", "plain_unet", "mmdit", "flux", "flux2"]
+SizeNumber = Literal["height", "width", "crop_y", "crop_x", "target_height", "target_width", "aesthetic_score"]
 ExtraChannels = Literal["mask_and_picture", "picture", "scaled_picture", "picture_and_mask_cells"]
 Colours = tuple[tuple[float, float, float], ...]
 
@@ -27,14 +28,27 @@ UNET_MARKERS: tuple[tuple[str, ...], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class VectorContents:
+    """What a UNet's vector conditioning (ADM) is made of: pooled text, or what pictures show and how noisy that is; numbers."""
+
+    of: Literal["text", "pictures"] = "text"
+    numbers: tuple[SizeNumber, ...] = ()
+
+
+SDXL_VECTOR = VectorContents("text", ("height", "width", "crop_y", "crop_x", "target_height", "target_width"))
+REFINER_VECTOR = VectorContents("text", ("height", "width", "crop_y", "crop_x", "aesthetic_score"))
+PICTURE_VECTOR = VectorContents("pictures")
+
+
+@dataclass(frozen=True, slots=True)
 class UNetSpec:
     """A UNet's structure. Level 0 is the outermost, at full size; depths count transformer blocks, 0 is no attention.
 
     widths[x]: channels at level x. depths_in[x][i] belongs to the i-th of res_blocks[x] blocks on the way down;
     depths_out[y][i] to the i-th of res_blocks[-1 - y] + 1 blocks on the way up, in order of execution, so that the
     innermost level comes first. depth_middle: None has no middle block, 0 has a lone res block. heads[x]: attention
-    heads at level x. vector_width: width of the vector conditioning (ADM), or None. size_width: width of the sinusoid
-    for each number of SDXL's size conditioning.
+    heads at level x. vector_width: width of the vector conditioning (ADM), or None, and vector: what is in it. size_width:
+    width of the sinusoid for each of its numbers.
     """
 
     in_channels: int
@@ -49,20 +63,30 @@ class UNetSpec:
     linear_projection: bool
     vector_width: int | None = None
     size_width: int = 256
+    vector: VectorContents = SDXL_VECTOR
 
     kind: ClassVar[Literal["unet"]] = "unet"
     guidance: ClassVar[bool] = False
     references: ClassVar[bool] = False
 
     @property
-    def size_numbers(self) -> int:
-        """How many numbers of SDXL's size conditioning it takes."""
-        return 6 if self.vector_width else 0
+    def size_numbers(self) -> tuple[SizeNumber, ...]:
+        """The numbers that it is told of the picture's size."""
+        return self.vector.numbers if self.vector_width else ()
 
     @property
     def pooled_width(self) -> int | None:
         """Width of the pooled text that is part of its vector conditioning, or None if it has none."""
-        return None if self.vector_width is None else self.vector_width - self.size_numbers * self.size_width
+        if self.vector_width is None or self.vector.of != "text":
+            return None
+        return self.vector_width - len(self.vector.numbers) * self.size_width
+
+    @property
+    def picture_width(self) -> int | None:
+        """Width of the picture embeddings that it can be told of: instead of text, or in its place. None if it can't."""
+        if self.vector_width is None or self.vector.of == "text":
+            return self.pooled_width
+        return self.vector_width // 2  # as much tells how noisy they are
 
 
 DenoiserSpec = UNetSpec | PlainUNetSpec | DiTSpec
@@ -94,7 +118,8 @@ class ModelSpec:
 
     prediction, levels, sigma_data: its sampling space (see `SpaceSpec`). resolution: the side in pixels it was trained at.
     extra: what the network is given where it takes more channels than the latent has: a mask and the latent of the masked
-    picture, or the latent of a picture to go by, as the VAE makes it or scaled as latents are.
+    picture, or the latent of a picture to go by, as the VAE makes it or scaled as latents are. picture_mean, picture_std: of
+    the picture embeddings that it was trained with, a number each; 0 and 1 where they are empty.
     """
 
     family: str
@@ -105,6 +130,8 @@ class ModelSpec:
     levels: Levels = DiscreteLevels()
     sigma_data: float = 1.0
     extra: ExtraChannels = "mask_and_picture"
+    picture_mean: tuple[float, ...] = ()
+    picture_std: tuple[float, ...] = ()
 
     @property
     def takes_extra(self) -> bool:
@@ -181,18 +208,19 @@ class Family:
     """One row of the table; the first row that fits a file is its family. Variants of one family share its name.
 
     kind: how the structure is read. markers: keys below the network's prefix that such a file has, each tuple an
-    alternative. file_markers: keys it has at the top. unet, transformer: what tells it from others with these keys.
-    head_count, or else head_width, tells a UNet's attention heads, which shapes do not. levels, sigma_data, extra: see
-    `ModelSpec`. told_by_file: whether its files tell their own levels and latent scale, and their VAE the pixels of a latent
-    cell. resolution: the side in pixels that its networks were trained at, and v_resolution that of its v networks
-    where it differs. vae_prefix: where its single files keep the VAE. `supported` is False for a family that is recognised, so
-    that its user gets a clear answer, but that can't be run yet.
+    alternative. file_markers: keys it has at the top, or with "component/" before them in a folder, in the same way. unet,
+    transformer: what tells it from others with these keys. head_count, or else head_width, tells a UNet's attention heads, and
+    vector what its vector conditioning is made of, which shapes do not. levels, sigma_data, extra: see `ModelSpec`.
+    told_by_file: whether its files tell their own levels and latent scale, and their VAE the pixels of a latent cell.
+    resolution: the side in pixels that its networks were trained at, and v_resolution that of its v networks where it differs.
+    vae_prefix: where its single files keep the VAE. `supported` is False for a family that is recognised, so that its user gets
+    a clear answer, but that can't be run yet.
     """
 
     name: str
     title: str
     markers: tuple[tuple[str, ...], ...] = UNET_MARKERS
-    file_markers: tuple[str, ...] = ()
+    file_markers: tuple[tuple[str, ...], ...] = ((),)
     kind: NetworkKind = "unet"
     unet: UNetPattern | None = None
     transformer: DiTPattern | None = None
@@ -201,6 +229,7 @@ class Family:
     levels: Levels = DiscreteLevels()
     sigma_data: float = 1.0
     extra: ExtraChannels = "mask_and_picture"
+    vector: VectorContents = SDXL_VECTOR
     told_by_file: bool = False
     head_count: int | None = None
     head_width: int = 64
@@ -234,6 +263,7 @@ SDXL_LATENT = LatentFormat(
     ),
 )
 
+BASE = frozenset({4})  # the latent alone
 BASE_OR_INPAINT = frozenset({4, 9})  # latent; latent + mask + masked latent
 INSTRUCT = frozenset({8})  # latent + latent of the picture to edit
 
@@ -282,7 +312,13 @@ UNET_FAMILIES: tuple[Family, ...] = (
     Family(
         name="sd2-unclip",
         title="Stable Diffusion 2.1 unCLIP",
-        unet=UNetPattern(linear_projection=True, vector=True, outer_attention=True),
+        unet=UNetPattern(linear_projection=True, vector=True, outer_attention=True, in_channels=BASE),
+        latent=SD_LATENT,
+        prediction=PredictionRule(v_probe="transformer_blocks.0.norm1.bias", v_threshold=0.09),
+        vector=PICTURE_VECTOR,
+        resolution=768,
+        text=SD2_TEXT,
+        supported=True,
     ),
     Family(
         name="sdxl",
@@ -295,11 +331,11 @@ UNET_FAMILIES: tuple[Family, ...] = (
         text=SDXL_TEXT,
         supported=True,
     ),
-    Family(name="playground-2.5", title="Playground 2.5", file_markers=("edm_mean", "edm_std"), unet=_SDXL),
+    Family(name="playground-2.5", title="Playground 2.5", file_markers=(("edm_mean", "edm_std"),), unet=_SDXL),
     Family(
         name="sdxl-edm",
         title="Stable Diffusion XL with EDM v-prediction",
-        file_markers=("edm_vpred.sigma_max",),
+        file_markers=(("edm_vpred.sigma_max",),),
         unet=_SDXL,
     ),
     Family(
@@ -315,6 +351,13 @@ UNET_FAMILIES: tuple[Family, ...] = (
     Family(
         name="sdxl-refiner",
         title="Stable Diffusion XL refiner",
-        unet=UNetPattern(linear_projection=True, vector=True, outer_attention=False, inner_attention=False),
+        unet=UNetPattern(
+            linear_projection=True, vector=True, outer_attention=False, inner_attention=False, in_channels=BASE
+        ),
+        latent=SDXL_LATENT,
+        vector=REFINER_VECTOR,
+        resolution=1024,
+        text=REFINER_TEXT,
+        supported=True,
     ),
 )

@@ -17,7 +17,7 @@ JSON_LIMIT = 50_000_000  # bytes; the largest index of shards in use is well bel
 INDEX = "model_index.json"
 COMPONENTS = (
     *("unet", "transformer", "vae", "vqvae"),
-    *("text_encoder", "text_encoder_2", "text_encoder_3", "bert", "image_encoder", "scheduler"),
+    *("text_encoder", "text_encoder_2", "text_encoder_3", "bert", "image_encoder", "image_normalizer", "scheduler"),
 )
 _CONFIGS = ("config.json", "scheduler_config.json")
 _SUFFIXES = (  # in order of preference: half the bytes first; diffusers and transformers differ in the index's name

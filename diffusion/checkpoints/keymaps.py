@@ -109,7 +109,8 @@ def unet_modules(spec: UNetSpec) -> Iterator[tuple[str, str]]:
     """Yields (diffusers, LDM) names of modules; below a pair of modules the names agree."""
     yield from (("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"))
     yield from (("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2"))
-    yield from (("add_embedding.linear_1", "label_emb.0.0"), ("add_embedding.linear_2", "label_emb.0.2"))
+    for vector in ("add_embedding", "class_embedding"):  # of text, of pictures
+        yield from ((f"{vector}.linear_1", "label_emb.0.0"), (f"{vector}.linear_2", "label_emb.0.2"))
     for i in (0, 1):
         yield from resnet_modules(f"mid_block.resnets.{i}", f"middle_block.{2 * i}")
     yield "mid_block.attentions.0", "middle_block.1"

@@ -72,6 +72,7 @@ def _complete_unet(spec: UNetSpec, family: Family, config: Config) -> UNetSpec:
     size_width = config.get("addition_time_embed_dim")
     if isinstance(size_width, int):
         spec = replace(spec, size_width=size_width)
+    spec = replace(spec, vector=family.vector)
     return spec if spec.heads else with_heads(spec, head_count=family.head_count, head_width=family.head_width)
 
 

@@ -34,8 +34,9 @@ def _unet(spec: UNetSpec) -> Iterator[Entry]:
     yield from dense("time_embedding.linear_1", time, first)
     yield from dense("time_embedding.linear_2", time, time)
     if spec.vector_width:
-        yield from dense("add_embedding.linear_1", time, spec.vector_width)
-        yield from dense("add_embedding.linear_2", time, time)
+        vector = "add_embedding" if spec.pooled_width else "class_embedding"
+        yield from dense(f"{vector}.linear_1", time, spec.vector_width)
+        yield from dense(f"{vector}.linear_2", time, time)
     width, skips = first, [first]
     for x, (out, depths) in enumerate(zip(spec.widths, spec.depths_in, strict=True)):
         for i, depth in enumerate(depths):

@@ -30,6 +30,7 @@ class PlainUNetSpec:
     kind: ClassVar[Literal["plain_unet"]] = "plain_unet"
     context_width: ClassVar[int] = 0
     pooled_width: ClassVar[None] = None
-    size_numbers: ClassVar[int] = 0
+    size_numbers: ClassVar[tuple[()]] = ()
+    picture_width: ClassVar[None] = None
     guidance: ClassVar[bool] = False
     references: ClassVar[bool] = False

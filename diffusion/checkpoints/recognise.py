@@ -40,7 +40,7 @@ def recognise(shapes: Shapes, *, file_keys: Collection[str] = ()) -> tuple[Famil
     that no supported family fits, and StructureError for one that is broken.
     """
     rows = [family for family in FAMILIES if any(_all_in(marker, shapes) for marker in family.markers)]
-    rows = [family for family in rows if _all_in(family.file_markers, file_keys)]
+    rows = [family for family in rows if any(_all_in(marker, file_keys) for marker in family.file_markers)]
     rows = [family for family in rows if family.kind == rows[0].kind]
     spec: DenoiserSpec = KINDS[rows[0].kind].read(shapes)
     differing = [(family, _differences(family, spec)) for family in rows]

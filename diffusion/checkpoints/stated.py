@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..levels.space_spec import DiscreteLevels, FlowLevels, Levels
 from .families import Colours, Family, LatentFormat
@@ -50,6 +50,24 @@ def stated_latent(
     if isinstance(scale, int | float) and 0 < scale < 1e3:
         latent = replace(latent, scale=float(scale))
     return replace(latent, downscale=downscale or latent.downscale)
+
+
+class PictureStats(NamedTuple):
+    """Mean and standard deviation of the picture embeddings that a network was trained with; empty where they are 0 and 1."""
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+def stated_picture_stats(header: Header | None, prefix: str) -> PictureStats:
+    """Returns what a file states of the picture embeddings of its network: below a prefix, `mean` and `std`."""
+    keys = f"{prefix}mean", f"{prefix}std"
+    if header is None or not all(key in header.tensors for key in keys):
+        return PictureStats()
+    mean, std = (tuple(read_floats(header, key)) for key in keys)
+    if len(mean) != len(std) or not all(value > 0 for value in std):
+        return PictureStats()
+    return PictureStats() if not any(mean) and all(value == 1 for value in std) else PictureStats(mean, std)
 
 
 def stated_resolution(metadata: Mapping[str, str]) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .text_sets import TEXT_SETS
+from .catalogue import FAMILIES
 from .text_specs import KINDS, ClipSpec, EncoderKey, TextKind
 
 MODELS = "tokenizers"  # the folder of tokenizers among those of models
@@ -57,7 +57,7 @@ def find_tokenizer(key: EncoderKey, encoder: Path, *, component: str | None = No
 
 def checkpoint_tokenizers(path: Path, clip: ClipSpec) -> dict[EncoderKey, Path | None]:
     """Returns the tokenizers of a checkpoint's text encoders, None for each that is not there; CLIP's are left out."""
-    text_set = next(each for each in TEXT_SETS if each.family == clip.family)
+    text_set = next(family.text for family in FAMILIES if family.name == clip.family)
     return {
         spec.key: find_tokenizer(spec.key, path, component=text_set.layout(spec.key).folder if path.is_dir() else None)
         for spec in clip.encoders

@@ -65,8 +65,9 @@ def build_unet(spec: UNetSpec) -> UNet2DConditionModel:
             attention_head_dim=spec.heads,  # diffusers' old name for the number of heads
             cross_attention_dim=spec.context_width,
             use_linear_projection=spec.linear_projection,
-            addition_embed_type="text_time" if spec.vector_width else None,
-            addition_time_embed_dim=spec.size_width if spec.vector_width else None,
+            addition_embed_type="text_time" if spec.pooled_width else None,
+            addition_time_embed_dim=spec.size_width if spec.pooled_width else None,
+            class_embed_type="projection" if spec.vector_width and not spec.pooled_width else None,
             projection_class_embeddings_input_dim=spec.vector_width,
             norm_num_groups=GROUPS,
         )

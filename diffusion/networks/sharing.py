@@ -49,7 +49,7 @@ def share_work(unet: Any) -> SharedWork:
         for attention in getattr(unet.down_blocks[0], "attentions", None) or ():
             _once_a_batch(attention.transformer_blocks[0].attn1, shared)
             break
-    else:
+    elif unet.config.addition_embed_type is not None:
         _embed_additions_once(unet)
     for name, module in unet.named_modules():
         plain = type(getattr(module, "processor", None)) is AttnProcessor2_0

@@ -44,8 +44,10 @@ def unet_network(
 
     def predict(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Tensor:
         convert = Tensor.to if shared is None else shared.converted
-        added = None
-        if inputs.pooled is not None:
+        added = classes = None
+        if inputs.pooled is not None and inputs.sizes is None:
+            classes = convert(inputs.pooled, unet.dtype)
+        elif inputs.pooled is not None:
             added = {"text_embeds": convert(inputs.pooled, unet.dtype), "time_ids": inputs.sizes}
         residuals = steer(x, timestep, inputs) or Residuals()
         if shared is not None:
@@ -54,6 +56,7 @@ def unet_network(
             _with_extra_channels(x, inputs).to(unet.dtype),
             timestep,
             convert(inputs.context, unet.dtype),
+            class_labels=classes,
             added_cond_kwargs=added,
             down_block_additional_residuals=residuals.skips or None,
             mid_block_additional_residual=residuals.middle,

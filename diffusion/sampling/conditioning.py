@@ -75,20 +75,26 @@ def prepare_conditions(
     space: SamplingSpace,
     latent: Tensor,
     noise_mask: Tensor | None = None,
+    negative: int | None = None,
+    seed: int = 0,
 ) -> list[tuple[PreparedCondition, ...]]:
     """Returns each list's conditions, ready for a run that starts from `latent`.
 
     A condition with a window adds a copy to every other list, so that prompt and negative prompt are compared on the
     same part of the picture: the copy has its window, weight and levels, but the text of the other list's smallest
     condition that covers it. latent: (B, C, h, w) in scaled-latent units; noise_mask: (B, C, h, w) or None.
+    negative: the number of the list that says what to avoid. seed: of the run.
     """
     hints = ControlHints(spec, space, latent)
+
+    def prepare(condition: Condition, number: int) -> PreparedCondition:
+        inputs = network_inputs(
+            condition, spec=spec, latent=latent, noise_mask=noise_mask, negative=number == negative, seed=seed
+        )
+        return _prepare(condition, inputs, spec=spec, space=space, latent=latent, hints=hints)
+
     prepared = [
-        [
-            _prepare(entry, spec=spec, space=space, latent=latent, noise_mask=noise_mask, hints=hints)
-            for entry in conditioning.entries
-        ]
-        for conditioning in lists
+        [prepare(condition, number) for condition in conditioning.entries] for number, conditioning in enumerate(lists)
     ]
     for conditions in prepared:
         for condition in conditions:
@@ -100,11 +106,11 @@ def prepare_conditions(
 
 def _prepare(
     condition: Condition,
+    inputs: NetworkInputs,
     *,
     spec: ModelSpec,
     space: SamplingSpace,
     latent: Tensor,
-    noise_mask: Tensor | None,
     hints: ControlHints,
 ) -> PreparedCondition:
     h, w = latent.shape[-2:]
@@ -116,7 +122,7 @@ def _prepare(
     if window is not None:
         window = _clip(window, h, w)
     return PreparedCondition(
-        inputs=network_inputs(condition, spec=spec, latent=latent, noise_mask=noise_mask),
+        inputs=inputs,
         window=window,
         weight=_weight(condition, mask, window, latent),
         sigma_start=space.percent_to_sigma(condition.start),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..pictures.sizes import CELL
-from ..types import Area, Condition, Conditioning, Latent, Mask, PictureSize
+from ..types import Area, ClipVisionOutput, Condition, Conditioning, Latent, Mask, PicturePrompt, PictureSize
 
 
 def combine(first: Conditioning, second: Conditioning) -> Conditioning:
@@ -54,9 +54,10 @@ def zero_out(conditioning: Conditioning) -> Conditioning:
     return _each(conditioning, zeroed)
 
 
-def empty(width: int) -> Conditioning:
-    """Returns a condition that says nothing to a network: a single token of so many zeros; a network without text takes 0."""
-    return Conditioning((Condition(torch.zeros(1, 1, width)),))
+def empty(width: int, pooled_width: int | None = None) -> Conditioning:
+    """Returns a condition that says nothing to a network: zeros, as wide as its text; a network without text takes 0."""
+    pooled = None if pooled_width is None else torch.zeros(1, pooled_width)
+    return Conditioning((Condition(torch.zeros(1, 1, width), pooled=pooled),))
 
 
 def set_area(
@@ -106,6 +107,16 @@ def set_guidance(conditioning: Conditioning, guidance: float) -> Conditioning:
 def add_reference(conditioning: Conditioning, latent: Latent) -> Conditioning:
     """Returns the conditions with one picture more to go by, for networks that were trained to look at some."""
     return _each(conditioning, lambda entry: replace(entry, references=(*entry.references, latent.samples)))
+
+
+def show_pictures(
+    conditioning: Conditioning, pictures: ClipVisionOutput, *, strength: float = 1.0, noise: float = 0.0
+) -> Conditioning:
+    """Returns the conditions with what pictures show, beside those that they have; a strength of 0 leaves them as they are."""
+    if strength == 0.0:
+        return conditioning
+    shown = PicturePrompt(pictures.image_embeds, strength=strength, noise=noise)
+    return _each(conditioning, lambda entry: replace(entry, pictures=(*entry.pictures, shown)))
 
 
 def _each(conditioning: Conditioning, change: Callable[[Condition], Condition]) -> Conditioning:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..checkpoints.families import ModelSpec
 from ..latents.batches import fit_batch, to_model_space
-from ..types import Condition, Control, PictureSize
+from ..types import Condition, Control
 from .extra_channels import extra_channels
+from .vectors import vector_of
 
 LONGEST_REPETITION = 4  # texts of unlike length share a batch if none has to be repeated more often to be as long
 
@@ -46,13 +47,13 @@ class ActiveControl(NamedTuple):
 class NetworkInputs:
     """The network's arguments for one condition, or for a batch of them.
 
-    context: (B, T, D), the text's token states. pooled: (B, P) and sizes: (B, 6), for networks with vector
-    conditioning. concat: (B, k, h, w), channels that follow those of the latent. guidance: (B,), how strongly a network that
-    was distilled to be told follows the prompt. references: latents of pictures to go by, (B, C, h', w') in the network's
-    units, of any size. B is 1 where all items share. repeats: how often the same latents, with the same further channels,
-    follow each other in the batch, each time with other text. stretches: a text that is repeated says the same, so that texts
-    of unlike length may share a batch; where text and picture attend to each other it does not. controls: what steers the
-    network now.
+    context: (B, T, D), the text's token states. pooled: (B, P), what text says in sum or pictures show, and sizes: (B, n),
+    for networks with vector conditioning. concat: (B, k, h, w), channels that follow those of the latent. guidance: (B,),
+    how strongly a network that was distilled to be told follows the prompt. references: latents of pictures to go by, (B,
+    C, h', w') in the network's units, of any size. B is 1 where all items share. repeats: how often the same latents, with
+    the same further channels, follow each other in the batch, each time with other text. stretches: a text that is repeated
+    says the same, so that texts of unlike length may share a batch; where text and picture attend to each other it does
+    not. controls: what steers the network now.
     """
 
     context: Tensor
@@ -100,41 +101,31 @@ def _join(tensors: Sequence[Tensor | None], items: int) -> Any:
 
 
 def network_inputs(
-    condition: Condition, *, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None = None
+    condition: Condition,
+    *,
+    spec: ModelSpec,
+    latent: Tensor,
+    noise_mask: Tensor | None = None,
+    negative: bool = False,
+    seed: int = 0,
 ) -> NetworkInputs:
     """Returns what the network of `spec` is fed for a condition, on the latent's device.
 
-    latent: (B, C, h, w), the start of the run in scaled-latent units. noise_mask: (B, C, h, w) or None. Raises
-    ValueError where the condition is not one for this network.
+    latent: (B, C, h, w), the start of the run in scaled-latent units. noise_mask: (B, C, h, w) or None. negative: whether it
+    says what to avoid. seed: of the run. Raises ValueError where the condition is not one for this network.
     """
     _check_context(condition, spec)
     network, device = spec.network, latent.device
-    sizes = None
-    if network.size_numbers:
-        h, w = latent.shape[-2:]
-        numbers = size_numbers(condition.size, height=h * spec.latent.downscale, width=w * spec.latent.downscale)
-        sizes = torch.tensor([numbers], dtype=torch.float32, device=device)
+    pooled, sizes = vector_of(condition, spec=spec, latent=latent, negative=negative, seed=seed)
     return NetworkInputs(
         context=condition.embedding.to(device),
-        pooled=None if spec.pooled_width is None else _pooled(condition, spec).to(device),
+        pooled=pooled,
         sizes=sizes,
         concat=extra_channels(condition, spec=spec, latent=latent, noise_mask=noise_mask) if spec.takes_extra else None,
         guidance=torch.tensor([condition.guidance], device=device) if network.guidance else None,
         references=_references(condition, spec, latent) if network.references else (),
         stretches=network.kind == "unet",
     )
-
-
-def size_numbers(size: PictureSize, *, height: int, width: int) -> tuple[int, int, int, int, int, int]:
-    """Returns SDXL's size conditioning: height, width, crop top, crop left, target height, target width, in pixels.
-
-    height, width: what a size that is not given defaults to. Podell et al. 2023, arXiv:2307.01952, section 2.2.
-    """
-    original_height = height if size.height is None else size.height
-    original_width = width if size.width is None else size.width
-    target_height = original_height if size.target_height is None else size.target_height
-    target_width = original_width if size.target_width is None else size.target_width
-    return original_height, original_width, size.crop_y, size.crop_x, target_height, target_width
 
 
 def _references(condition: Condition, spec: ModelSpec, latent: Tensor) -> tuple[Tensor, ...]:
@@ -157,14 +148,3 @@ def _check_context(condition: Condition, spec: ModelSpec) -> None:
             f"the condition's text is {width} wide, but a {spec.family} network attends to {spec.context_width}; "
             "encode the prompt with the text encoder of the same model family."
         )
-
-
-def _pooled(condition: Condition, spec: ModelSpec) -> Tensor:
-    width = spec.pooled_width
-    found = "none" if condition.pooled is None else f"one of width {condition.pooled.shape[-1]}"
-    if condition.pooled is None or condition.pooled.shape[-1] != width:
-        raise ValueError(
-            f"a {spec.family} network takes a pooled text vector of width {width}, but the condition has {found}; "
-            "encode the prompt with the text encoder of the same model family."
-        )
-    return condition.pooled

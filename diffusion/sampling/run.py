@@ -147,7 +147,13 @@ def sample_guided(
     method = method_of(sampler)
     run = _Run(method, space, levels, noise.seed, start, first, _fitted_mask(latent, start), model.options.gradual_mask)
     prepared = prepare_conditions(
-        list(guider.lists.values()), spec=spec, space=space, latent=start, noise_mask=run.mask
+        list(guider.lists.values()),
+        spec=spec,
+        space=space,
+        latent=start,
+        noise_mask=run.mask,
+        negative=list(guider.lists).index("negative") if "negative" in guider.lists else None,
+        seed=noise.seed,
     )
     lists = spread_controls(dict(zip(guider.lists, prepared, strict=True)))
     if policy.precision != "exact":  # there even what adds nothing has its place in a batch

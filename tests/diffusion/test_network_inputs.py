@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from latentgraph.diffusion.checkpoints.families import SDXL_VECTOR as SDXL
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.sampling.calls import unet_network
 from latentgraph.diffusion.sampling.extra_channels import BLANK_PICTURE, extra_channels
-from latentgraph.diffusion.sampling.network_inputs import network_inputs, size_numbers
+from latentgraph.diffusion.sampling.network_inputs import network_inputs
+from latentgraph.diffusion.sampling.vectors import size_numbers
 from latentgraph.diffusion.types import Condition, Model, PictureSize
 
 SDXL_VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text("utf-8"))[
@@ -60,12 +62,12 @@ def test_an_sdxl_network_gets_the_references_vector(sdxl: Model) -> None:
 
 
 def test_sizes_that_are_not_given_are_those_of_the_picture() -> None:
-    assert size_numbers(PictureSize(), height=1024, width=768) == (1024, 768, 0, 0, 1024, 768)
+    assert size_numbers(PictureSize(), SDXL.numbers, height=1024, width=768) == (1024, 768, 0, 0, 1024, 768)
 
 
 def test_the_target_defaults_to_the_size_that_is_given() -> None:
     size = PictureSize(height=512, width=640, crop_y=3, crop_x=4)
-    assert size_numbers(size, height=1024, width=768) == (512, 640, 3, 4, 512, 640)
+    assert size_numbers(size, SDXL.numbers, height=1024, width=768) == (512, 640, 3, 4, 512, 640)
 
 
 def test_an_sdxl_network_without_a_pooled_text_is_an_error_that_names_the_width(sdxl: Model) -> None:

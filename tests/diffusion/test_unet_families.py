@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,13 +14,17 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DDPMScheduler,
     EulerDiscreteScheduler,
     LDMPipeline,
     StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableUnCLIPImg2ImgPipeline,
     UNet2DConditionModel,
     UNet2DModel,
     VQModel,
 )
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from PIL import Image as Pillow
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,6 +32,7 @@ from torch.nn import functional
 
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
+from latentgraph.diffusion.checkpoints.families import REFINER_VECTOR
 from latentgraph.diffusion.checkpoints.kinds import kind_of
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
 from latentgraph.diffusion.checkpoints.plain_unets import PlainUNetSpec
@@ -35,10 +41,25 @@ from latentgraph.diffusion.latents.batches import empty_latent, to_model_space
 from latentgraph.diffusion.levels.space_spec import DiscreteLevels
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise
-from latentgraph.diffusion.sampling.conditions import empty
+from latentgraph.diffusion.sampling.conditions import empty, set_picture_size, show_pictures
 from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, ListName
+from latentgraph.diffusion.sampling.network_inputs import network_inputs
 from latentgraph.diffusion.sampling.run import sample, sample_guided
-from latentgraph.diffusion.types import Condition, Conditioning, Guider, Image, Latent, Noise, Sampler, Sigmas
+from latentgraph.diffusion.sampling.vectors import picture_vector, size_numbers
+from latentgraph.diffusion.text.encoding import encode_prompt
+from latentgraph.diffusion.types import (
+    ClipVisionOutput,
+    Condition,
+    Conditioning,
+    Guider,
+    Image,
+    Latent,
+    Noise,
+    PicturePrompt,
+    PictureSize,
+    Sampler,
+    Sigmas,
+)
 
 SEED = 3
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -156,6 +177,172 @@ def test_an_instruct_pix2pix_model_edits_as_diffusers_pipeline_does(tiny: Module
 def test_an_sdxl_instruct_model_is_one_by_its_channels(tiny: ModuleType, tmp_path: Path) -> None:
     spec = describe(tiny.write_sdxl(tmp_path / "xl.safetensors", in_channels=8)).model
     assert (spec.family, spec.edits, spec.inpaint, spec.extra) == ("sdxl", True, False, "picture")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_refiner_paints_a_picture_over_as_diffusers_pipeline_does(tiny: ModuleType, tmp_path: Path) -> None:
+    checkpoint = opened(tiny.write(tmp_path / "refiner.safetensors", tiny.refiner_tensors()))
+    spec = checkpoint.model.spec
+    assert checkpoint.clip is not None
+    assert (spec.family, spec.pooled_width, len(spec.network.size_numbers)) == ("sdxl-refiner", 64, 5)
+    assert [encoder.key for encoder in checkpoint.clip.spec.encoders] == ["clip_g"]
+    positive, negative = (encode_prompt(checkpoint.clip, words).conditioning for words in ("a cat", "a dog"))
+    with checkpoint.model.weights.use() as unet:
+        pipeline = StableDiffusionXLImg2ImgPipeline(
+            vae=kl(tiny),
+            unet=unet,
+            scheduler=euler(5),
+            text_encoder=None,
+            text_encoder_2=None,
+            tokenizer=None,
+            tokenizer_2=None,
+            requires_aesthetics_score=True,
+            add_watermarker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        start = noise(1, 4, 8, 6)
+        generator = torch.Generator().manual_seed(SEED)
+        (first,), (second,) = positive.entries, negative.entries
+        expected = pipeline(
+            image=start,  # a latent already, in model space
+            strength=0.8,
+            num_inference_steps=5,
+            guidance_scale=4.0,
+            prompt_embeds=first.embedding,
+            pooled_prompt_embeds=first.pooled,
+            negative_prompt_embeds=second.embedding,
+            negative_pooled_prompt_embeds=second.pooled,
+            generator=generator,
+            output_type="latent",
+        ).images
+        sigmas = pipeline.scheduler.sigmas[1:]
+    result = sample_guided(
+        Guider(checkpoint.model, {"positive": positive, "negative": negative}, ClassifierFree(4.0)),
+        Latent(start / spec.latent.scale),
+        noise=Noise(SEED),
+        sampler=Sampler("euler"),
+        sigmas=Sigmas(sigmas),
+    )
+    ours = to_model_space(result.latent.samples, spec.latent)
+    torch.testing.assert_close(ours, expected, atol=2e-4, rtol=1e-3)
+    wider = set_picture_size(positive, PictureSize(aesthetic_score=2.5))
+    other = sampled(checkpoint, {"positive": wider, "negative": negative}, ClassifierFree(4.0), Latent(start), 3)
+    same = sampled(checkpoint, {"positive": positive, "negative": negative}, ClassifierFree(4.0), Latent(start), 3)
+    assert not torch.allclose(other, same)
+
+
+def test_the_refiner_of_a_diffusers_folder_is_its_single_file(tiny: ModuleType, tmp_path: Path) -> None:
+    single = opened(tiny.write(tmp_path / "refiner.safetensors", tiny.refiner_tensors()))
+    assert single.clip is not None
+    assert single.vae is not None
+    with single.model.weights.use() as unet, single.vae.weights.use() as vae, single.clip.weights.use() as texts:
+        parts = {"unet": unet, "vae": vae, "text_encoder_2": texts["clip_g"]}
+        folder = opened(write_folder(tmp_path / "refiner", "StableDiffusionXLImg2ImgPipeline", **parts))
+    assert folder.clip is not None
+    assert folder.model.spec == single.model.spec
+    assert folder.clip.spec.encoders == single.clip.spec.encoders
+
+
+@pytest.mark.parametrize(("score", "negative"), [(6.0, False), (2.5, True)])
+def test_the_refiner_is_told_a_score_by_what_a_condition_is_for(score: float, negative: bool) -> None:
+    assert size_numbers(PictureSize(), REFINER_VECTOR.numbers, height=1216, width=832, negative=negative) == (
+        *(1216, 832, 0, 0),
+        score,
+    )
+
+
+UNCLIP = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text("utf-8"))
+
+
+def write_unclip(tiny: ModuleType, path: Path, *, stats: bool = False) -> Path:
+    tensors = tiny.unclip_tensors()
+    if stats:
+        tensors |= {"noise_augmentor.data_mean": noise(1, 64), "noise_augmentor.data_std": noise(1, 64).exp()}
+    save_file({key: w.contiguous() for key, w in tensors.items()}, path)
+    return path
+
+
+def test_picture_vectors_are_the_references(tiny: ModuleType, tmp_path: Path) -> None:
+    shapes = {tiny.UNET + key: shape for key, shape in tiny.unet_shapes(replace(tiny.UNCLIP, adm=2 * 1024)).items()}
+    spec = describe(tiny.write_skeleton(tmp_path / "unclip.safetensors", shapes)).model
+    half = torch.full((1, 1024), 0.5)
+    one = picture_vector([PicturePrompt(half, noise=0.1)], spec, seed=0)
+    wanted = UNCLIP["unclip adm H (embeds=0.5, strength 1, aug .1, sampler seed 0)"]
+    assert list(one.shape) == wanted["shape"]
+    assert one[0, :4].tolist() == pytest.approx(wanted["first4"], abs=1e-6)
+    assert one[0, 1024:1028].tolist() == pytest.approx(wanted["1024.."], abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stats", [False, True])
+def test_variations_of_a_picture_are_those_of_diffusers_pipeline(stats: bool, tiny: ModuleType, tmp_path: Path) -> None:
+    checkpoint = opened(write_unclip(tiny, tmp_path / "unclip.safetensors", stats=stats))
+    spec = checkpoint.model.spec
+    assert (spec.family, spec.network.picture_width, spec.pooled_width) == ("sd2-unclip", 64, None)
+    assert len(spec.picture_mean) == (64 if stats else 0)
+    positive, negative, shown = text(64, 1), text(64, 2), noise(1, 64, seed=5)
+    normalizer = StableUnCLIPImageNormalizer(64)
+    if stats:
+        normalizer.load_state_dict({"mean": noise(1, 64), "std": noise(1, 64).exp()})
+    with checkpoint.model.weights.use() as unet:
+        pipeline = StableUnCLIPImg2ImgPipeline(
+            unet=unet,
+            vae=kl(tiny),
+            scheduler=euler(4),
+            image_normalizer=normalizer.eval(),
+            image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+            feature_extractor=None,
+            image_encoder=kl(tiny),  # asked for its number format alone
+            text_encoder=None,
+            tokenizer=None,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        expected = pipeline(
+            image_embeds=shown,
+            prompt_embeds=positive.entries[0].embedding,
+            negative_prompt_embeds=negative.entries[0].embedding,
+            latents=initial_noise(torch.Size((1, 4, 8, 8)), SEED) * pipeline.scheduler.sigmas[0],  # taken as they are
+            height=64,
+            width=64,
+            noise_level=100,
+            num_inference_steps=4,
+            guidance_scale=5.0,
+            generator=torch.Generator().manual_seed((SEED - 10) % 2**64),
+            output_type="latent",
+        ).images
+    pictures = ClipVisionOutput(noise(1, 3, 64), noise(1, 3, 64), shown)
+    lists: dict[ListName, Conditioning] = {
+        "positive": show_pictures(positive, pictures, noise=100 / 999),
+        "negative": negative,
+    }
+    result = sampled(checkpoint, lists, ClassifierFree(5.0), Latent(torch.zeros(1, 4, 8, 8)), 4)
+    torch.testing.assert_close(result, expected, atol=2e-4, rtol=1e-3)
+
+
+def test_several_pictures_are_mixed_and_a_strength_of_zero_leaves_one_out(tiny: ModuleType, tmp_path: Path) -> None:
+    spec = describe(write_unclip(tiny, tmp_path / "unclip.safetensors")).model
+    one, other = noise(1, 64, seed=1), noise(1, 64, seed=2)
+    both = picture_vector([PicturePrompt(one), PicturePrompt(other, strength=0.5)], spec, seed=4)
+    assert torch.equal(both, picture_vector([PicturePrompt(one), PicturePrompt(other, strength=0.5)], spec, seed=4))
+    assert not torch.allclose(both, picture_vector([PicturePrompt(one), PicturePrompt(other)], spec, seed=4))
+    batch = picture_vector([PicturePrompt(torch.cat([one, other]))], spec, seed=4)
+    assert torch.equal(batch, picture_vector([PicturePrompt(one), PicturePrompt(other)], spec, seed=4))
+    nothing = text(64, 1)
+    assert show_pictures(nothing, ClipVisionOutput(one, one, one), strength=0.0) is nothing
+
+
+def test_an_sdxl_network_takes_pictures_in_place_of_pooled_text(tiny: ModuleType, tiny_sdxl: Path) -> None:
+    model = opened(tiny_sdxl).model
+    shown = PicturePrompt(noise(1, 64))
+    condition = Condition(torch.zeros(1, 77, 128), pooled=torch.zeros(1, 64), pictures=(shown,))
+    inputs = network_inputs(condition, spec=model.spec, latent=torch.zeros(1, 4, 8, 8), seed=1)
+    assert inputs.pooled is not None
+    assert torch.equal(inputs.pooled, picture_vector([shown], model.spec, seed=1)[:, :64])
+    wrong = replace(condition, pictures=(PicturePrompt(noise(1, 32)),))
+    with pytest.raises(
+        ValueError, match=r"has the shape \[1, 32\], but a sdxl network is told of pictures by 64 numbers"
+    ):
+        network_inputs(wrong, spec=model.spec, latent=torch.zeros(1, 4, 8, 8))
 
 
 def plain_unet(tiny: ModuleType, **options: Any) -> UNet2DModel:

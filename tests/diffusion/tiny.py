@@ -65,6 +65,10 @@ def layout_of(config: Mapping[str, Any]) -> UNetLayout:
 SD1 = UNetLayout(32, (1, 2), (1, 1), (1, 0), (1, 1, 0, 0), 1, context=64, linear=False)
 SD2 = UNetLayout(64, (1, 2), (1, 1), (1, 0), (1, 1, 0, 0), 1, context=64, linear=True)
 SDXL = UNetLayout(64, (1, 2), (1, 1), (0, 2), (0, 0, 2, 2), 2, context=128, linear=True, adm=64 + 6 * 256)
+UNCLIP = UNetLayout(64, (1, 2), (1, 1), (1, 0), (1, 1, 0, 0), 1, context=64, linear=True, adm=2 * 64)
+REFINER = UNetLayout(
+    64, (1, 2, 2), (1, 1, 1), (0, 1, 0), (0, 0, 1, 1, 0, 0), 1, context=64, linear=True, adm=64 + 5 * 256
+)
 REFERENCE = UNetLayout(32, (1, 2, 2, 2), (1,) * 4, (1, 1, 1, 0), (1,) * 6 + (0, 0), 1, context=24, linear=False)
 
 
@@ -375,6 +379,23 @@ def plain_unet_shapes(layout: PlainLayout = PlainLayout()) -> Shapes:
     return shapes | _norm("out.0", width) | _conv("out.2", layout.in_channels, width)
 
 
+def open_clip_vision_shapes(width: int = 64, layers: int = 2, projection: int = 64) -> Shapes:
+    """Returns the keys and shapes of OpenCLIP's vision tower, for pictures of 28 pixels in patches of 14."""
+    shapes: Shapes = {
+        "class_embedding": (width,),
+        "conv1.weight": (width, 3, 14, 14),
+        "positional_embedding": (5, width),
+        "proj": (width, projection),
+    }
+    for n in range(layers):
+        block = f"transformer.resblocks.{n}"
+        shapes |= {f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.in_proj_bias": (3 * width,)}
+        shapes |= _linear(f"{block}.attn.out_proj", width, width)
+        shapes |= _norm(f"{block}.ln_1", width) | _norm(f"{block}.ln_2", width)
+        shapes |= _linear(f"{block}.mlp.c_fc", 4 * width, width) | _linear(f"{block}.mlp.c_proj", width, 4 * width)
+    return shapes | _norm("ln_pre", width) | _norm("ln_post", width)
+
+
 def fill(shapes: Mapping[str, tuple[int, ...]], gain: float = 0.5) -> dict[str, Tensor]:
     """Returns weights for these keys: normal draws in the order of the keys, scaled so that activations stay moderate."""
     draws = torch.Generator().manual_seed(0)
@@ -408,6 +429,20 @@ def sdxl_tensors(*, in_channels: int = 4, v: bool = False) -> dict[str, Tensor]:
     parts = {UNET: unet_shapes(layout), VAE: vae_shapes(), SDXL_TEXT_L: clip_shapes(), SDXL_TEXT_G: open_clip_shapes()}
     marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)} if v else {}
     return _joined(parts) | marks
+
+
+def refiner_tensors() -> dict[str, Tensor]:
+    """Returns a whole SDXL refiner checkpoint."""
+    text = {"conditioner.embedders.0.model.": open_clip_shapes()}
+    return _joined({UNET: unet_shapes(REFINER), VAE: vae_shapes(), **text})
+
+
+def unclip_tensors() -> dict[str, Tensor]:
+    """Returns a whole SD2.1 unCLIP checkpoint."""
+    vision = {"embedder.model.visual.": open_clip_vision_shapes()}
+    parts = {UNET: unet_shapes(UNCLIP), VAE: vae_shapes(), SD2_TEXT: open_clip_shapes(), **vision}
+    stats = {"noise_augmentor.data_mean": torch.zeros(1, 64), "noise_augmentor.data_std": torch.ones(1, 64)}
+    return _joined(parts) | stats
 
 
 def write_sd1(path: Path, *, in_channels: int = 4) -> Path:

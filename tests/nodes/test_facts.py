@@ -42,6 +42,9 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny: ModuleType) -> Path:
     for half in ("decoder", "encoder"):
         tiny.write(folder / f"taesd_{half}.safetensors", tiny.fill(tiny.tiny_vae_shapes(half)))
     tiny.write_sd1(folder / "instruct.safetensors", in_channels=8)
+    tiny.write(folder / "unclip.safetensors", tiny.unclip_tensors())
+    vision = {f"visual.{key}": w for key, w in tiny.fill(tiny.open_clip_vision_shapes(projection=32)).items()}
+    tiny.write(folder / "vision.safetensors", vision)
     plain = {tiny.UNET + key: w for key, w in tiny.fill(tiny.plain_unet_shapes()).items()}
     codes = {tiny.VAE + key: w for key, w in tiny.fill(tiny.vae_shapes(mult=(1, 1, 1), latent=3, codes=16)).items()}
     tiny.write(folder / "faces.safetensors", plain | codes)
@@ -217,6 +220,25 @@ def test_a_name_that_leads_out_of_the_output_folder_is_refused(prefix: str, file
 
 
 SINGLE = {
+    "a prompt for the refiner by SDXL's encoders": (
+        "{type: TextEncodeSDXLRefiner, clip: $other.clip, text: a cat}",
+        "has clip_l and clip_g, of the sdxl family, not clip_g alone",
+    ),
+    "a picture for a model that is told of none": (
+        "{type: KSampler, model: $load.model, positive: $shown, negative: $good, latent: $empty}\n"
+        "  vision: {type: LoadClipVision, file: <files>/vision.safetensors}\n"
+        "  look: {type: EncodeClipVision, clip_vision: $vision, image: $source.image}\n"
+        "  shown: {type: UnclipConditioning, conditioning: $good, pictures: $look}",
+        "'positive' tells what a picture shows by 32 numbers, but input 'model' (sd1) takes none",
+    ),
+    "a picture by the vision tower of another model": (
+        "{type: KSampler, model: $unclip.model, positive: $shown, negative: $good, latent: $empty}\n"
+        "  unclip: {type: LoadCheckpoint, file: <files>/unclip.safetensors}\n"
+        "  vision: {type: LoadClipVision, file: <files>/vision.safetensors}\n"
+        "  look: {type: EncodeClipVision, clip_vision: $vision, image: $source.image}\n"
+        "  shown: {type: UnclipConditioning, conditioning: $good, pictures: $look}",
+        "by 32 numbers, but input 'model' (sd2-unclip) takes 64; use the vision tower of the model's own checkpoint",
+    ),
     "thresholds the wrong way round": (
         "{type: Canny, image: $source.image, low: 0.5, high: 0.4}",
         "is 0.5, above input",

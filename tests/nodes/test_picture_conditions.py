@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from latentgraph.diffusion.types import Image
+from latentgraph.diffusion.types import Conditioning, Image, PictureSize
 from latentgraph.graph import Context
-from latentgraph.nodes.latents import VAEEncode
-from latentgraph.nodes.loading import LoadCheckpoint
-from latentgraph.nodes.picture_conditions import InstructPixToPixConditioning
+from latentgraph.nodes.latents import EmptyLatent, VAEEncode
+from latentgraph.nodes.loading import LoadCheckpoint, LoadUnclipCheckpoint
+from latentgraph.nodes.picture_conditions import InstructPixToPixConditioning, UnclipConditioning
 from latentgraph.nodes.sampling import KSampler
-from latentgraph.nodes.text import TextEncode
+from latentgraph.nodes.text import TextEncode, TextEncodeSDXLRefiner
+from latentgraph.nodes.vision import EncodeClipVision
 
 
 def test_an_edited_picture_depends_on_the_picture_and_the_instruction(
@@ -42,3 +43,44 @@ def test_an_edited_picture_depends_on_the_picture_and_the_instruction(
     assert torch.equal(first, edited(picture, "make it night"))
     assert not torch.equal(first, edited(picture, "make it day"))
     assert not torch.equal(first, edited(Image(1.0 - picture.pixels), "make it night"))
+
+
+def test_variations_depend_on_the_picture_and_on_how_much_noise_is_mixed_in(
+    tiny: ModuleType, tmp_path: Path, context: Context
+) -> None:
+    path = tiny.write(tmp_path / "unclip.safetensors", tiny.unclip_tensors())
+    loaded = LoadUnclipCheckpoint(file=path).run(context)
+    assert loaded.clip is not None
+    nothing = TextEncode(clip=loaded.clip, text="").run(context)
+    picture = Image(torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(0)))
+
+    def varied(picture: Image, **options: float) -> torch.Tensor:
+        look = EncodeClipVision(clip_vision=loaded.clip_vision, image=picture).run(context)
+        shown = UnclipConditioning(conditioning=nothing, pictures=look, **options).run(context)
+        latent = EmptyLatent(width=64, height=64).run(context)
+        node = KSampler(model=loaded.model, positive=shown, negative=nothing, latent=latent, steps=2)
+        return node.run(context).samples
+
+    first = varied(picture)
+    assert torch.equal(first, varied(picture))
+    assert not torch.equal(first, varied(Image(1.0 - picture.pixels)))
+    assert not torch.equal(first, varied(picture, noise=0.5))
+    assert not torch.equal(first, varied(picture, strength=0.5))
+
+
+def test_the_refiner_is_told_how_beautiful_a_picture_is_to_be(
+    tiny: ModuleType, tmp_path: Path, context: Context
+) -> None:
+    loaded = LoadCheckpoint(file=tiny.write(tmp_path / "refiner.safetensors", tiny.refiner_tensors())).run(context)
+    assert loaded.clip is not None
+    plain = TextEncode(clip=loaded.clip, text="a cat").run(context)
+    told = TextEncodeSDXLRefiner(clip=loaded.clip, text="a cat", score=9.0, width=832, height=1216).run(context)
+    assert told.entries[0].size == PictureSize(height=1216, width=832, aesthetic_score=9.0)
+    assert torch.equal(told.entries[0].embedding, plain.entries[0].embedding)
+    latent = EmptyLatent(width=64, height=64).run(context)
+
+    def painted(positive: Conditioning) -> torch.Tensor:
+        node = KSampler(model=loaded.model, positive=positive, negative=plain, latent=latent, steps=2)
+        return node.run(context).samples
+
+    assert not torch.equal(painted(told), painted(plain))
