@@ -74,7 +74,7 @@ EMBEDDING = Stranger(
     title="a textual inversion embedding",
     cure="Name it in a prompt, as embedding:name.",
     anywhere=("string_to_param", "emb_params"),
-    prefixes=("clip_l", "clip_g"),
+    prefixes=("clip_l", "clip_g", "t5xxl"),
 )
 
 VISION = Stranger(

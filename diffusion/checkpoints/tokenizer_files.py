@@ -1,4 +1,4 @@
-"""Where the tokenizer of a text encoder is looked for: beside the encoder's file, in a diffusers folder, among the models.
+"""Where the tokenizer of a text encoder is looked for: in its file, beside it, in a diffusers folder, among the models.
 
 CLIP's comes with the package. This module reads no tokenizer and loads no torch.
 """
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .catalogue import FAMILIES
+from .headers import read_header
 from .text_specs import KINDS, ClipSpec, EncoderKey, TextKind
 
+GGUF = ".gguf"
 MODELS = "tokenizers"  # the folder of tokenizers among those of models
 
 
@@ -82,8 +84,18 @@ def missing_tokenizer(key: EncoderKey, encoder: Path | None = None) -> str:
     )
 
 
+def _has_vocabulary(path: Path, title: str) -> bool:
+    """Returns whether a GGUF file holds the tokenizer of its model."""
+    try:
+        return read_header(path).metadata.get("tokenizer.ggml.model") == title
+    except (OSError, ValueError):
+        return False
+
+
 def _candidates(key: EncoderKey, encoder: Path, component: str | None) -> Iterator[Path]:
     row = TOKENIZERS[KINDS[key]]
+    if encoder.suffix == GGUF and _has_vocabulary(encoder, row.title):
+        yield encoder
     if component is not None:
         folder = component.replace("text_encoder", "tokenizer") if "text_encoder" in component else "tokenizer"
         yield from (encoder / folder / name for name in row.files)

@@ -15,7 +15,7 @@ from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.recognise import network_prefix
 from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.strangers import EMBEDDING, IMPOSTORS, PARTS, without_cures
-from ..checkpoints.text_specs import ClipSpec, TextEncoderSpec
+from ..checkpoints.text_specs import KINDS, ClipSpec, TextEncoderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,15 +32,24 @@ class Embedding:
     shapes: Mapping[str, tuple[int, ...]]
 
     def keys(self, encoder: str) -> list[str]:
-        """Returns the keys of the vectors for an encoder: its own, those of a bundle, or else the first tensor's."""
+        """Returns the keys of the vectors for an encoder: its own, or those of a bundle.
+
+        A file that names encoders, but not this one, has none for it; one that names none has its first tensor for all.
+        """
         if encoder in self.shapes:
             return [encoder]
         ends = (f".{encoder}", ".string_to_param.*")
         bundled = [key for key in self.shapes if key.startswith(_BUNDLE) and key.endswith(ends)]
-        return bundled or [next(iter(self.shapes))]
+        names_encoders = any(key.rpartition(".")[2] in KINDS for key in self.shapes)
+        return bundled or ([] if names_encoders else [next(iter(self.shapes))])
 
     def misfit(self, clip: ClipSpec) -> str | None:
         """Returns why it is not one for these text encoders, as the rest of a sentence about it, or None if it is."""
+        if not any(self.keys(encoder.key) for encoder in clip.encoders):
+            has = " and ".join(encoder.key for encoder in clip.encoders)
+            return (
+                f"is for {', '.join(self.shapes)}, but the {clip.family} family has {has}; use one that was made for it"
+            )
         for encoder in clip.encoders:
             for key in self.keys(encoder.key):
                 if (width := self.shapes[key][-1]) != encoder.width:
@@ -73,12 +82,12 @@ def vector_finder(files: Mapping[str, Path]) -> Callable[[str, TextEncoderSpec],
 
 
 def load_vectors(embedding: Embedding, spec: TextEncoderSpec) -> Tensor | None:
-    """Returns the vectors for an encoder, float32 (K, D), or None if they have another width."""
+    """Returns the vectors for an encoder, float32 (K, D), or None if there are none of its width."""
     import torch
     from safetensors import safe_open
 
     keys = embedding.keys(spec.key)
-    if any(embedding.shapes[key][-1] != spec.width for key in keys):
+    if not keys or any(embedding.shapes[key][-1] != spec.width for key in keys):
         return None
     with safe_open(embedding.path, framework="pt", device="cpu") as file:
         return torch.cat([file.get_tensor(key).float().reshape(-1, spec.width) for key in keys])

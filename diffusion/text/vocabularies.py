@@ -1,7 +1,7 @@
 """The vocabularies of text encoders: CLIP's, which comes with the package, and those of T5 and BERT, from files of the user's.
 
 Each is run by the tokenizers library. Files: tokenizer.json (that library's own), spiece.model (SentencePiece's), vocab.txt
-(BERT's). No tokenizer is downloaded, and none of them can run code.
+(BERT's), GGUF (with T5's own). No tokenizer is downloaded, and none of them can run code.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.gguf import read_gguf_array
 from ..checkpoints.parts import FileId
-from .sentencepiece import read_unigram
+from .sentencepiece import UNKNOWN, UnigramModel, read_unigram
 from .tokens import TextIds
 
 
@@ -66,11 +67,24 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_sentencepiece(path: Path) -> Any:
-    """A Unigram tokenizer as transformers makes it for T5: words are split at white space, and each begins with a mark."""
+    return _unigram(read_unigram(path.read_bytes(), str(path)))
+
+
+def _read_gguf(path: Path) -> Any:
+    """The Unigram model that llama.cpp keeps in a T5's file."""
+    names = ("tokens", "scores", "token_type", "precompiled_charsmap")
+    pieces, scores, kinds, rules = (read_gguf_array(path, f"tokenizer.ggml.{name}") or [] for name in names)
+    if not pieces or len(pieces) != len(scores) or len(pieces) != len(kinds) or UNKNOWN not in kinds:
+        raise VocabularyError(f"{path}: found no whole vocabulary of SentencePiece in it. Download it again.")
+    vocabulary = tuple((str(piece), float(score)) for piece, score in zip(pieces, scores, strict=True))
+    return _unigram(UnigramModel(vocabulary, kinds.index(UNKNOWN), bytes(int(byte) & 0xFF for byte in rules)))
+
+
+def _unigram(model: UnigramModel) -> Any:
+    """A tokenizer as transformers makes it for T5: words are split at white space, and each begins with a mark."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers
     from tokenizers.models import Unigram
 
-    model = read_unigram(path.read_bytes(), str(path))
     tokenizer = Tokenizer(Unigram(list(model.pieces), unk_id=model.unknown, byte_fallback=False))
     if model.normalizer:
         tokenizer.normalizer = normalizers.Precompiled(model.normalizer)
@@ -99,6 +113,7 @@ _READERS: Mapping[str, Callable[[Path], Any]] = {
     ".json": _read_json,
     ".model": _read_sentencepiece,
     ".txt": _read_bert,
+    ".gguf": _read_gguf,
 }
 
 

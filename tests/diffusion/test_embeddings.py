@@ -86,6 +86,15 @@ def test_vectors_of_another_width_are_a_misfit_and_are_not_loaded(
     assert load_vectors(found, text(tiny_sdxl).encoders[1]) is None
 
 
+def test_a_file_that_names_encoders_is_for_those_alone(written: Write, tiny_sd1: Path, tiny_sdxl: Path) -> None:
+    sdxl, sd1 = text(tiny_sdxl), text(tiny_sd1)
+    found = read_embedding(written({"clip_l": vectors(1, 2), "t5xxl": vectors(1, 2, 48)}))
+    assert found.misfit(sdxl) is None
+    assert load_vectors(found, sdxl.encoders[1]) is None
+    other = read_embedding(written({"clip_g": vectors(1, 2)}))
+    assert other.misfit(sd1) == "is for clip_g, but the sd1 family has clip_l; use one that was made for it"
+
+
 NONE = {
     "a LoRA": ({"lora_unet_mid_block.lora_up.weight": vectors(1, 2)}, "found a LoRA .*expected a textual inversion"),
     "a text encoder": ({"text_model.final_layer_norm.weight": vectors(1, 1)[0]}, "found a text encoder alone"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,13 +25,16 @@ from latentgraph.diffusion.checkpoints.parts import file_id
 from latentgraph.diffusion.checkpoints.text_sets import FLUX_TEXT, SD3_TEXT, TextSet
 from latentgraph.diffusion.checkpoints.text_specs import ClipSpec, T5Spec
 from latentgraph.diffusion.checkpoints.text_structure import read_text_encoder
+from latentgraph.diffusion.networks.derived import adapt
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.text_building import exact_t5_attention
 from latentgraph.diffusion.text.encoding import encode_chunks, encode_prompt, encode_prompts
-from latentgraph.diffusion.text.sentencepiece import read_unigram
+from latentgraph.diffusion.text.sentencepiece import UnigramModel, read_unigram
 from latentgraph.diffusion.text.tokens import tokenize
 from latentgraph.diffusion.text.vocabularies import load_vocabulary
 from latentgraph.diffusion.types import Clip
+
+from .gguf_files import Entry, File, numbers, string, strings
 
 PROMPT = "a painting of two cats, on a mat"
 
@@ -190,6 +194,52 @@ def test_t5_gives_hidden_layers_with_its_final_norm(models: dict[str, Any], tiny
         assert torch.equal(inner, models["t5xxl"].encoder.final_layer_norm(hidden))
 
 
+def test_an_embedding_for_t5_stands_for_a_word(models: dict[str, Any], tiny_texts: ModuleType) -> None:
+    """Vectors that only one of the encoders has are no missing ones."""
+    clip = clip_of(FLUX_TEXT, models, tiny_texts.SPIECE)
+    word = models["t5xxl"].shared.weight[8].detach()[None]  # "a"
+    encoded = encode_prompt(clip, "embedding:tv on", find_vectors=lambda _, spec: word if spec.key == "t5xxl" else None)
+    assert encoded.missing == ()
+    assert torch.equal(entry(encoded).embedding, entry(encode_prompt(clip, "a on")).embedding)
+    assert torch.equal(entry(encoded).pooled, entry(encode_prompt(clip, "on")).pooled)
+
+
+LORA_NAMES = {
+    "kohya, by SD3's place": "lora_te3_encoder_block_1_layer_0_SelfAttention_q",
+    "diffusers": "text_encoder_3.encoder.block.1.layer.0.SelfAttention.q",
+    "ComfyUI": "text_encoders.t5xxl.transformer.encoder.block.1.layer.0.SelfAttention.q",
+}
+
+
+@pytest.mark.parametrize("name", LORA_NAMES)
+def test_a_lora_is_laid_on_t5(name: str, tiny_texts: ModuleType, tmp_path: Path) -> None:
+    files = tiny_texts.write_encoders(tmp_path / "encoders")
+    memory = WeightMemory(precision="exact")
+    clip = open_text([files / f"{key}.safetensors" for key in ("clip_l", "clip_g", "t5xxl")], memory)
+    draws = torch.Generator().manual_seed(1)
+    down, up = (torch.randn(shape, generator=draws) for shape in ((2, 48), (32, 2)))
+    save_file(
+        {f"{LORA_NAMES[name]}.lora_down.weight": down, f"{LORA_NAMES[name]}.lora_up.weight": up},
+        tmp_path / "l.safetensors",
+    )
+    adapted = adapt(clip, tmp_path / "l.safetensors", strength=0.5)
+    assert adapted.unused == ()
+    with clip.weights.use() as base, adapted.handle.weights.use() as patched:
+        old, new = (each["t5xxl"].encoder.block[1].layer[0].SelfAttention.q.weight for each in (base, patched))
+        assert torch.equal(new, (old + 0.5 * (up @ down)).half().float())
+        assert patched["clip_l"].text_model.final_layer_norm.weight is base["clip_l"].text_model.final_layer_norm.weight
+
+
+def test_flux_loras_name_t5_by_its_place_or_as_sd3_does(tiny_texts: ModuleType, tmp_path: Path) -> None:
+    files = tiny_texts.write_encoders(tmp_path / "encoders")
+    clip = open_text([files / "clip_l.safetensors", files / "t5xxl.safetensors"], WeightMemory(precision="exact"))
+    for place in ("lora_te2", "lora_te3"):
+        name = f"{place}_encoder_block_0_layer_1_DenseReluDense_wo"
+        tensors = {f"{name}.lora_down.weight": torch.ones(1, 96), f"{name}.lora_up.weight": torch.ones(48, 1)}
+        save_file(tensors, tmp_path / f"{place}.safetensors")
+        assert adapt(clip, tmp_path / f"{place}.safetensors").unused == ()
+
+
 def test_exact_attention_of_t5_keeps_its_order_of_operations() -> None:
     q, k, v = torch.randn(3, 1, 2, 5, 16, generator=torch.Generator().manual_seed(1))
     bias = torch.randn(1, 2, 5, 5, generator=torch.Generator().manual_seed(2))
@@ -291,6 +341,27 @@ def test_files_of_several_encoders_are_joined_in_any_order(
     close(found.pooled, wanted.pooled)
 
 
+def test_a_gguf_file_of_t5_brings_its_own_tokenizer(tiny_texts: ModuleType, tmp_path: Path) -> None:
+    """Weights by llama.cpp's names, and its notes of the vocabulary."""
+    model = read_unigram(tiny_texts.SPIECE.read_bytes(), "spiece.model")
+    kinds = [2 if n == model.unknown else 1 for n in range(len(model.pieces))]
+    values = {
+        "general.architecture": string("t5encoder"),
+        "tokenizer.ggml.model": string("t5"),
+        "tokenizer.ggml.tokens": strings(*(piece for piece, _ in model.pieces)),
+        "tokenizer.ggml.scores": struct.pack("<IIQ", 9, 6, len(kinds)) + struct.pack(f"<{len(kinds)}f", *scores(model)),
+        "tokenizer.ggml.token_type": numbers(*kinds),
+        "tokenizer.ggml.precompiled_charsmap": struct.pack("<IIQ", 9, 0, len(model.normalizer)) + model.normalizer,
+    }
+    weights = tiny_texts.weights(tiny_texts.t5())
+    entries = [Entry(llama_name(key), w.shape[::-1], w.numpy().tobytes()) for key, w in weights.items()]
+    (tmp_path / "t5.gguf").write_bytes(File(entries, values).packed())
+    clip = open_text([tmp_path / "t5.gguf"], WeightMemory(precision="exact"))
+    assert [(key, file.path.name) for key, file in clip.tokenizers] == [("t5xxl", "t5.gguf")]
+    wanted = encode_prompt(clip_of(SD3_TEXT, {"t5xxl": tiny_texts.t5()}, tiny_texts.SPIECE), "ﬁne \u00c9l (cat:1.2)")
+    close(entry(encode_prompt(clip, "ﬁne \u00c9l (cat:1.2)")).embedding, entry(wanted).embedding)
+
+
 def entry(encoded: Any) -> Any:
     (condition,) = encoded.conditioning.entries
     return condition
@@ -377,3 +448,31 @@ def reference_bert(weights: Mapping[str, Tensor], prefix: str) -> LDMBertModel:
 
 def load(module: Any, weights: Mapping[str, Tensor], name: str) -> None:
     module.weight.data, module.bias.data = weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+
+def scores(model: UnigramModel) -> list[float]:
+    return [score for _, score in model.pieces]
+
+
+def llama_name(key: str) -> str:
+    """llama.cpp's name of a tensor of T5's encoder."""
+    if key in LLAMA_TOP:
+        return LLAMA_TOP[key]
+    _, _, block, _, place, module, *rest = key.split(".")
+    name = LLAMA[rest[0] if len(rest) > 1 else module + place]
+    return f"enc.blk.{block}.{name}.weight"
+
+
+LLAMA_TOP = {"shared.weight": "token_embd.weight", "encoder.final_layer_norm.weight": "enc.output_norm.weight"}
+LLAMA = {
+    "q": "attn_q",
+    "k": "attn_k",
+    "v": "attn_v",
+    "o": "attn_o",
+    "relative_attention_bias": "attn_rel_b",
+    "layer_norm0": "attn_norm",
+    "layer_norm1": "ffn_norm",
+    "wi_0": "ffn_gate",
+    "wi_1": "ffn_up",
+    "wo": "ffn_down",
+}

@@ -1,0 +1,142 @@
+"""Text encoders with the networks that they are for: whole runs of SD3 and FLUX, and pairings that are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.graph import Context, InvalidWorkflow, build_graph, parse_document
+from latentgraph.nodes import default_registry
+from latentgraph.nodes.latents import EmptyLatent, VAEDecode
+from latentgraph.nodes.loading import LoadCheckpoint
+from latentgraph.nodes.merging import SaveCheckpoint
+from latentgraph.nodes.sampling import KSampler
+from latentgraph.nodes.text import TextEncode
+from latentgraph.nodes.text_encoders import LoadTextEncoders
+
+SETS = {"sd3": ("clip_l", "clip_g", "t5xxl"), "flux": ("clip_l", "t5xxl"), "sdxl": ("clip_l", "clip_g")}
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_dits: ModuleType, tiny_texts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoders apart, networks with a VAE and no text, and an SD3 checkpoint with all of it."""
+    place = tiny_texts.write_encoders(tmp_path_factory.mktemp("text"))
+    save_file(tiny_dits.checkpoint(tiny_dits.FLUX, vae_prefix="vae."), place / "flux.safetensors")
+    sd3 = tiny_dits.checkpoint(tiny_dits.SD3, vae_prefix="first_stage_model.")
+    save_file(sd3, place / "sd3.safetensors")
+    save_file(sd3 | in_checkpoint(tiny_texts), place / "sd3_with_text.safetensors")
+    return place
+
+
+def in_checkpoint(tiny_texts: ModuleType) -> dict[str, Any]:
+    models = {"clip_l": tiny_texts.clip_l(), "clip_g": tiny_texts.clip_g(), "t5xxl": tiny_texts.t5()}
+    return {
+        key: tensor
+        for name, model in models.items()
+        for key, tensor in tiny_texts.weights(model, f"text_encoders.{name}.transformer.").items()
+    }
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_picture_is_made_from_files_of_network_and_encoders(family: str, folder: Path, context: Context) -> None:
+    loaded = LoadCheckpoint(file=folder / f"{family}.safetensors").run(context)
+    assert loaded.clip is None
+    files = dict(
+        zip(("first", "second", "third"), (folder / f"{key}.safetensors" for key in SETS[family]), strict=False)
+    )
+    clip = LoadTextEncoders(**files, family=family).run(context)
+    prompt, nothing = (TextEncode(clip=clip, text=text).run(context) for text in ("a cat", ""))
+    latent = KSampler(
+        model=loaded.model,
+        positive=prompt,
+        negative=nothing,
+        latent=EmptyLatent(width=32, height=32).run(context),
+        seed=1,
+        steps=2,
+        cfg=2.0,
+        scheduler="simple",
+    ).run(context)
+    assert VAEDecode(vae=loaded.vae, latent=latent).run(context).pixels.isfinite().all()
+
+
+def test_a_checkpoint_with_its_encoders_saved_and_loaded_says_the_same(
+    folder: Path, tiny_texts: ModuleType, tmp_path: Path
+) -> None:
+    context = Context(resources={WeightMemory: WeightMemory(precision="exact")}, output_dir=tmp_path)
+    loaded = LoadCheckpoint(file=folder / "sd3_with_text.safetensors").run(context)
+    SaveCheckpoint(model=loaded.model, clip=loaded.clip, vae=loaded.vae, prefix="again", format="float32").run(context)
+    (saved,) = tmp_path.glob("*.safetensors")
+    (tmp_path / "spiece.model").write_bytes(tiny_texts.SPIECE.read_bytes())
+    again = LoadCheckpoint(file=saved).run(context)
+    first, second = (
+        TextEncode(clip=clip, text="a (cat:1.2)").run(context).entries[0] for clip in (loaded.clip, again.clip)
+    )
+    assert first.embedding.equal(second.embedding)
+    assert first.pooled.equal(second.pooled)
+
+
+RUN = """
+  network: {type: LoadCheckpoint, file: <folder>/<network>.safetensors}
+  text: {type: LoadTextEncoders, family: <family>, <files>}
+  prompt: {type: TextEncode, clip: $text, text: a cat}
+  empty: {type: EmptyLatent, width: 64, height: 64}
+  last: {type: KSampler, model: $network.model, positive: $prompt, negative: $prompt, latent: $empty}
+"""
+WRONG = {
+    (
+        "flux",
+        "sd3",
+    ): "is text encoded for the flux family (24 numbers for all of it), but input 'model' is of the sd3 family",
+    (
+        "sd3",
+        "flux",
+    ): "is text encoded for the sd3 family (40 numbers for all of it), but input 'model' is of the flux family",
+    (
+        "sdxl",
+        "sd3",
+    ): "is text encoded for the sdxl family (16 numbers for all of it), but input 'model' is of the sd3 family",
+}
+
+
+@pytest.mark.parametrize(("family", "network"), [*WRONG, ("sd3", "sd3"), ("flux", "flux")])
+def test_text_of_one_family_is_refused_for_the_network_of_another(family: str, network: str, folder: Path) -> None:
+    names = zip(("first", "second", "third"), SETS[family], strict=False)
+    files = ", ".join(f"{place}: {folder}/{name}.safetensors" for place, name in names)
+    nodes = RUN.replace("<files>", files).replace("<family>", family).replace("<network>", network)
+    found = problems(nodes, folder)
+    wanted = WRONG.get((family, network))
+    assert len(found) == (2 if wanted else 0), found
+    assert all(wanted in message for message in found if wanted)
+
+
+def test_a_checkpoints_text_without_its_tokenizer_is_missed_where_it_is_used(
+    folder: Path, tiny_texts: ModuleType, tmp_path: Path
+) -> None:
+    lone = tmp_path / "sd3.safetensors"
+    lone.write_bytes((folder / "sd3_with_text.safetensors").read_bytes())
+    nodes = """
+  network: {type: LoadCheckpoint, file: <folder>/sd3.safetensors}
+  last: {type: TextEncode, clip: $network.clip, text: a cat}
+"""
+    (message,) = problems(nodes, tmp_path)
+    assert "the tokenizer of t5xxl is not there" in message
+    (tmp_path / "spiece.model").write_bytes(tiny_texts.SPIECE.read_bytes())
+    assert problems(nodes, tmp_path) == []
+
+
+def problems(nodes: str, folder: Path) -> list[str]:
+    document = parse_document(
+        f"latentgraph: 1\nnodes:\n{nodes.replace('<folder>', str(folder))}\noutputs: {{last: $last}}\n"
+    )
+    found = []
+    try:
+        build_graph(document, default_registry())
+    except InvalidWorkflow as error:
+        found = [problem for problem in error.problems if problem.severity == "error"]
+    assert all(problem.place.mark is not None for problem in found)
+    return [problem.message for problem in found]
