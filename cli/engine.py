@@ -12,8 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from latentgraph.diffusion.names import Precision
 from latentgraph.graph import (
     Cache,
     DiskCache,
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from latentgraph.diffusion.networks.memory import WeightMemory
     from latentgraph.server.files.resolving import ServerResolver
 
-Precision = Literal["auto", "exact"]
 GIB = 1 << 30
 DISK_CAP_BYTES = 10 * GIB
 """How much the disk cache holds unless told otherwise."""
@@ -71,10 +71,10 @@ class Workflow:
 class Engine:
     """Runs workflows. Keep one for many runs: what it loaded and computed is used again.
 
-    precision: "auto" is fast, "exact" is float32 with a fixed order of operations. device: "auto", "cpu", "cuda" or
-    "cuda:N". cache_dir: where results are kept on disk (the user's cache folder if None). cache: False keeps nothing
-    between runs. models: the folder with `checkpoints/` and `vae/`. memory_bytes: the budget for loaded weights. resolver:
-    what the names of files stand for (names below `models`, and paths, if None).
+    precision: "auto" is fast, "exact" is float32 with a fixed order of operations, the others are a format for all networks.
+    device: "auto", "cpu", "cuda" or "cuda:N". cache_dir: where results are kept on disk (the user's cache folder if None).
+    cache: False keeps nothing between runs. models: the folder with `checkpoints/` and `vae/`. memory_bytes: the budget for
+    loaded weights. resolver: what the names of files stand for (names below `models`, and paths, if None).
     """
 
     def __init__(

@@ -45,6 +45,9 @@ class PrecisionName(StrEnum):
 
     auto = "auto"
     exact = "exact"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 class LogFormat(StrEnum):
@@ -59,7 +62,8 @@ File = Annotated[Path, typer.Argument(help="A workflow (YAML or JSON), or a pict
 PrecisionOption = Annotated[
     PrecisionName | None,
     typer.Option(
-        help="auto: fast. exact: float32 in a fixed order of operations. Unless given: auto, or what a picture was made with."
+        help="auto: fast. exact: float32 in a fixed order of operations. fp32, bf16, fp16: that format. Unless given: auto, or "
+        "what a picture was made with."
     ),
 ]
 Settings = Annotated[

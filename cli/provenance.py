@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from latentgraph.diffusion.names import Precision
 from latentgraph.graph import (
     Document,
     FileNotUsable,
@@ -184,7 +185,7 @@ def _provenance(tree: Any) -> Provenance:
     maps = (made_as.document, made_as.params, made_as.files, made_as.versions)
     if not all(isinstance(part, dict) for part in maps) or not isinstance(made_as.file, str | None):
         raise ValueError("its parts have the wrong types")
-    if made_as.precision not in ("auto", "exact"):
+    if made_as.precision not in get_args(Precision):
         raise ValueError(f"there is no precision {made_as.precision!r}")
     return made_as
 

@@ -17,8 +17,9 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from latentgraph.diffusion.names import Precision
 from latentgraph.graph import (
     Event,
     InvalidWorkflow,
@@ -247,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m latentgraph.cli.worker", description=__doc__)
     parser.add_argument("--channel-fd", type=int, required=True, help="the socket to the server")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", choices=("auto", "exact"), default="auto")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
     parser.add_argument("--models", type=Path, required=True, help="the folder of model files")
     parser.add_argument("--uploads", type=Path, required=True, help="the folder of the server's uploads")
     parser.add_argument("--cache-dir", type=Path, required=True, help="where results are kept")

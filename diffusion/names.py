@@ -76,6 +76,9 @@ ErSolver = Literal["ER-SDE", "Reverse-time SDE", "ODE"]  # er_sde.py
 SeedsSolver = Literal["phi_1", "phi_2"]  # seeds.py
 
 ResizeMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos", "bislerp"]  # resize.py
+Precision = Literal["auto", "exact", "fp32", "bf16", "fp16"]  # precision.py: the number formats of a run
+PrecisionChoice = Literal["default", "auto", "exact", "fp32", "bf16", "fp16"]  # of one file; default is that of the run
+VaePrecisionChoice = Literal["default", "auto", "exact", "fp32", "bf16"]  # autoencoders overflow in float16
 WeightFormat = Literal["float16", "bfloat16", "float32"]  # export.py
 CropName = Literal["disabled", "center"]  # what resize.py does with a picture of another aspect
 TextFamily = Literal["auto", "stable_diffusion", "sdxl", "sd3", "flux", "ldm"]  # checkpoints/describe_text.py

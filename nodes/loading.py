@@ -11,11 +11,14 @@ from latentgraph.diffusion.checkpoints.autoencoders import TinyFamily
 from latentgraph.diffusion.checkpoints.describe import describe, describe_network
 from latentgraph.diffusion.checkpoints.describe_vae import describe_tiny_vae, describe_vae
 from latentgraph.diffusion.checkpoints.vision import describe_vision
+from latentgraph.diffusion.names import PrecisionChoice, VaePrecisionChoice
 from latentgraph.diffusion.types import Clip, ClipVision, Model, Vae
 from latentgraph.graph import ABSENT, ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
 from .companions import lacking_tokenizer, tokenizers_of_checkpoint
 from .facts import clip_facts, model_facts, read_header, vae_facts, vision_facts
+
+PRECISION = "The number formats that it is loaded in; default is what the run asks for."
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -38,12 +41,18 @@ class LoadCheckpoint(
         description="A checkpoint's name or path; 'emoji' is built in."
     )
 
+    precision: PrecisionChoice = Field("default", description=PRECISION)
+
     def run(self, ctx: Context) -> LoadedCheckpoint:
-        from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+        from latentgraph.diffusion.checkpoints.opening import in_precision, open_checkpoint
         from latentgraph.diffusion.networks.memory import WeightMemory
 
         checkpoint = open_checkpoint(self.file, ctx.resource(WeightMemory), ctx.companions or None)
-        return LoadedCheckpoint(checkpoint.model, checkpoint.clip, checkpoint.vae)
+        return LoadedCheckpoint(
+            in_precision(checkpoint.model, self.precision),
+            in_precision(checkpoint.clip, self.precision) if checkpoint.clip else None,
+            in_precision(checkpoint.vae, self.precision) if checkpoint.vae else None,
+        )
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -96,12 +105,13 @@ class LoadDiffusionModel(
     """
 
     file: Annotated[Path, FileInput("diffusion_model")] = Field(description="The network's name or path.")
+    precision: PrecisionChoice = Field("default", description=PRECISION)
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.checkpoints.opening import open_network
+        from latentgraph.diffusion.checkpoints.opening import in_precision, open_network
         from latentgraph.diffusion.networks.memory import WeightMemory
 
-        return open_network(self.file, ctx.resource(WeightMemory))
+        return in_precision(open_network(self.file, ctx.resource(WeightMemory)), self.precision)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -113,12 +123,13 @@ class LoadVAE(Node, version=1, lane="io", cached=False, comfy=ComfyName("VAELoad
     """Open an autoencoder: a VAE file, or the VAE of a checkpoint or of a diffusers folder."""
 
     file: Annotated[Path, FileInput("vae")] = Field(description="A VAE's name or path; a checkpoint will do.")
+    precision: VaePrecisionChoice = Field("default", description=PRECISION)
 
     def run(self, ctx: Context) -> Vae:
-        from latentgraph.diffusion.checkpoints.opening import open_vae
+        from latentgraph.diffusion.checkpoints.opening import in_precision, open_vae
         from latentgraph.diffusion.networks.memory import WeightMemory
 
-        return open_vae(self.file, ctx.resource(WeightMemory))
+        return in_precision(open_vae(self.file, ctx.resource(WeightMemory)), self.precision)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:

@@ -11,12 +11,13 @@ from pydantic import Field
 from latentgraph.diffusion.checkpoints.describe_text import TextDescription, describe_text
 from latentgraph.diffusion.checkpoints.text_specs import ClipSpec, EncoderKey
 from latentgraph.diffusion.checkpoints.tokenizer_files import missing_tokenizer, needs_tokenizer
-from latentgraph.diffusion.names import EmptyPrompt, TextFamily
+from latentgraph.diffusion.names import EmptyPrompt, PrecisionChoice, TextFamily
 from latentgraph.diffusion.types import Clip, Conditioning
 from latentgraph.graph import ComfyName, Context, FileInput, Known, LatentGraphError, Node, OutputFacts
 
 from .companions import encoder_tokenizers
 from .facts import TEXT, clip_facts, read_header, some
+from .loading import PRECISION
 from .text import Prompt, check_embeddings, warn_of_missing
 
 TextFile = Annotated[Path, FileInput("text_encoder", encoder_tokenizers)]
@@ -33,9 +34,10 @@ class LoadTextEncoder(
 
     file: TextFile = Field(description="A text encoder's name or path.")
     family: TextFamily = Field("auto", description="The models it is for; auto goes by which encoders there are.")
+    precision: PrecisionChoice = Field("default", description=PRECISION)
 
     def run(self, ctx: Context) -> Clip:
-        return _open(ctx, [self.file], self.family)
+        return _open(ctx, [self.file], self.family, self.precision)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -62,9 +64,11 @@ class LoadTextEncoders(
     second: TextFile = Field(description="Another one's.")
     third: TextFile | None = Field(None, description="A third one's, for SD3.")
     family: TextFamily = Field("auto", description="The models they are for; auto goes by which encoders there are.")
+    precision: PrecisionChoice = Field("default", description=PRECISION)
 
     def run(self, ctx: Context) -> Clip:
-        return _open(ctx, [path for path in (self.first, self.second, self.third) if path is not None], self.family)
+        paths = [path for path in (self.first, self.second, self.third) if path is not None]
+        return _open(ctx, paths, self.family, self.precision)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -126,11 +130,12 @@ def _encode(ctx: Context, clip: Clip, prompts: dict[EncoderKey, str], *, skip_em
     return encoded.conditioning
 
 
-def _open(ctx: Context, paths: Sequence[Path], family: TextFamily) -> Clip:
-    from latentgraph.diffusion.checkpoints.opening import open_text
+def _open(ctx: Context, paths: Sequence[Path], family: TextFamily, precision: PrecisionChoice) -> Clip:
+    from latentgraph.diffusion.checkpoints.opening import in_precision, open_text
     from latentgraph.diffusion.networks.memory import WeightMemory
 
-    return open_text(paths, ctx.resource(WeightMemory), family=family, tokenizers=ctx.companions or None)
+    opened = open_text(paths, ctx.resource(WeightMemory), family=family, tokenizers=ctx.companions or None)
+    return in_precision(opened, precision)
 
 
 def _infer(known: Known, names: Iterable[str]) -> OutputFacts:

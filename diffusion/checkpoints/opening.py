@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from ..names import TextFamily
+from ..names import PrecisionChoice, TextFamily
 from ..networks.memory import WeightMemory, Weights
 from ..networks.sources import DenoiserSource, TextSource, VaeSource, VisionSource
 from ..types import Clip, ClipVision, Model, Vae
@@ -18,6 +19,8 @@ from .parts import Part, file_id
 from .text_specs import ClipSpec, EncoderKey
 from .tokenizer_files import checkpoint_tokenizers
 from .vision import describe_vision
+
+Handle = TypeVar("Handle", Model, Clip, Vae)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -87,6 +90,13 @@ def open_vision(path: Path | str, memory: WeightMemory) -> ClipVision:
     """Returns the vision tower of a file, of an unCLIP checkpoint or of a folder. Raises HeaderError."""
     found = describe_vision(path)
     return ClipVision(found.spec, Weights(memory, VisionSource(found.spec, found.part)))
+
+
+def in_precision(handle: Handle, precision: PrecisionChoice) -> Handle:
+    """Returns a handle whose network is loaded in number formats of its own; "default" leaves it to the run."""
+    if precision == "default":
+        return handle
+    return replace(handle, weights=replace(handle.weights, precision=precision))
 
 
 def _clip(spec: ClipSpec, parts: tuple[Part, ...], memory: WeightMemory, tokenizers: Tokenizers) -> Clip:

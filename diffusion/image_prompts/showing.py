@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..levels.space import SamplingSpace
-from ..networks.precision import Precision
+from ..names import Precision
 from ..types import Image, ImagePrompt
 from ..vision.encoding import preprocess
 

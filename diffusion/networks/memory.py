@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
+from ..names import Precision
 from .budget import default_budget, free_bytes, gibibytes
 from .exhaustion import Advice, OutOfMemoryError, Shortage, asked_bytes, general_advice
-from .precision import NumericPolicy, Precision, resolve
+from .precision import NumericPolicy, resolve
 from .weight_source import Wanted, WeightSource
 
 HOST = torch.device("cpu")

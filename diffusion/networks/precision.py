@@ -15,9 +15,9 @@ import torch
 
 from ..checkpoints.families import NetworkKind
 from ..checkpoints.text_specs import TextKind
+from ..names import Precision
 
 _Formats = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype]
-Precision = Literal["auto", "exact", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)

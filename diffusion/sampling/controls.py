@@ -13,8 +13,8 @@ from torch import Tensor
 from ..control.networks import Controller
 from ..control.residuals import Residuals
 from ..latents.batches import fit_batch
+from ..names import Precision
 from ..networks.memory import Weights
-from ..networks.precision import Precision
 from .conditioning import PreparedCondition
 from .guidance import ListName
 from .network_inputs import ActiveControl, NetworkInputs, PreparedControl

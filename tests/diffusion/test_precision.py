@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.names import Precision
 from latentgraph.diffusion.networks.memory import WeightMemory
-from latentgraph.diffusion.networks.precision import Precision, cpu_multiplies_bfloat16, resolve
+from latentgraph.diffusion.networks.precision import cpu_multiplies_bfloat16, resolve
 
 
 def test_exact_is_float32_with_rounded_text_encoders() -> None:
