@@ -322,8 +322,16 @@ def warn_of_missing(ctx: Context, missing: Sequence[str]) -> None:
 
 
 def check_embeddings(known: Known, text: str) -> None:
-    """Reports each embedding that the node's texts name and that is not one for its text encoders, at the input `text`."""
+    """Reports each embedding that the node's texts name and that is not one for its text encoders, at the input `text`.
+
+    What reads no prompts at all is reported at the input 'clip'.
+    """
     clip = known.fact("clip", "spec")
+    if clip is not None and any(encoder.kind == "classes" for encoder in clip.encoders):
+        known.problem(
+            "clip", f"is told classes by number, of the {clip.family} family, not prompts; use ClassConditioning"
+        )
+        return
     for name, path in known.text_files.items():
         embedding = read_header(read_embedding, path)
         if clip is not None and (wrong := embedding.misfit(clip)) is not None:

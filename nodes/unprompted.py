@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from latentgraph.diffusion.types import Conditioning, Model
+from latentgraph.diffusion.types import Clip, Conditioning, Model
 from latentgraph.graph import Context, Known, Node, OutputFacts
 
 from .facts import TEXT, some
@@ -26,3 +26,27 @@ class EmptyConditioning(Node, version=1):
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         return {"conditioning": some(known.facts("model"), TEXT)}
+
+
+class ClassConditioning(Node, version=1, lane="device"):
+    """Tell a network a class by its number: for class-conditional latent diffusion, which knows ImageNet's 1000 classes.
+
+    The last number is that of no class in particular, and serves as the negative.
+    """
+
+    clip: Clip = Field(description="The classes of the model's checkpoint, which it has in place of text encoders.")
+    number: int = Field(0, ge=0, le=1_000_000, description="The class; of ImageNet 0 to 999, and 1000 for none.")
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.text.classes import encode_class
+
+        return encode_class(self.clip, self.number)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        clip, number = known.fact("clip", "spec"), known.value("number")
+        if clip is not None and not any(encoder.kind == "classes" for encoder in clip.encoders):
+            known.problem("clip", f"reads prompts, of the {clip.family} family; use TextEncode")
+        elif clip is not None and number is not None and number >= clip.encoders[0].vocab:
+            known.problem("number", f"is {number}, but the model knows the classes 0 to {clip.encoders[0].vocab - 1}")
+        return {"conditioning": some(known.facts("clip"), TEXT)}

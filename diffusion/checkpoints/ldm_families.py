@@ -6,16 +6,58 @@ Rombach et al. 2022, arXiv:2112.10752, tables 12 to 15, and the configs of CompV
 from __future__ import annotations
 
 from ..levels.space_spec import DiscreteLevels
-from .families import Family, LatentFormat, UNetPattern
+from .families import SD_LATENT, Family, LatentFormat, UNetPattern
+from .text_sets import CLASSES, LDM_TEXT
 
 PLAIN_MARKERS: tuple[tuple[str, ...], ...] = (
     ("input_blocks.0.0.weight", "middle_block.1.qkv.weight"),
     ("conv_in.weight", "down_blocks.0.resnets.0.conv1.weight", "mid_block.attentions.0.group_norm.weight"),
 )
 VQ4_LATENT = LatentFormat(channels=3, scale=1.0, downscale=4)
-KL8_LATENT = LatentFormat(channels=4, scale=1.0)
+KL8_LATENT = LatentFormat(channels=4, scale=1.0)  # files tell the scale that was measured
+
+_TEXT = UNetPattern(linear_projection=False, vector=False, in_channels=frozenset({4}))
+_CLASSES = (("cond_stage_model.embedding.weight",),)
 
 LDM_FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="ldm",
+        title="Latent Diffusion, text to picture",  # text2img-large
+        file_markers=(("cond_stage_model.transformer.token_emb.weight",), ("bert/model.embed_tokens.weight",)),
+        unet=_TEXT,
+        latent=SD_LATENT,
+        told_by_file=True,
+        head_count=8,
+        resolution=256,
+        text=LDM_TEXT,
+        supported=True,
+    ),
+    Family(
+        name="ldm-class",
+        title="Latent Diffusion, classes",  # cin256-v2
+        file_markers=_CLASSES,
+        unet=UNetPattern(linear_projection=False, vector=False, in_channels=frozenset({3})),
+        latent=VQ4_LATENT,
+        levels=DiscreteLevels(beta_start=0.0015, beta_end=0.0195),
+        told_by_file=True,
+        head_count=1,
+        resolution=256,
+        text=CLASSES,
+        supported=True,
+    ),
+    Family(
+        name="ldm-class",
+        title="Latent Diffusion, classes",  # cin256, over a VQ autoencoder of 8 pixels a cell
+        file_markers=_CLASSES,
+        unet=_TEXT,
+        latent=KL8_LATENT,
+        levels=DiscreteLevels(beta_start=0.0015, beta_end=0.0205),
+        told_by_file=True,
+        head_width=32,
+        resolution=256,
+        text=CLASSES,
+        supported=True,
+    ),
     Family(
         name="ldm-unconditional",
         title="Latent Diffusion, unconditional",  # celebahq256, ffhq256, lsun_beds256

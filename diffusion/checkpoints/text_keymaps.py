@@ -59,10 +59,15 @@ def _bert_origins(wanted: list[str], present: Collection[str]) -> Origins:
     return check_origins({key: Origin(_ldm_bert_key(key)) for key in wanted}, present)
 
 
+def _class_origins(wanted: list[str], present: Collection[str]) -> Origins:
+    return check_origins({key: Origin(key) for key in wanted}, present)
+
+
 _ORIGINS: Mapping[TextKind, Callable[[list[str], Collection[str]], Origins]] = {
     "clip": _clip_origins,
     "t5": _t5_origins,
     "bert": _bert_origins,
+    "classes": _class_origins,
 }
 
 _PROJECTION = "text_projection.weight"

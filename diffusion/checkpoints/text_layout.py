@@ -12,7 +12,7 @@ from typing import Any
 
 from .layout import Entry, dense, norm
 from .structure import Shapes
-from .text_specs import BertSpec, ClipTextSpec, T5Spec, TextEncoderSpec, TextKind
+from .text_specs import BertSpec, ClassSpec, ClipTextSpec, T5Spec, TextEncoderSpec, TextKind
 
 
 @cache
@@ -74,4 +74,13 @@ def _bert(spec: BertSpec) -> Iterator[Entry]:
         yield from dense("to_logits", spec.vocab, width)
 
 
-_LAYOUTS: Mapping[TextKind, Callable[[Any], Iterator[Entry]]] = {"clip": _clip, "t5": _t5, "bert": _bert}
+def _classes(spec: ClassSpec) -> Iterator[Entry]:
+    yield "embedding.weight", (spec.vocab, spec.width)
+
+
+_LAYOUTS: Mapping[TextKind, Callable[[Any], Iterator[Entry]]] = {
+    "clip": _clip,
+    "t5": _t5,
+    "bert": _bert,
+    "classes": _classes,
+}

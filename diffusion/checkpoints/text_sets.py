@@ -36,13 +36,18 @@ class BertReading:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassReading:
+    """Shapes tell all of `ClassSpec`."""
+
+
+@dataclass(frozen=True, slots=True)
 class TextEncoderLayout:
     """Where a family keeps a text encoder: one of `prefixes` in a single file, `folder` in a diffusers folder."""
 
     key: EncoderKey
     prefixes: tuple[str, ...]
     folder: str
-    reading: ClipReading | T5Reading | BertReading
+    reading: ClipReading | T5Reading | BertReading | ClassReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,12 @@ LDM_TEXT = TextSet(
     "latent diffusion",
     (TextEncoderLayout("bert", ("cond_stage_model.transformer.",), "bert", BertReading()),),
     side_by_side(Slot("bert", 1280)),
+)
+CLASSES = TextSet(
+    "ldm-class",
+    "latent diffusion of classes",
+    (TextEncoderLayout("classes", ("cond_stage_model.",), "", ClassReading()),),
+    side_by_side(Slot("classes", 512)),
 )
 NO_TEXT = TextSet("none", "no text", (), TextJoin((), ((),)))
 """Of a family that is told nothing in words."""

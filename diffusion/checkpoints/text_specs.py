@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-EncoderKey = Literal["clip_l", "clip_g", "clip_h", "t5xxl", "bert"]
-TextKind = Literal["clip", "t5", "bert"]
+EncoderKey = Literal["clip_l", "clip_g", "clip_h", "t5xxl", "bert", "classes"]
+TextKind = Literal["clip", "t5", "bert", "classes"]
 KINDS: Mapping[EncoderKey, TextKind] = {
     "clip_l": "clip",
     "clip_g": "clip",
     "clip_h": "clip",
     "t5xxl": "t5",
     "bert": "bert",
+    "classes": "classes",
 }
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -138,7 +139,29 @@ class BertSpec:
         return Framing(begin=101, end=102, pad=0, chunk=self.positions, least=self.positions)
 
 
-TextEncoderSpec = ClipTextSpec | T5Spec | BertSpec
+@dataclass(frozen=True, slots=True)
+class ClassSpec:
+    """What stands in a text encoder's place where a network is told a class: a vector for each class, as one token.
+
+    vocab: how many classes there are; the last is that of no class in particular.
+    """
+
+    kind: ClassVar[TextKind] = "classes"
+    pooled_width: ClassVar[int] = 0
+    default_layer: ClassVar[int] = -1
+    final_norm_on_hidden: ClassVar[bool] = False
+
+    key: EncoderKey
+    width: int
+    vocab: int
+
+    @property
+    def framing(self) -> Framing:
+        """Nothing stands around a class."""
+        return Framing(begin=None, end=self.vocab - 1, pad=self.vocab - 1, chunk=1, least=1)
+
+
+TextEncoderSpec = ClipTextSpec | T5Spec | BertSpec | ClassSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from itertools import count, takewhile
 from typing import Any
 
 from .structure import Shapes, StructureError, shape_of
-from .text_sets import BertReading, ClipReading, T5Reading, TextEncoderLayout
-from .text_specs import BertSpec, ClipTextSpec, EncoderKey, T5Spec, TextEncoderSpec
+from .text_sets import BertReading, ClassReading, ClipReading, T5Reading, TextEncoderLayout
+from .text_specs import BertSpec, ClassSpec, ClipTextSpec, EncoderKey, T5Spec, TextEncoderSpec
 
 HEAD_WIDTH = 64  # of every CLIP text model in use, and of latent diffusion's BERT
 
@@ -166,10 +166,16 @@ def _read_bert(shapes: Shapes, key: EncoderKey, reading: BertReading) -> BertSpe
     )
 
 
+def _read_classes(shapes: Shapes, key: EncoderKey, reading: ClassReading) -> ClassSpec:
+    classes, width = shape_of(shapes, "embedding.weight", 2)
+    return ClassSpec(key=key, width=width, vocab=classes)
+
+
 _READERS: Mapping[type, Callable[[Shapes, EncoderKey, Any], TextEncoderSpec]] = {
     ClipReading: _read_clip,
     T5Reading: _read_t5,
     BertReading: _read_bert,
+    ClassReading: _read_classes,
 }
 
 

@@ -17,7 +17,16 @@ from transformers import (
     T5EncoderModel,
 )
 
-from ..checkpoints.text_specs import CLIP_BEGIN, CLIP_END, BertSpec, ClipTextSpec, T5Spec, TextEncoderSpec, TextKind
+from ..checkpoints.text_specs import (
+    CLIP_BEGIN,
+    CLIP_END,
+    BertSpec,
+    ClassSpec,
+    ClipTextSpec,
+    T5Spec,
+    TextEncoderSpec,
+    TextKind,
+)
 
 
 def build_text_encoder(spec: TextEncoderSpec, *, exact: bool = False) -> nn.Module:
@@ -84,10 +93,15 @@ def _build_bert(spec: BertSpec, exact: bool) -> nn.Module:
     return network
 
 
+def _build_classes(spec: ClassSpec, exact: bool) -> nn.Module:
+    return nn.ModuleDict({"embedding": nn.Embedding(spec.vocab, spec.width)})
+
+
 _BUILDERS: Mapping[TextKind, Callable[[Any, bool], nn.Module]] = {
     "clip": _build_clip,
     "t5": _build_t5,
     "bert": _build_bert,
+    "classes": _build_classes,
 }
 
 

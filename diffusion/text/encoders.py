@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.text_specs import BertSpec, ClipTextSpec, T5Spec, TextEncoderSpec, TextKind
+from ..checkpoints.text_specs import BertSpec, ClassSpec, ClipTextSpec, T5Spec, TextEncoderSpec, TextKind
 from .tokens import Chunk
 
 
@@ -82,10 +82,15 @@ def _run_bert(network: Any, rows: Sequence[Chunk], spec: BertSpec, wanted: int) 
     return HiddenStates(core.layer_norm(x), None)
 
 
+def _run_classes(network: Any, rows: Sequence[Chunk], spec: ClassSpec, wanted: int) -> HiddenStates:
+    return HiddenStates(_embed(network["embedding"], rows), None)
+
+
 _RUNS: Mapping[TextKind, Callable[[Any, Sequence[Chunk], Any, int], HiddenStates]] = {
     "clip": _run_clip,
     "t5": _run_t5,
     "bert": _run_bert,
+    "classes": _run_classes,
 }
 
 

@@ -73,6 +73,10 @@ class _Tokens:
 
     def __init__(self, clip: Clip, prompts: Mapping[EncoderKey, str], find_vectors: FindVectors | None) -> None:
         self.spec = clip.spec
+        if any(spec.kind == "classes" for spec in clip.spec.encoders):
+            raise ValueError(
+                f"{clip.weights.source.title} is told classes by number, not prompts; use ClassConditioning."
+            )
         tokenized = {
             spec.key: tokenize(
                 prompts[spec.key], spec.framing, ids=_ids_for(clip, spec), find_vectors=_lookup_for(spec, find_vectors)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from diffusers import (
     DDPMScheduler,
     EulerDiscreteScheduler,
     LDMPipeline,
+    LDMTextToImagePipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableUnCLIPImg2ImgPipeline,
@@ -24,6 +25,7 @@ from diffusers import (
     UNet2DModel,
     VQModel,
 )
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from PIL import Image as Pillow
 from safetensors.torch import save_file
@@ -46,6 +48,7 @@ from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, ListNa
 from latentgraph.diffusion.sampling.network_inputs import network_inputs
 from latentgraph.diffusion.sampling.run import sample, sample_guided
 from latentgraph.diffusion.sampling.vectors import picture_vector, size_numbers
+from latentgraph.diffusion.text.classes import encode_class
 from latentgraph.diffusion.text.encoding import encode_prompt
 from latentgraph.diffusion.types import (
     ClipVisionOutput,
@@ -420,6 +423,157 @@ def test_an_empty_latent_has_the_cells_of_the_model_that_samples(tiny: ModuleTyp
     )
     assert latent.samples.shape == (1, 3, 8, 16)
     assert decode(checkpoint.vae, latent).pixels.shape == (1, 32, 64, 3)
+
+
+def test_class_conditional_latent_diffusion_is_told_a_class_as_one_token(tiny: ModuleType, tmp_path: Path) -> None:
+    tensors = {key: w.half().float() for key, w in tiny.classes_tensors().items()}
+    save_file(tensors, tmp_path / "cin.safetensors")
+    checkpoint = opened(tmp_path / "cin.safetensors")
+    spec = checkpoint.model.spec
+    assert checkpoint.clip is not None
+    assert checkpoint.vae is not None
+    assert (spec.family, spec.context_width, spec.network.heads) == ("ldm-class", 48, (1, 1))
+    assert spec.levels == DiscreteLevels(beta_start=0.0015, beta_end=0.0195)
+    assert (spec.latent.scale, spec.latent.downscale, checkpoint.vae.spec.downscale) == (1.0, 4, 4)
+
+    seven, none = encode_class(checkpoint.clip, 7), encode_class(checkpoint.clip, 10)
+    table = tensors["cond_stage_model.embedding.weight"]
+    assert torch.equal(seven.entries[0].embedding, table[7].reshape(1, 1, 48))
+    with pytest.raises(ValueError, match="there is no class 11; the network knows 0 to 10"):
+        encode_class(checkpoint.clip, 11)
+    with pytest.raises(ValueError, match="classes by number"):
+        encode_prompt(checkpoint.clip, "a cat")
+
+    ddim = DDIMScheduler(
+        beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    ddim.set_timesteps(4)
+    sigmas = ((1 - ddim.alphas_cumprod) / ddim.alphas_cumprod).sqrt()[ddim.timesteps]
+    x = noise(1, 3, 8, 8)
+    result = sample_guided(
+        Guider(checkpoint.model, {"positive": seven, "negative": none}, ClassifierFree(3.0)),
+        Latent(x * (1 + sigmas[0] ** 2).sqrt()),
+        noise=Noise(SEED, silent=True),
+        sampler=Sampler("ddim"),
+        sigmas=Sigmas(torch.cat([sigmas, torch.zeros(1)])),
+    )
+    with checkpoint.model.weights.use() as unet, torch.inference_mode():
+        for t in ddim.timesteps:  # the paper's sampling, by diffusers' scheduler
+            both = unet(torch.cat([x, x]), t, encoder_hidden_states=table[[10, 7]][:, None]).sample
+            negative, positive = both.chunk(2)
+            x = ddim.step(negative + 3.0 * (positive - negative), t, x).prev_sample
+    torch.testing.assert_close(result.latent.samples, x, atol=1e-4, rtol=1e-3)
+
+
+def bert(tiny: ModuleType) -> LDMBertModel:
+    config = LDMBertConfig(
+        vocab_size=60,
+        max_position_embeddings=77,
+        encoder_layers=2,
+        encoder_ffn_dim=128,
+        encoder_attention_heads=1,
+        head_dim=64,
+        d_model=32,
+    )
+    return filled(tiny, LDMBertModel(config))  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_text_to_picture_of_latent_diffusion_makes_diffusers_picture(tiny: ModuleType, tmp_path: Path) -> None:
+    ddim = DDIMScheduler(**BETAS, clip_sample=False, steps_offset=1)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    parts = {"unet": filled(tiny, unet), "vqvae": kl(tiny), "scheduler": ddim}
+    text_encoder = bert(tiny)
+    weights = {key: w.half().float() for key, w in text_encoder.state_dict().items()}
+    text_encoder.load_state_dict(weights)
+    folder = write_folder(tmp_path / "ldm", "LDMTextToImagePipeline", **parts, bert=text_encoder)
+
+    checkpoint = opened(folder)
+    spec = checkpoint.model.spec
+    assert checkpoint.vae is not None
+    assert checkpoint.description.clip is not None
+    assert (spec.family, spec.context_width, spec.latent.scale) == ("ldm", 32, 0.18215)
+    assert [encoder.key for encoder in checkpoint.description.clip.encoders] == ["bert"]
+
+    tokenizer = Tokens({"": [2, 3], "a cat": [2, 4, 5, 3]})
+    pipeline = LDMTextToImagePipeline(**parts, bert=text_encoder, tokenizer=tokenizer)  # type: ignore[arg-type]
+    pipeline.set_progress_bar_config(disable=True)
+    x = noise(1, 4, 8, 8)
+    expected = pipeline(
+        "a cat", height=64, width=64, num_inference_steps=4, guidance_scale=3.0, latents=x, output_type="np"
+    ).images
+    with torch.inference_mode():
+        ids = [tokenizer([words]).input_ids for words in ("a cat", "")]
+        positive, negative = (Conditioning((Condition(text_encoder(each)[0]),)) for each in ids)
+    sigmas = ((1 - ddim.alphas_cumprod) / ddim.alphas_cumprod).sqrt()[ddim.timesteps]
+    result = sample_guided(
+        Guider(checkpoint.model, {"positive": positive, "negative": negative}, ClassifierFree(3.0)),
+        Latent(x * (1 + sigmas[0] ** 2).sqrt() / spec.latent.scale),
+        noise=Noise(SEED, silent=True),
+        sampler=Sampler("ddim"),
+        sigmas=Sigmas(torch.cat([sigmas, torch.zeros(1)])),
+    )
+    pixels = decode(checkpoint.vae, result.latent).pixels
+    torch.testing.assert_close(pixels, torch.from_numpy(expected), atol=1e-4, rtol=0)
+
+
+class Tokens:
+    """A tokenizer that knows a few prompts."""
+
+    def __init__(self, known: Mapping[str, list[int]]) -> None:
+        self._known = known
+
+    def __call__(self, prompts: str | list[str], **options: Any) -> Any:
+        rows = [self._known[prompt] for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        return SimpleNamespace(input_ids=torch.tensor([row + [0] * (77 - len(row)) for row in rows]))
+
+
+def test_a_checkpoint_of_ldms_first_text_model_is_told_by_its_text_encoder(tiny: ModuleType, tmp_path: Path) -> None:
+    tensors = {key: w for key, w in tiny.sd1_tensors().items() if not key.startswith("cond_stage_model.")}
+    tensors |= {f"cond_stage_model.transformer.{key}": w for key, w in ldm_bert(bert(tiny).state_dict()).items()}
+    found = describe(tiny.write(tmp_path / "text2img.safetensors", tensors))
+    assert found.clip is not None
+    assert (found.family, [encoder.key for encoder in found.clip.encoders]) == ("ldm", ["bert"])
+    assert found.model.network.heads == (8, 8)
+    assert found.model.levels == DiscreteLevels()
+
+
+def ldm_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """diffusers' LDMBertModel by the names of LDM's TransformerWrapper."""
+    names = {
+        "model.embed_tokens": "token_emb",
+        "model.embed_positions": "pos_emb.emb",
+        "model.layer_norm": "norm",
+        "to_logits": "to_logits",
+    }
+    inner = {
+        "self_attn_layer_norm": (0, "0"),
+        "self_attn.q_proj": (0, "1.to_q"),
+        "self_attn.k_proj": (0, "1.to_k"),
+        "self_attn.v_proj": (0, "1.to_v"),
+        "self_attn.out_proj": (0, "1.to_out"),
+        "final_layer_norm": (1, "0"),
+        "fc1": (1, "1.net.0.0"),
+        "fc2": (1, "1.net.2"),
+    }
+    tensors = {}
+    for key, w in state.items():
+        module, _, leaf = key.rpartition(".")
+        if module in names:
+            tensors[f"{names[module]}.{leaf}"] = w
+        else:
+            number, _, rest = module.removeprefix("model.layers.").partition(".")
+            place, name = inner[rest]
+            tensors[f"attn_layers.layers.{2 * int(number) + place}.{name}.{leaf}"] = w
+    return tensors
 
 
 LAYOUTS = {

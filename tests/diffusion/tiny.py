@@ -431,6 +431,14 @@ def sdxl_tensors(*, in_channels: int = 4, v: bool = False) -> dict[str, Tensor]:
     return _joined(parts) | marks
 
 
+def classes_tensors() -> dict[str, Tensor]:
+    """Returns a whole class-conditional checkpoint of LDM, of 11 classes."""
+    layout = UNetLayout(32, (1, 2), (1, 1), (0, 1), (0, 0, 1, 1), 1, context=48, linear=False, in_channels=3)
+    unet = {**unet_shapes(layout), "out.2.weight": (3, 32, 3, 3), "out.2.bias": (3,)}
+    vae = vae_shapes(mult=(1, 1, 1), latent=3, codes=16)
+    return _joined({UNET: unet, VAE: vae, "cond_stage_model.": {"embedding.weight": (11, 48)}})
+
+
 def refiner_tensors() -> dict[str, Tensor]:
     """Returns a whole SDXL refiner checkpoint."""
     text = {"conditioner.embedders.0.model.": open_clip_shapes()}

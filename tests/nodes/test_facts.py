@@ -45,6 +45,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny: ModuleType) -> Path:
     tiny.write(folder / "unclip.safetensors", tiny.unclip_tensors())
     vision = {f"visual.{key}": w for key, w in tiny.fill(tiny.open_clip_vision_shapes(projection=32)).items()}
     tiny.write(folder / "vision.safetensors", vision)
+    tiny.write(folder / "things.safetensors", tiny.classes_tensors())
     plain = {tiny.UNET + key: w for key, w in tiny.fill(tiny.plain_unet_shapes()).items()}
     codes = {tiny.VAE + key: w for key, w in tiny.fill(tiny.vae_shapes(mult=(1, 1, 1), latent=3, codes=16)).items()}
     tiny.write(folder / "faces.safetensors", plain | codes)
@@ -220,6 +221,20 @@ def test_a_name_that_leads_out_of_the_output_folder_is_refused(prefix: str, file
 
 
 SINGLE = {
+    "a prompt for a model of classes": (
+        "{type: TextEncode, clip: $things.clip, text: a cat}\n"
+        "  things: {type: LoadCheckpoint, file: <files>/things.safetensors}",
+        "'clip' is told classes by number, of the ldm-class family, not prompts; use ClassConditioning",
+    ),
+    "a class that a model does not know": (
+        "{type: ClassConditioning, clip: $things.clip, number: 11}\n"
+        "  things: {type: LoadCheckpoint, file: <files>/things.safetensors}",
+        "'number' is 11, but the model knows the classes 0 to 10",
+    ),
+    "a class for a model of prompts": (
+        "{type: ClassConditioning, clip: $load.clip, number: 1}",
+        "'clip' reads prompts, of the sd1 family; use TextEncode",
+    ),
     "a prompt for the refiner by SDXL's encoders": (
         "{type: TextEncodeSDXLRefiner, clip: $other.clip, text: a cat}",
         "has clip_l and clip_g, of the sdxl family, not clip_g alone",

@@ -21,6 +21,7 @@ OURS_ALONE = {
     "VAERoundTrip": "ComfyUI measures no autoencoder",
     "ConsistencyDecode": "ComfyUI has no consistency decoder",
     "ConditioningSize": "SDXL's sizes apart from a prompt",
+    "ClassConditioning": "ComfyUI runs no network of classes",
     "EmptyConditioning": "ComfyUI runs no network without text",
     "GridImage": "ComfyUI has no contact sheet",
     "LoadTinyVAE": "ComfyUI tells the family by the names that the files must have",
