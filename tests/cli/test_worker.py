@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from latentgraph.graph import Context, FileInput, LatentGraphError, Node, Regist
 from latentgraph.nodes import default_registry
 from latentgraph.server.jobs.states import JobState
 from latentgraph.server.jobs.store import JobStore
-from latentgraph.server.jobs.values import EventKind, JobDraft, Preview
+from latentgraph.server.jobs.values import EventKind, JobDraft, NumberedEvent, Preview
 from latentgraph.server.workers.messages import Done, EventTold, Message, PreviewMade, RunJob
 from latentgraph.server.workers.process import WorkerLimits, WorkerSlot
 from latentgraph.server.workers.supervisor import Supervisor
@@ -258,7 +259,7 @@ def paint_job(**params: Any) -> JobDraft:
     return JobDraft(json.dumps(yaml.safe_load(PAINT.replace("CHECKPOINT", "tiny"))), params=params)
 
 
-async def test_a_real_worker_paints_stops_when_told_to_and_goes_on_from_its_cache(
+async def test_a_real_worker_paints_stops_when_told_to_and_the_next_goes_on_from_the_cache_if_it_is_killed(
     tmp_path: Path, tiny_sd1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "models" / "checkpoints").mkdir(parents=True)
@@ -275,6 +276,17 @@ async def test_a_real_worker_paints_stops_when_told_to_and_goes_on_from_its_cach
                 if isinstance(item, Preview):
                     assert item.image.startswith(b"\xff\xd8\xff")
                     break
+        pid = supervisor.workers[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        cached: dict[str, str] = {}
+        async with asyncio.timeout(PATIENCE_SECONDS), store.watch(long) as watcher:
+            async for item in watcher:
+                if isinstance(item, Preview) and item.attempt == 2:
+                    break
+                if isinstance(item, NumberedEvent) and item.attempt == 2 and item.kind is EventKind.NODE_CACHED:
+                    cached[item.data["node"]] = item.data["tier"]
+        assert cached.items() >= {"positive": "disk", "negative": "disk"}.items()
         await store.cancel(long)
         assert (await store.wait_ended(long, PATIENCE_SECONDS)).state is JobState.CANCELLED
         short = (await store.submit(paint_job(steps=2))).job.id
@@ -295,7 +307,7 @@ async def test_a_real_worker_paints_stops_when_told_to_and_goes_on_from_its_cach
             while not supervisor.workers[0].memory.get("weights"):  # told with the next beat
                 await asyncio.sleep(0.05)
         (view,) = supervisor.workers
-        assert (view.device, view.starts) == ("cpu", 1)
+        assert (view.device, view.starts) == ("cpu", 2)
         assert {"python", "torch"} <= set(view.versions)
     finally:
         await supervisor.drain()
