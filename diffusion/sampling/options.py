@@ -112,12 +112,14 @@ class SamplingOptions:
 
     rescale: how far guidance keeps the spread of the positive estimate, 0..1: Lin et al. 2023, arXiv:2305.08891, section
     3.4. gradual_mask: None, or how strictly a soft noise mask says *when* a cell begins to change instead of how much,
-    0..1: Levin and Fried 2023, arXiv:2306.00950. changes, corrections: each is applied in turn.
+    0..1: Levin and Fried 2023, arXiv:2306.00950. quality: None, or the PSNR in dB to which steps may be taken from
+    earlier ones, see `step_cache`. changes, corrections: each is applied in turn.
     """
 
     space: SpaceSpec | None = None
     rescale: float = 0.0
     gradual_mask: float | None = None
     perp_neg: PerpNeg | None = None
+    quality: float | None = None
     changes: tuple[NetworkChange, ...] = ()
     corrections: tuple[Correction, ...] = ()

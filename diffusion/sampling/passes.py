@@ -16,11 +16,13 @@ from ..image_prompts.showing import PictureAttention, ShownPictures, attend_to_p
 from ..levels.space import SamplingSpace
 from ..networks.deep_shrink import DeepShrink
 from ..networks.patches import add_free_u, shared_copy
+from ..networks.shallow import Depth, KeptLayers
 from ..networks.sharing import share_work
 from .calls import Network, Steer, call_of, unet_network
 from .conditioning import PreparedCondition
 from .denoiser import Conditions, Joins, estimate
 from .guidance import ListName
+from .network_inputs import NetworkInputs
 from .options import Downscale, FreeU, NetworkChange
 
 NEGATIVE: frozenset[ListName] = frozenset({"negative", "empty"})  # the lists that see no picture
@@ -38,7 +40,7 @@ class Setting:
 
     network: diffusers' network of this kind; it is never changed. lists: in the order of the batches. steer: what control
     networks add in each pass of a UNet. pictures: what a UNet attends to beside text. share: do work once that is equal in
-    several passes of a UNet.
+    several passes of a UNet. depth: says whether passes are shallow, where they may be.
     """
 
     network: Any
@@ -50,6 +52,7 @@ class Setting:
     pictures: Sequence[ShownPictures] = ()
     max_batch: int | None = None
     share: bool = False
+    depth: Depth | None = None
 
 
 class Passes:
@@ -110,7 +113,7 @@ class Passes:
         setting, shared = self.setting, None
         is_unet = setting.kind == "unet"
         self.network, self._shrinking = setting.network, []
-        if setting.changes or setting.pictures or changes or (setting.share and is_unet):
+        if setting.changes or setting.pictures or changes or setting.depth or (setting.share and is_unet):
             self.network = shared_copy(setting.network)
             if setting.share and is_unet:
                 shared = share_work(self.network)
@@ -120,7 +123,19 @@ class Passes:
                 self._attending = attend_to_pictures(self.network, setting.pictures)
             for change in changes:
                 change(self.network)
-        return unet_network(self.network, shared, setting.steer) if is_unet else call_of(setting.kind, self.network)
+        call = unet_network(self.network, shared, setting.steer) if is_unet else call_of(setting.kind, self.network)
+        return call if setting.depth is None else self._with_depth(call, setting.depth)
+
+    def _with_depth(self, call: Network, depth: Depth) -> Network:
+        """Returns the call with shallow passes, in a network that is changed for them."""
+        kept = KeptLayers(self.network, self.setting.kind)
+
+        def predict(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Tensor:
+            kind = (id(inputs.context), *(each.is_active for each in self._shrinking))
+            kept.begin(kind, shallow=depth.shallow)
+            return call(x, timestep, inputs)
+
+        return predict
 
     def _apply(self, change: NetworkChange) -> None:
         match change:

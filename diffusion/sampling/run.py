@@ -24,6 +24,7 @@ from ..levels.space import SamplingSpace, make_space
 from ..levels.space_spec import PredictionName, SpaceSpec
 from ..names import SamplerName, ScheduleName
 from ..networks.exhaustion import smaller_pictures
+from ..networks.shallow import Depth
 from ..samplers.catalogue import Method, method_of
 from ..samplers.drive import FinishedStep, observed, run_sampler
 from ..samplers.noise import NoiseSource, initial_noise, inpaint_noise
@@ -35,6 +36,7 @@ from .guidance import ClassifierFree, Perpendicular
 from .guided import guided_denoiser
 from .masking import fit_mask, gradual, masked
 from .passes import Setting
+from .step_cache import StepCache
 
 _PREDICTIONS: dict[str, PredictionName] = {
     "eps": "eps",
@@ -174,8 +176,13 @@ def sample_guided(
             pictures=pictures,
             max_batch=max_batch,
             share=policy.precision != "exact",  # there the composition of each batch counts
+            depth=None if model.options.quality is None else Depth(),
         )
-        x = run_sampler(run.begin(last), guided_denoiser(setting, guider.rule, model.options))
+        denoise = guided_denoiser(setting, guider.rule, model.options)
+        if model.options.quality is not None and setting.depth is not None:
+            cache = StepCache(model.options.quality, sigmas=levels, space=space, depth=setting.depth)
+            denoise = cache.wrap(denoise)
+        x = run_sampler(run.begin(last), denoise)
 
     def finished(result: Tensor) -> Latent:
         return replace(latent, samples=to_vae_space(result, spec.latent).float().cpu(), cell=None)

@@ -28,6 +28,7 @@ from latentgraph.nodes.model_options import (
     ModelSamplingDiscrete,
     ModelSamplingFlux,
     ModelSamplingSD3,
+    StepCache,
 )
 
 CASES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
@@ -50,6 +51,7 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
         {"block": 4, "grow": "area"},
         {"changes": (Downscale(4, 2.0, 0.0, 0.35, after_skip=True, shrink="bicubic", grow="area"),)},
     ),
+    (StepCache, {"quality": 33}, {"quality": 33.0}),
     (DifferentialDiffusion, {}, {"gradual_mask": 1.0}),
 ]
 

@@ -17,6 +17,7 @@ REGISTRY = default_registry()
 OURS_ALONE = {
     "LoadIPAdapter": "ComfyUI leaves IP adapters to others",
     "ApplyIPAdapter": "ComfyUI leaves IP adapters to others",
+    "StepCache": "ComfyUI's caches are told thresholds, and hold no quality",
     "ImageDifference": "ComfyUI compares no pictures",
     "VAERoundTrip": "ComfyUI measures no autoencoder",
     "ConsistencyDecode": "ComfyUI has no consistency decoder",
