@@ -10,12 +10,13 @@ GLoRA: Chavan et al. 2023, arXiv:2306.07967. OFT: Qiu et al. 2023, arXiv:2306.07
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..checkpoints.keymaps import Rows
 from .shapes import glora_is_old
 
 Parts = Mapping[str, Tensor]
@@ -34,6 +35,22 @@ def changed(weight: Tensor, form: str, parts: Parts, strength: float) -> Tensor:
         decomposed = _decomposed(weight, difference * scale, parts)
         return decomposed if strength == 1.0 else weight + strength * (decomposed - weight)
     return weight + (strength * scale) * difference
+
+
+def divided(form: str, parts: Parts, *, rows: Rows, total: int, shape: Sequence[int]) -> tuple[str, Parts]:
+    """Returns the form and the tensors of what a change to joined matrices is to one of them.
+
+    rows: which of the `total` rows it has; shape: its own.
+    """
+    if form in ("loha", "lokr"):
+        joined = next(iter(parts.values())).new_zeros(total, *shape[1:])
+        return "add", {"diff": _rows(changed(joined, form, parts, 1.0), rows)}
+    ours = {"up", "dora_scale", "magnitude"} if form == "lora" else parts.keys()
+    return form, {role: _rows(part, rows) if role in ours else part for role, part in parts.items()}
+
+
+def _rows(tensor: Tensor, rows: Rows) -> Tensor:
+    return torch.cat([tensor[start:stop] for start, stop in rows])
 
 
 class _Difference(NamedTuple):

@@ -7,15 +7,16 @@ are named is data in `adapter_keys`; what becomes of a weight is `deltas`' affai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from ..checkpoints.catalogue import FAMILIES
-from ..checkpoints.families import DenoiserSpec, UNetSpec
+from ..checkpoints.families import DenoiserSpec
 from ..checkpoints.headers import Header, HeaderError, read_header
-from ..checkpoints.keymaps import rename, unet_modules
+from ..checkpoints.keymaps import Rows
 from ..checkpoints.kinds import kind_of
 from ..checkpoints.layout import modules_of
 from ..checkpoints.recognise import network_prefix
@@ -29,16 +30,19 @@ from .keys import (
     ENDINGS,
     FORMS,
     KEYED_NAMINGS,
+    NETWORK_NAMINGS,
     SECOND_TEXT_NAME,
     TEXT_NAME,
     TEXT_NAMINGS,
-    UNET_NAMINGS,
     AdapterFamily,
     Form,
 )
-from .shapes import BrokenChangeError, in_words, misfit
+from .shapes import BrokenChangeError, check_divisible, in_words, misfit
 
 NetworkSpec = DenoiserSpec | ClipSpec
+FIRST_WEIGHTS = ("conv_in.weight", "x_embedder.weight")
+"""Of a network's first layer, which has more columns where the network takes more channels, as for inpainting."""
+
 UNET = "unet"
 """What a target's network is called if it is the denoising one; text encoders go by their keys."""
 
@@ -52,11 +56,23 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Change:
-    """One change to one module: the module as the file calls it, the form, and the keys of the tensors by role."""
+    """One change to one module: the module as the file calls it, the form, and the keys of the tensors by role.
+
+    share: where the file's module joins several of the network's, what of the change is for the one that it is placed at.
+    """
 
     module: str
     form: Form
     keys: Mapping[str, str]
+    share: Share | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of a change to a matrix that joins several is for one of them: ranges of its `total` rows."""
+
+    rows: Rows
+    total: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -155,22 +171,23 @@ def fit(adapter: Adapter, spec: NetworkSpec) -> Fit:
     misfits: list[str] = []
     broken: list[str] = []
     for change in adapter.concerns(spec):
-        place = places.get(change.module)
-        target = None if place is None else Target(place.network, f"{place.tensor}.{change.form.leaf}")
-        if target is None or target not in shapes:
+        here = [place for place in places.get(change.module, ()) if place.target(change.form) in shapes]
+        if not here:
             homeless[change.module] = None
-            continue
-        try:
-            size = misfit(change.form.name, adapter.shapes_of(change), shapes[target])
-        except BrokenChangeError as error:
-            broken.append(f"{change.module}: {error}")
-            continue
-        if size is None:
-            placed.append((target, change))
-        elif target.tensor == "conv_in.weight":  # an inpainting network has more channels than its adapter's
-            homeless[change.module] = None
-        else:
-            misfits.append(f"{change.module} is for {size}, and the network has {in_words(shapes[target])}")
+        for place in here:
+            target = place.target(change.form)
+            try:
+                size = _misfit(adapter, change, place, shapes[target])
+            except BrokenChangeError as error:
+                broken.append(f"{change.module}: {error}")
+                break
+            if size is None:
+                placed.append((target, replace(change, share=place.share)))
+            elif target.tensor in FIRST_WEIGHTS:
+                homeless[change.module] = None
+            else:
+                misfits.append(f"{change.module} is for {size}, and the network has {in_words(shapes[target])}")
+                break
     return Fit(tuple(placed), tuple(homeless), tuple(misfits), tuple(broken))
 
 
@@ -192,7 +209,7 @@ def unlike(first: NetworkSpec, second: NetworkSpec) -> str | None:
     one, other = target_shapes(first), target_shapes(second)
     for target in (*one, *other):
         found = [in_words(shapes[target]) if target in shapes else "none" for shapes in (one, other)]
-        if one.get(target) != other.get(target) and target.tensor != "conv_in.weight":
+        if one.get(target) != other.get(target) and target.tensor not in FIRST_WEIGHTS:
             return f"{target.tensor} is {found[0]} in the one and {found[1]} in the other"
     return None
 
@@ -240,19 +257,41 @@ def _refuse(header: Header) -> NoReturn:
 _EXPECTED, _CURE = "a LoRA or another adapter", "Name an adapter."
 
 
+class _Place(NamedTuple):
+    """A module of a network that a name in an adapter stands for; share: what of the named module it is, if not all."""
+
+    network: str
+    module: str
+    share: Share | None = None
+
+    def target(self, form: Form) -> Target:
+        return Target(self.network, f"{self.module}.{form.leaf}")
+
+
+def _misfit(adapter: Adapter, change: Change, place: _Place, shape: tuple[int, ...]) -> str | None:
+    """Returns the size that a change is for, if it is not that of its place; raises BrokenChangeError."""
+    roles = adapter.shapes_of(change)
+    if place.share is None:
+        return misfit(change.form.name, roles, shape)
+    check_divisible(change.form.name, roles, place.share.total)
+    return misfit(change.form.name, roles, (place.share.total, *shape[1:]))
+
+
 @cache
-def _places(spec: NetworkSpec) -> Mapping[str, Target]:
-    """Returns what each name of a module in an adapter stands for: a network, and the module's path there."""
+def _places(spec: NetworkSpec) -> Mapping[str, tuple[_Place, ...]]:
+    """Returns what each name of a module in an adapter stands for: modules of the network, several where it joins them."""
     if not isinstance(spec, ClipSpec):
-        modules = modules_of(kind_of(spec).layout(spec))
-        paths = {"ours": dict(zip(modules, modules, strict=True)), "ldm": _ldm_paths(spec, modules)}
+        ours: dict[str, tuple[_Place, ...]] = {
+            module: (_Place(UNET, module),) for module in modules_of(kind_of(spec).layout(spec))
+        }
+        paths = {"ours": ours, "makers": _makers_places(spec)}
         return {
-            naming.name(path): Target(UNET, ours)
-            for naming in reversed(UNET_NAMINGS)  # the first to name a module keeps it
-            for ours, path in paths[naming.layout].items()
+            naming.name(path): places
+            for naming in reversed(NETWORK_NAMINGS)  # the first to name a module keeps it
+            for path, places in paths[naming.layout].items()
         }
     return {
-        naming.name(path).replace("{key}", encoder.key): Target(encoder.key, module)
+        naming.name(path).replace("{key}", encoder.key): (_Place(encoder.key, module),)
         for place, slot in enumerate(spec.join.order)
         if (encoder := spec.encoder(slot.key)) is not None
         for naming in (*TEXT_NAMINGS[place], *KEYED_NAMINGS.get(encoder.key, ()))
@@ -261,9 +300,19 @@ def _places(spec: NetworkSpec) -> Mapping[str, Target]:
     }
 
 
-def _ldm_paths(spec: DenoiserSpec, modules: list[str]) -> dict[str, str]:
-    renamed = dict(unet_modules(spec)) if isinstance(spec, UNetSpec) else {}
-    return {module: rename(module, renamed) for module in modules}
+def _makers_places(spec: DenoiserSpec) -> dict[str, tuple[_Place, ...]]:
+    """Returns the modules by the names that their makers gave them."""
+    shapes = kind_of(spec).layout(spec)
+    places = {}
+    for held in kind_of(spec).destinations(spec, shapes):
+        ends = list(accumulate((shapes[name][0] for name in held.names), initial=0))
+        rows = held.rows or [((start, stop),) for start, stop in pairwise(ends)]
+        joined = bool(held.rows) or len(held.names) > 1
+        places[held.key.rpartition(".")[0]] = tuple(
+            _Place(UNET, name.rpartition(".")[0], Share(each, ends[-1]) if joined else None)
+            for name, each in zip(held.names, rows, strict=True)
+        )
+    return places
 
 
 @cache

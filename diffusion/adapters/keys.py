@@ -114,12 +114,12 @@ FORMS: tuple[Form, ...] = (
 class Naming:
     """One way to name a network's modules: a prefix, then the module's path.
 
-    layout: whose path, diffusers' (and transformers') or LDM's. flat: underscores for dots. processor: as diffusers' attention
-    processors were called, before it knew PEFT. {key} in a prefix stands for the encoder's key.
+    layout: whose path, diffusers' (and transformers') or that of the network's makers. flat: underscores for dots. processor:
+    as diffusers' attention processors were called, before it knew PEFT. {key} in a prefix stands for the encoder's key.
     """
 
     prefix: str
-    layout: Literal["ours", "ldm"] = "ours"
+    layout: Literal["ours", "makers"] = "ours"
     flat: bool = False
     processor: bool = False
 
@@ -131,16 +131,20 @@ class Naming:
         return self.prefix + (path.replace(".", "_") if self.flat else path)
 
 
-UNET_NAMINGS: tuple[Naming, ...] = (
-    Naming("lora_unet_", "ldm", flat=True),
-    Naming("diffusion_model.", "ldm"),
+NETWORK_NAMINGS: tuple[Naming, ...] = (
+    Naming("lora_unet_", "makers", flat=True),
+    Naming("diffusion_model.", "makers"),
     Naming("lora_unet_", flat=True),
     Naming("lycoris_", flat=True),
     Naming("unet."),
     Naming("base_model.model."),
     Naming("unet.", processor=True),
+    Naming("transformer."),
+    Naming("transformer.", processor=True),
+    Naming("lora_transformer_", flat=True),
     Naming("", processor=True),
     Naming(""),
+    Naming("", "makers"),
 )
 
 TEXT_NAMINGS: tuple[tuple[Naming, ...], ...] = (

@@ -43,6 +43,16 @@ def misfit(form: str, shapes: Roles, wanted: Shape) -> str | None:
     return None
 
 
+def check_divisible(form: str, shapes: Roles, total: int) -> None:
+    """Raises BrokenChangeError for a change to joined matrices, of so many rows in all, that can't be made to each by itself.
+
+    What turns rows, or scales columns by their norm, needs all of them at once.
+    """
+    scales = [prod(shapes[role]) for role in ("dora_scale", "magnitude") if role in shapes]
+    if form in ("glora", "oft") or any(size != total for size in scales) or (scales and form != "lora"):
+        raise BrokenChangeError("it changes matrices together that this network has one by one, which is not supported")
+
+
 def in_words(shape: Shape) -> str:
     """Returns the size of a weight for a message, as a matrix: "320 x 768"; or "320 numbers"."""
     size = _size(shape)

@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..adapters.deltas import changed
+from ..adapters.deltas import changed, divided
 from ..adapters.files import UNET, Change, NetworkSpec, Target, fit, read_adapter, refusal, target_shapes, unlike
 from ..checkpoints.headers import HeaderError
 from ..checkpoints.parts import FileId, file_id
@@ -141,13 +141,14 @@ class DerivedSource:
         rounding = policy.text_rounding if isinstance(self.spec, ClipSpec) else None
         held = dict(_named_weights(base, everywhere=everywhere))
         new: dict[Target, Tensor | list[LaidOn]] = {}
+        shapes = target_shapes(self.spec)
         with ExitStack() as stack, torch.no_grad():
             mixed = iter([dict(_named_weights(other)) for other in others])
             sources = [_opened(step.file, stack) if isinstance(step, Patch) else next(mixed) for step in self.steps]
             for target, taken in self._plan().items():
                 weight = held[target]
                 if isinstance(weight, nn.Module) and _is_laid_on(taken):
-                    new[target] = self._laid_on(policy.device, taken, sources)
+                    new[target] = self._laid_on(policy.device, shapes[target], taken, sources)
                 else:
                     new[target] = _like(weight, self._made(target, weight, taken, sources), rounding)
         return _copy_with(base, new, rounding)
@@ -165,14 +166,17 @@ class DerivedSource:
                     plan.setdefault(target, []).append(_Taken(number))
         return plan
 
-    def _laid_on(self, device: torch.device, taken: Sequence[_Taken], sources: Sequence[Any]) -> list[LaidOn]:
-        """Returns what is to be made of a weight each time that it is used."""
+    def _laid_on(
+        self, device: torch.device, shape: Sequence[int], taken: Sequence[_Taken], sources: Sequence[Any]
+    ) -> list[LaidOn]:
+        """Returns what is to be made of a weight of this shape each time that it is used."""
         laid_on = []
         for number, change, _ in taken:
             step = self.steps[number]
             if isinstance(step, Patch) and change is not None:
-                parts = {role: sources[number].get_tensor(key).to(device) for role, key in change.keys.items()}
-                laid_on.append(LaidOn(change.form.name, parts, step.strength))
+                form, parts = _parts(change, sources[number], shape)
+                on_device = {role: part.to(device) for role, part in parts.items()}
+                laid_on.append(LaidOn(form, on_device, step.strength))
         return laid_on
 
     def _made(
@@ -185,9 +189,21 @@ class DerivedSource:
             if isinstance(step, Blend):
                 weight = step.apply(target.tensor, weight, _wide(source[target]))
             elif change is not None:
-                parts = {role: source.get_tensor(key).to(weight) for role, key in change.keys.items()}
-                weight = changed(weight, change.form.name, parts, step.strength)
+                form, parts = _parts(change, source, weight.shape, like=weight)
+                weight = changed(weight, form, parts, step.strength)
         return weight
+
+
+def _parts(
+    change: Change, source: Any, shape: Sequence[int], *, like: Tensor | None = None
+) -> tuple[str, Mapping[str, Tensor]]:
+    """Returns the form and the tensors of a change to a weight of this shape, in the format of `like` if it is given."""
+    parts = {role: source.get_tensor(key) for role, key in change.keys.items()}
+    if like is not None:
+        parts = {role: part.to(like) for role, part in parts.items()}
+    if change.share is None:
+        return change.form.name, parts
+    return divided(change.form.name, parts, rows=change.share.rows, total=change.share.total, shape=shape)
 
 
 class _Taken(NamedTuple):
