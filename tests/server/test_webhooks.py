@@ -190,6 +190,18 @@ async def test_a_sender_that_died_is_followed_by_one_that_makes_its_calls(tmp_pa
         assert len(receiver.calls) == 1
 
 
+async def test_a_receiver_that_never_answers_holds_up_no_other(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store, receiving(hold=asyncio.Event()) as dead, receiving() as living:
+        for _ in range(6):
+            await store.webhooks.enqueue("a", dead.url, "{}", owner="ann")
+        async with sending(store, at_once=4, of_owner=3, of_receiver=2, stop=0.0):
+            await until(lambda: len(dead.calls) == 2)
+            await store.webhooks.enqueue("a", living.url, "{}", owner="ann")
+            await store.webhooks.enqueue("b", living.url, "{}", owner="ben")
+            await until(lambda: len(living.calls) == 2)
+            assert len(dead.calls) == 2
+
+
 async def test_stopping_leaves_a_call_that_is_under_way_owed_at_once(tmp_path: Path) -> None:
     async with opened(tmp_path) as store, receiving(hold=asyncio.Event()) as receiver:
         await ended(store, receiver.url)
