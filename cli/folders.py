@@ -22,7 +22,7 @@ PREVIEW_FOLDER = "vae_approx"
 """The folder below the models folder whose tiny decoders show what runs have so far."""
 
 _SUFFIXES = {
-    "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # the last two are found, and refused with words that help
+    "checkpoint": (".safetensors", ".ckpt", ".gguf"),  # a .ckpt is found, and refused with words that help
     "diffusion_model": (".safetensors", ".gguf"),
     "vae": (".safetensors", ".pt", ".ckpt"),
     "tiny_vae": (".safetensors", ".pth"),
