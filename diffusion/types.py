@@ -106,7 +106,7 @@ class PicturePrompt:
 class ControlNet:
     """A network that steers a denoising network by a picture: a ControlNet or a T2I adapter.
 
-    kinds: for union networks, what the picture shows, by the numbers of `control.specs.UNION_KINDS`; none leaves it open.
+    kinds: for union networks, what the picture shows, by the numbers of their spec; none leaves it open.
     """
 
     spec: ControlSpec
@@ -120,7 +120,7 @@ class Control:
 
     hint: float32 (B, H, W, C) in 0..1, the picture that it goes by. strength: 1 is what it was trained for. start, end:
     the part of the sampling in which it acts, as for `Condition`. spread: it acts on a negative condition, too, where
-    that has no control of its own.
+    that has no control of its own. vae: the model's, for networks that see their picture as a latent.
     """
 
     net: ControlNet
@@ -129,6 +129,7 @@ class Control:
     start: float = 0.0
     end: float = 1.0
     spread: bool = False
+    vae: Vae | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

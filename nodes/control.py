@@ -8,8 +8,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from latentgraph.diffusion.control.reading import describe_control
-from latentgraph.diffusion.control.specs import UNION_KINDS
-from latentgraph.diffusion.types import Conditioning, ControlNet, Image
+from latentgraph.diffusion.control.specs import AUTO, NEEDS_VAE, unknown_kind
+from latentgraph.diffusion.types import Conditioning, ControlNet, Image, Vae
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
 from .facts import control_facts, read_header, steered
@@ -24,6 +24,9 @@ UnionKind = Literal[
     "segment",
     "tile",
     "repaint",
+    "blur",
+    "gray",
+    "low quality",
 ]
 
 
@@ -37,7 +40,7 @@ class Steered(NamedTuple):
 class LoadControlNet(
     Node, version=1, lane="io", cached=False, comfy=ComfyName("ControlNetLoader", {"file": "control_net_name"})
 ):
-    """Open a ControlNet or a T2I adapter, for Stable Diffusion 1.x, 2.x or XL.
+    """Open a ControlNet or a T2I adapter, for Stable Diffusion 1.x, 2.x or XL, or a ControlNet for SD3 or FLUX.1.
 
     A safetensors file in its makers' layout or in diffusers', or a folder of diffusers.
     """
@@ -65,22 +68,15 @@ class SetUnionControlNetType(
     kind: UnionKind = Field("auto", description="What the picture shows; auto leaves the network to find out.")
 
     def run(self, ctx: Context) -> ControlNet:
-        from latentgraph.diffusion.control.applying import tell_kinds
+        from latentgraph.diffusion.control.applying import tell_kind
 
-        return tell_kinds(self.control_net, _numbers(self.kind))
+        return tell_kind(self.control_net, self.kind)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         spec, kind = known.fact("control_net", "spec"), known.value("kind")
-        if spec is not None:
-            if spec.union_kinds is None:
-                known.problem(
-                    "control_net", f"is {spec.title}, which takes one kind of picture only; leave this node out"
-                )
-            elif kind is not None and any(number >= spec.union_kinds for number in _numbers(kind)):
-                known.problem(
-                    "kind", f"is {kind!r}, but input 'control_net' knows the first {spec.union_kinds} kinds only"
-                )
+        if spec is not None and (wrong := unknown_kind(spec, AUTO if kind is None else kind)) is not None:
+            known.problem("control_net" if spec.kinds is None else "kind", wrong)
         return {"control_net": known.facts("control_net")}
 
 
@@ -101,6 +97,7 @@ class ApplyControlNet(
     strength: float = Field(1.0, ge=0, le=10, description="How strongly it steers; 0 not at all.")
     start: float = Field(0.0, ge=0, le=1, description="From which fraction of the schedule on it steers.")
     end: float = Field(1.0, ge=0, le=1, description="Up to which fraction of the schedule it steers.")
+    vae: Vae | None = Field(None, description="The model's autoencoder, for control networks of SD3 and FLUX.1.")
 
     def run(self, ctx: Context) -> Steered:
         from latentgraph.diffusion.control.applying import apply_control
@@ -112,6 +109,7 @@ class ApplyControlNet(
             strength=self.strength,
             start=self.start,
             end=self.end,
+            vae=self.vae,
         )
         return Steered(*both)
 
@@ -120,6 +118,17 @@ class ApplyControlNet(
         start, end = known.value("start"), known.value("end")
         if start is not None and end is not None and start > end:
             known.problem("end", f"is {end}, before input 'start' at {start}; the control would never act")
+        spec = known.fact("control_net", "spec")
+        if spec is not None and spec.sees_latents:
+            channels = known.fact("vae", "latent_channels")
+            if not known.each("vae"):
+                known.problem("control_net", f"is {spec.title}, which {NEEDS_VAE}")
+            elif channels not in (None, spec.hint_channels):
+                known.problem(
+                    "vae",
+                    f"makes latents with {channels} channels, but input 'control_net' takes {spec.hint_channels}; use the VAE "
+                    "of the model that is steered",
+                )
         return steered(known, "positive", "negative")
 
 
@@ -142,7 +151,3 @@ class ApplyControlNetToBoth(Node, version=1, comfy=ComfyName("ControlNetApply"))
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         return steered(known, "conditioning")
-
-
-def _numbers(kind: str) -> tuple[int, ...]:
-    return () if kind == "auto" else (UNION_KINDS[kind],)

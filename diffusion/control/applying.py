@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..networks.memory import WeightMemory, Weights
-from ..types import Conditioning, Control, ControlNet, Image
+from ..types import Conditioning, Control, ControlNet, Image, Vae
 from .reading import describe_control
 from .sources import source_of
+from .specs import AUTO, NEEDS_VAE, unknown_kind
 
 
 def open_control(path: Path | str, memory: WeightMemory) -> ControlNet:
@@ -18,14 +19,12 @@ def open_control(path: Path | str, memory: WeightMemory) -> ControlNet:
     return ControlNet(found.spec, Weights(memory, source_of(found.spec, found.part)))
 
 
-def tell_kinds(net: ControlNet, kinds: tuple[int, ...]) -> ControlNet:
-    """Returns a union network that is told what its picture shows; nothing leaves it open. Raises ValueError."""
-    known = net.spec.union_kinds
-    if known is None:
-        raise ValueError(f"{net.weights.source.title} is {net.spec.title}, which takes one kind of picture only.")
-    if unknown := [kind for kind in kinds if kind >= known]:
-        raise ValueError(f"{net.weights.source.title} knows {known} kinds of picture, and not number {unknown[0]}.")
-    return replace(net, kinds=kinds)
+def tell_kind(net: ControlNet, kind: str) -> ControlNet:
+    """Returns a union network that is told what its picture shows; "auto" leaves it to find out. Raises ValueError."""
+    if (wrong := unknown_kind(net.spec, kind)) is not None:
+        raise ValueError(f"{net.weights.source.title} {wrong}.")
+    known = net.spec.kinds or {}
+    return replace(net, kinds=() if kind == AUTO else (known[kind],))
 
 
 def apply_control(
@@ -37,14 +36,18 @@ def apply_control(
     start: float = 0.0,
     end: float = 1.0,
     spread: bool = False,
+    vae: Vae | None = None,
 ) -> list[Conditioning]:
     """Returns the conditions, all steered by one more control, behind those that they have. A strength of 0 changes nothing.
 
-    start, end: fractions of the schedule, 0 its noisy beginning. spread: see `Control`.
+    start, end: fractions of the schedule, 0 its noisy beginning. spread: see `Control`. vae: the model's autoencoder, for
+    networks that see their picture as a latent. Raises ValueError if it is missing.
     """
+    if net.spec.sees_latents and vae is None:
+        raise ValueError(f"{net.weights.source.title} is {net.spec.title}, which {NEEDS_VAE}.")
     if strength == 0.0:
         return list(conditionings)
-    control = Control(net, image.pixels, strength, start, end, spread)
+    control = Control(net, image.pixels, strength, start, end, spread, vae if net.spec.sees_latents else None)
     return [
         Conditioning(tuple(replace(entry, controls=(*entry.controls, control)) for entry in conditioning.entries))
         for conditioning in conditionings

@@ -24,6 +24,11 @@ def t2i_adapter_origins(spec: T2IAdapterSpec, wanted: Iterable[str], present: Co
     return check_origins({key: Origin(rename(key, modules)) for key in wanted}, present)
 
 
+def diffusers_origins(wanted: Iterable[str], present: Collection[str]) -> Origins:
+    """Returns the origin of each tensor of a network in a file by diffusers' own names. Raises KeyMapError."""
+    return check_origins({key: Origin(key) for key in wanted}, present)
+
+
 def _control_net_modules(spec: ControlNetSpec) -> Iterator[tuple[str, str]]:
     yield from unet_modules(spec.encoder)
     skips = 1 + sum(spec.encoder.res_blocks) + len(spec.encoder.res_blocks) - 1

@@ -55,7 +55,7 @@ class ControlNetController:
         self, x: Tensor, timestep: Tensor, inputs: NetworkInputs, embedded: Sequence[Tensor], kinds: Sequence[int]
     ) -> Residuals:
         skips, middle = self._run(x, timestep, inputs, embedded[0], kinds)
-        residuals = Residuals(tuple(skips), middle)
+        residuals = Residuals(skips=tuple(skips), middle=(middle,))
         return residuals.map(lambda h: h.mean(dim=(2, 3), keepdim=True)) if self._pooled else residuals
 
     def _run(

@@ -22,6 +22,7 @@ from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.strangers import CONTROL_NET, IMPOSTORS, PARTS, T2I_ADAPTER, Stranger, without_cures
 from ..checkpoints.structure import Shapes, StructureError, read_encoder, with_heads
 from .specs import AdapterKind, ControlNetSpec, ControlSpec, T2IAdapterSpec, UnionSpec
+from .transformer_reading import read_transformer_control
 
 EXPECTED = "a control network"
 CURE = "Name a ControlNet or a T2I adapter."
@@ -49,7 +50,7 @@ def describe_control(path: Path | str) -> ControlDescription:
     headers = component.headers if component else (read_header(path),)
     config = component.config if component else {}
     try:
-        found = _control_net(headers, path, config) or _t2i_adapter(headers)
+        found = _transformer(headers, config) or _control_net(headers, path, config) or _t2i_adapter(headers)
     except StructureError as error:
         raise HeaderError(
             path, f"a network that can't be built: {error}", expected=EXPECTED, cure="Get it again."
@@ -60,7 +61,12 @@ def describe_control(path: Path | str) -> ControlDescription:
     return ControlDescription(path, spec, find_part(headers, prefix))
 
 
-def _control_net(headers: Sequence[Header], path: Path, config: Mapping[str, Any]) -> tuple[str, ControlNetSpec] | None:
+def _transformer(headers: Sequence[Header], config: Mapping[str, Any]) -> tuple[str, ControlSpec] | None:
+    spec = read_transformer_control(find_shapes(headers, ""), config)
+    return None if spec is None else ("", spec)
+
+
+def _control_net(headers: Sequence[Header], path: Path, config: Mapping[str, Any]) -> tuple[str, ControlSpec] | None:
     for prefix in CONTROL_NET_PREFIXES:
         shapes = find_shapes(headers, prefix)
         if "zero_convs.0.0.weight" in shapes:
@@ -120,7 +126,7 @@ def _family_of(encoder: UNetSpec) -> Family | None:
     return next((row for row in rows if row.unet and not unlikeness(row.unet, encoder)), None)
 
 
-def _t2i_adapter(headers: Sequence[Header]) -> tuple[str, T2IAdapterSpec] | None:
+def _t2i_adapter(headers: Sequence[Header]) -> tuple[str, ControlSpec] | None:
     for prefix in ADAPTER_PREFIXES:
         shapes = find_shapes(headers, prefix)
         if "body.0.in_conv.weight" in shapes:
@@ -216,9 +222,9 @@ _UNSUPPORTED = (
         cure="It is not supported; use the ControlNet that it was made from.",
     ),
     Stranger(
-        title="a ControlNet for a transformer (SD3, FLUX)",
+        title="a ControlNet for a transformer in a layout that is not diffusers'",
         anywhere=("controlnet_blocks.0.",),
-        cure="It is not supported yet; use one for a UNet.",
+        cure="It is not supported; use one in diffusers' layout, such as InstantX's for SD3 and FLUX.1.",
     ),
     Stranger(
         title="a T2I style adapter",

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Residuals:
-    """Tensors that are added inside a UNet, (B, C, h, w) each; none where there is nothing to add.
+    """Tensors that are added inside a network; none where there is nothing to add.
 
-    skips: to its skip connections, outermost first; middle: behind its middle; levels: behind the last block of each
-    level on the way down, and one more behind the middle.
+    In a UNet, (B, C, h, w) each. skips: to its skip connections, outermost first; middle: one, behind its middle; levels:
+    behind the last block of each level on the way down, and one more behind the middle. In a transformer, to the picture's
+    tokens, (B, N, D) each. blocks, single_blocks: behind each of its blocks.
     """
 
-    skips: tuple[Tensor, ...] = ()
-    middle: Tensor | None = None
-    levels: tuple[Tensor, ...] = ()
+    skips: Tensors = ()
+    middle: Tensors = ()
+    levels: Tensors = ()
+    blocks: Tensors = ()
+    single_blocks: Tensors = ()
 
     def __add__(self, other: Residuals) -> Residuals:
-        """Returns the sum of both."""
-        middles = [middle for middle in (self.middle, other.middle) if middle is not None]
-        return Residuals(
-            _sum(self.skips, other.skips),
-            sum(middles[1:], middles[0]) if middles else None,
-            _sum(self.levels, other.levels),
-        )
+        """Returns the sum of both, tensor by tensor and in this order, because order moves the last bits."""
+        return Residuals(*(_sum(getattr(self, each.name), getattr(other, each.name)) for each in fields(self)))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Residuals:
         """Returns what becomes of each tensor."""
-        return Residuals(
-            tuple(map(change, self.skips)),
-            None if self.middle is None else change(self.middle),
-            tuple(map(change, self.levels)),
-        )
+        return Residuals(*(tuple(map(change, getattr(self, each.name))) for each in fields(self)))
 
 
-def _sum(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Adds tensor by tensor, in this order, because order moves the last bits."""
+def spread_over(tensors: Tensors, blocks: int) -> Tensors:
+    """Returns as many tensors as a network has blocks: each serves as many neighbours as it must."""
+    if not tensors:
+        return ()
+    each = -(-blocks // len(tensors))
+    return tuple(tensors[n // each] for n in range(blocks))
+
+
+def _sum(first: Tensors, second: Tensors) -> Tensors:
     if not first or not second:
         return first or second
     return tuple(a + b for a, b in zip(first, second, strict=True))

@@ -10,7 +10,7 @@ from ..networks.attention import ExactUNetAttention
 from ..networks.filling import Conversion, fill
 from ..networks.precision import NumericPolicy
 from ..networks.sources import file_names
-from .keymaps import control_net_origins, t2i_adapter_origins
+from .keymaps import control_net_origins, diffusers_origins, t2i_adapter_origins
 from .networks import (
     Controller,
     ControlNetController,
@@ -19,7 +19,8 @@ from .networks import (
     build_control_net,
     build_t2i_adapter,
 )
-from .specs import ControlNetSpec, ControlSpec, T2IAdapterSpec
+from .specs import ControlNetSpec, ControlSpec, T2IAdapterSpec, TransformerControlSpec
+from .transformers import build_transformer_control, controller_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,42 @@ class T2IAdapterSource:
         return T2IAdapterController(network.eval())
 
 
-def source_of(spec: ControlSpec, part: Part) -> ControlNetSource | T2IAdapterSource:
+@dataclass(frozen=True, slots=True)
+class TransformerControlSource:
+    """The ControlNet for a transformer in a part of a file."""
+
+    spec: TransformerControlSpec
+    part: Part
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"the ControlNet of {file_names(self.part)}"
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
+    def size(self, policy: NumericPolicy) -> int:
+        """Returns the bytes it takes when loaded."""
+        return self.part.bytes(policy.transformer.itemsize)
+
+    def load(self, policy: NumericPolicy) -> Controller:
+        """Returns diffusers' ControlNet with these weights, as a controller."""
+        network = build_transformer_control(self.spec)
+        fill(network, self.part, diffusers_origins, Conversion(policy.device, policy.transformer))
+        return controller_of(network, self.spec)
+
+
+ControlSource = ControlNetSource | T2IAdapterSource | TransformerControlSource
+
+
+def source_of(spec: ControlSpec, part: Part) -> ControlSource:
     """Returns the source of a control network of this structure."""
     if isinstance(spec, ControlNetSpec):
         return ControlNetSource(spec, part)
+    if isinstance(spec, TransformerControlSpec):
+        return TransformerControlSource(spec, part)
     assert isinstance(spec, T2IAdapterSpec), "every kind of control network has its source"
     return T2IAdapterSource(spec, part)

@@ -5,15 +5,20 @@ A spec says nothing of weights; this module reads no file and loads no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from ..checkpoints.catalogue import FAMILIES
+from ..checkpoints.dit_specs import FluxSpec, MMDiTSpec
 from ..checkpoints.families import ModelSpec, UNetSpec
 
 AdapterKind = Literal["full_adapter", "full_adapter_xl", "light_adapter"]
 
-UNION_KINDS = {
+Kinds = Mapping[str, int]
+"""What the picture of a union network may show, by the number that the network was trained to know it by."""
+
+UNION_KINDS: Kinds = {
     "openpose": 0,
     "depth": 1,
     "hed/pidi/scribble/ted": 2,
@@ -23,7 +28,24 @@ UNION_KINDS = {
     "tile": 6,
     "repaint": 7,
 }
-"""What the picture of a union ControlNet may show, by the number that it was trained to know it by."""
+"""Those of xinsir's network for SDXL, by ComfyUI's names; networks with fewer kinds know the first ones."""
+
+FLUX_UNION_KINDS: Kinds = {
+    "canny/lineart/anime_lineart/mlsd": 0,
+    "tile": 1,
+    "depth": 2,
+    "blur": 3,
+    "openpose": 4,
+    "gray": 5,
+    "low quality": 6,
+}
+"""Those of InstantX's and Shakker Labs' networks for FLUX.1."""
+
+
+AUTO = "auto"
+"""The kind that leaves it to a union network to find out what its picture shows."""
+
+NEEDS_VAE = "sees its picture as a latent; link the model's VAE to input 'vae'"
 
 
 class ControlSpec(Protocol):
@@ -43,15 +65,19 @@ class ControlSpec(Protocol):
 
     @property
     def hint_channels(self) -> int:
-        """Channels of the picture that it takes."""
+        """Channels of the picture that it takes, or of its latent."""
 
     @property
     def hint_multiple(self) -> int:
         """What the sides of that picture, in pixels, are rounded up to multiples of."""
 
     @property
-    def union_kinds(self) -> int | None:
-        """How many kinds of picture a union network tells apart, or None if it is none."""
+    def kinds(self) -> Kinds | None:
+        """What a union network's picture may show, by number, or None if it is no union network."""
+
+    @property
+    def sees_latents(self) -> bool:
+        """Whether it sees its picture as a latent of the model's autoencoder."""
 
     def misfit(self, model: ModelSpec) -> str | None:
         """Returns in words why it can't steer a denoising network, or None if it can."""
@@ -92,9 +118,16 @@ class ControlNetSpec:
         return 1
 
     @property
-    def union_kinds(self) -> int | None:
-        """How many kinds of picture it tells apart, or None if it is no union network."""
-        return self.union.kinds if self.union else None
+    def kinds(self) -> Kinds | None:
+        """What its picture may show, by number, or None if it is no union network."""
+        if self.union is None:
+            return None
+        return {name: number for name, number in UNION_KINDS.items() if number < self.union.kinds}
+
+    @property
+    def sees_latents(self) -> bool:
+        """It sees pixels."""
+        return False
 
     @property
     def title(self) -> str:
@@ -144,9 +177,14 @@ class T2IAdapterSpec:
         return self.downscale
 
     @property
-    def union_kinds(self) -> None:
+    def kinds(self) -> None:
         """It is no union network."""
         return
+
+    @property
+    def sees_latents(self) -> bool:
+        """It sees pixels."""
+        return False
 
     @property
     def title(self) -> str:
@@ -171,12 +209,75 @@ class T2IAdapterSpec:
         return f"its features have {_list(self.features)} channels, and the model takes {_list(wanted)}"
 
 
+@dataclass(frozen=True, slots=True)
+class TransformerControlSpec:
+    """A copy of some blocks of SD3's or FLUX.1's transformer, with an output for each; it sees its picture as a latent.
+
+    network: their structure. union: how many kinds of picture it tells apart, or None. plain: it is told no pooled text, and
+    its latents are not shifted, as InstantX trained its networks for SD3.
+    """
+
+    family: str
+    network: MMDiTSpec | FluxSpec
+    union: int | None = None
+    plain: bool = False
+
+    hint_multiple: ClassVar[int] = 1
+    sees_latents: ClassVar[bool] = True
+
+    @property
+    def hint_channels(self) -> int:
+        """Channels of the latent that it takes."""
+        return self.network.in_channels
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return _titled("a ControlNet" if self.union is None else "a union ControlNet", self.family)
+
+    @property
+    def text_width(self) -> int:
+        """Numbers a token of the text that it reads."""
+        return self.network.context_width
+
+    @property
+    def kinds(self) -> Kinds | None:
+        """What its picture may show, by number, or None if it is no union network."""
+        if self.union is None:
+            return None
+        return {name: number for name, number in FLUX_UNION_KINDS.items() if number < self.union}
+
+    def misfit(self, model: ModelSpec) -> str | None:
+        """Returns in words why it can't steer a denoising network, or None if it can."""
+        network, ours = model.network, self.network
+        if not isinstance(network, MMDiTSpec | FluxSpec) or network.kind != ours.kind:
+            return "it steers a transformer of another kind"
+        if ours.in_channels != model.latent.channels:
+            return f"it takes latents with {ours.in_channels} channels, and the model's have {model.latent.channels}"
+        if (ours.width, ours.context_width, ours.pooled_width) != (
+            network.width,
+            network.context_width,
+            network.pooled_width,
+        ):
+            return f"its blocks are {ours.width} wide, and the model's {network.width}"
+        return None
+
+
 def refusal(spec: ControlSpec, model: ModelSpec) -> str | None:
     """Returns why a control network can't steer a model, as the rest of a sentence about it, or None if it can."""
     if (reason := spec.misfit(model)) is None:
         return None
     cure = "of its size" if spec.family == model.family else f"of the {model.family} family"
     return f"is {spec.title}, but the model is of the {model.family} family: {reason}; use one that was made for models {cure}"
+
+
+def unknown_kind(spec: ControlSpec, kind: str) -> str | None:
+    """Returns why a network can't be told a kind of picture, as the rest of a sentence about it, or None if it can."""
+    if spec.kinds is None:
+        return f"is {spec.title}, which takes one kind of picture only"
+    if kind == AUTO or kind in spec.kinds:
+        return None
+    return f"is {spec.title}, which knows {', '.join(spec.kinds)}, and not {kind}"
 
 
 def skip_widths(spec: UNetSpec) -> list[int]:

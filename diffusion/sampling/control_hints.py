@@ -7,15 +7,17 @@ window.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from torch import Tensor
 
 from ..checkpoints.families import ModelSpec
-from ..control.specs import refusal
-from ..latents.batches import fit_batch
+from ..control.specs import ControlSpec, TransformerControlSpec, refusal
+from ..latents.autoencoder import encode
+from ..latents.batches import fit_batch, to_model_space
 from ..levels.space import SamplingSpace
 from ..pictures.resize import resize
-from ..types import Control
+from ..types import Control, Image
 from .network_inputs import PreparedControl
 
 
@@ -44,12 +46,20 @@ class ControlHints:
         return self._prepared[key]
 
     def _hint(self, control: Control, height: int, width: int) -> Tensor:
-        """Returns the picture, (1, C, H, W) or (B, C, H, W), of the size that a window of so many cells stands for."""
+        """Returns the picture that a window of so many cells stands for, or its latent: (1, C, H, W) or (B, C, H, W)."""
         net, cell = control.net.spec, self._spec.latent.downscale
         height, width = (-(-side * cell // net.hint_multiple) * net.hint_multiple for side in (height, width))
         x = control.hint.movedim(-1, 1)[:, :3]
         x = resize(x, width=width, height=height, method="nearest-exact", crop="center")
         if net.hint_channels == 1:
             x = x.mean(dim=1, keepdim=True)
+        if control.vae is not None:
+            latent_format = self._spec.latent
+            x = encode(control.vae, Image(x.movedim(1, -1))).samples
+            x = to_model_space(x, replace(latent_format, shift=0.0) if _is_unshifted(net) else latent_format)
         x = x if len(x) == 1 else fit_batch(x, len(self._latent))
         return x.to(self._latent.device)
+
+
+def _is_unshifted(net: ControlSpec) -> bool:
+    return isinstance(net, TransformerControlSpec) and net.plain

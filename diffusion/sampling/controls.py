@@ -10,8 +10,10 @@ from operator import add
 
 from torch import Tensor
 
+from ..checkpoints.dit_specs import FluxSpec, MMDiTSpec
+from ..checkpoints.families import DenoiserSpec
 from ..control.networks import Controller
-from ..control.residuals import Residuals
+from ..control.residuals import Residuals, spread_over
 from ..latents.batches import fit_batch
 from ..names import Precision
 from ..networks.memory import Weights
@@ -56,12 +58,18 @@ class Steering:
     """The control networks of a run, in memory as long as `held` is open. What each makes of its picture is kept."""
 
     def __init__(
-        self, conditions: Iterable[PreparedCondition], held: ExitStack, precision: Precision | None = None
+        self,
+        conditions: Iterable[PreparedCondition],
+        held: ExitStack,
+        *,
+        network: DenoiserSpec,
+        precision: Precision | None = None,
     ) -> None:
         """Loads the networks that these conditions name, each once, in the precision of the one that they steer.
 
-        Raises MemoryBudgetError.
+        network: that one's structure. Raises MemoryBudgetError.
         """
+        self._network = network
         weights = {c.control.net.weights: None for condition in conditions for c in condition.controls}
         self._networks: dict[Weights, Controller] = {
             each: held.enter_context(replace(each, precision=precision).use()) for each in weights
@@ -80,12 +88,24 @@ class Steering:
         if active.control not in self._embedded:
             self._embedded[active.control] = network.embed(active.control.hint)
         embedded = [_for_items(each, len(x)) for each in self._embedded[active.control]]
-        found = network.steer(x, timestep, inputs, embedded, control.net.kinds)
+        found = _for_each_block(network.steer(x, timestep, inputs, embedded, control.net.kinds), self._network)
         found = found.map(lambda residual: residual * control.strength)
         if isinstance(active.holds, Tensor):
             holds = active.holds
             found = found.map(lambda residual: residual * holds.to(residual))
         return found
+
+
+def _for_each_block(residuals: Residuals, network: DenoiserSpec) -> Residuals:
+    """Returns what is added in a transformer for each of its blocks, of which control networks copy a part."""
+    if isinstance(network, MMDiTSpec):
+        return replace(residuals, blocks=spread_over(residuals.blocks, network.depth))
+    if isinstance(network, FluxSpec):
+        blocks = spread_over(residuals.blocks, network.double_blocks)
+        return replace(
+            residuals, blocks=blocks, single_blocks=spread_over(residuals.single_blocks, network.single_blocks)
+        )
+    return residuals
 
 
 def _for_items(x: Tensor, items: int) -> Tensor:

@@ -25,7 +25,8 @@ LONGEST_REPETITION = 4  # texts of unlike length share a batch if none has to be
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PreparedControl:
-    """A control for one run and one size of latent. hint: (B, C, H, W) in 0..1, cut and resized to the latent's picture.
+    """A control for one run and one size of latent. hint: (B, C, H, W) in 0..1, cut and resized to the latent's picture, or
+    that as a latent, scaled.
 
     sigma_start, sigma_end: it acts at levels from start down to end, both included.
     """

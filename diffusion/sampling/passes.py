@@ -18,7 +18,7 @@ from ..networks.deep_shrink import DeepShrink
 from ..networks.patches import add_free_u, shared_copy
 from ..networks.shallow import Depth, KeptLayers
 from ..networks.sharing import share_work
-from .calls import Network, Steer, call_of, unet_network
+from .calls import Network, Steer, call_of, unet_network, unsteered
 from .conditioning import PreparedCondition
 from .denoiser import Conditions, Joins, estimate
 from .guidance import ListName
@@ -48,7 +48,7 @@ class Setting:
     space: SamplingSpace
     lists: Mapping[ListName, tuple[PreparedCondition, ...]]
     changes: tuple[NetworkChange, ...] = ()
-    steer: Steer = lambda x, timestep, inputs: None
+    steer: Steer = unsteered
     pictures: Sequence[ShownPictures] = ()
     max_batch: int | None = None
     share: bool = False
@@ -123,7 +123,10 @@ class Passes:
                 self._attending = attend_to_pictures(self.network, setting.pictures)
             for change in changes:
                 change(self.network)
-        call = unet_network(self.network, shared, setting.steer) if is_unet else call_of(setting.kind, self.network)
+        if is_unet:
+            call = unet_network(self.network, shared, setting.steer)
+        else:
+            call = call_of(setting.kind, self.network, setting.steer)
         return call if setting.depth is None else self._with_depth(call, setting.depth)
 
     def _with_depth(self, call: Network, depth: Depth) -> Network:

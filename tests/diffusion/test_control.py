@@ -26,7 +26,7 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
-from latentgraph.diffusion.control.applying import apply_control, open_control, tell_kinds
+from latentgraph.diffusion.control.applying import apply_control, open_control, tell_kind
 from latentgraph.diffusion.control.reading import describe_control
 from latentgraph.diffusion.control.specs import ControlNetSpec, T2IAdapterSpec, refusal
 from latentgraph.diffusion.networks.memory import WeightMemory
@@ -187,7 +187,7 @@ def test_sampling_is_steered_as_by_diffusers_pipeline(
     control = open_control(nets[net], memory)
     options: dict[str, Any] = {"controlnet_conditioning_scale": 0.75}
     if net == "union":
-        control = tell_kinds(control, (3,))
+        control = tell_kind(control, "canny/lineart/anime_lineart/mlsd")
         steering: dict[str, Any] = {
             "controlnet": ControlNetUnionModel.from_pretrained(nets[net], low_cpu_mem_usage=False)
         }
@@ -394,15 +394,17 @@ def test_a_union_network_that_is_not_told_ignores_its_kinds(
     nets: dict[str, Path], tiny_sdxl: Path, hint: Image, memory: WeightMemory
 ) -> None:
     model, net = open_checkpoint(tiny_sdxl, memory).model, open_control(nets["union"], memory)
-    results = [ours(model, *apply_control(prompts(model), tell_kinds(net, kinds), hint)) for kinds in ((), (1,), (3,))]
+    results = [
+        ours(model, *apply_control(prompts(model), tell_kind(net, kind), hint)) for kind in ("auto", "depth", "normal")
+    ]
     assert not any(torch.allclose(a, b, atol=1e-4) for a, b in ((results[0], results[1]), (results[1], results[2])))
 
 
 def test_kinds_are_refused_by_networks_that_do_not_know_them(nets: dict[str, Path], memory: WeightMemory) -> None:
     with pytest.raises(ValueError, match="takes one kind of picture only"):
-        tell_kinds(open_control(nets["sd1"], memory), (3,))
-    with pytest.raises(ValueError, match="knows 8 kinds of picture, and not number 8"):
-        tell_kinds(open_control(nets["union"], memory), (8,))
+        tell_kind(open_control(nets["sd1"], memory), "depth")
+    with pytest.raises(ValueError, match=r"which knows openpose, .*, repaint, and not blur"):
+        tell_kind(open_control(nets["union"], memory), "blur")
 
 
 @pytest.mark.parametrize("net", ["sd1", "sd2", "sdxl", "union", "sd1-adapter", "sdxl-adapter"])

@@ -196,7 +196,7 @@ SINGLE = {
     "a kind that a network does not know": (
         "{type: SetUnionControlNetType, control_net: $net, kind: repaint}",
         "union",
-        "knows the first 6 kinds only",
+        "and not repaint",
     ),
     "an empty range": (
         "{type: ApplyControlNet, positive: $text, negative: $text, control_net: $net, image: $picture.image, "
@@ -213,6 +213,40 @@ def test_refused(node: str, net: str, words: str, files: Path, tiny_sd1: Path, t
     assert words in problem(
         f"{NODES}  wrong: {node}\n  last: {{type: SolidMask}}", model=model, other=model, files=files, net=files / net
     )
+
+
+@pytest.fixture(scope="module")
+def flux(tiny: ModuleType, tiny_dits: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A FLUX.1 checkpoint without text encoders, and a ControlNet for it."""
+    from diffusers import FluxControlNetModel
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("flux")
+    save_file(tiny_dits.checkpoint(tiny_dits.SPECS["FLUX"], vae_prefix="vae."), folder / "flux.safetensors")
+    network = FluxControlNetModel(
+        num_layers=1, num_single_layers=0, attention_head_dim=32, num_attention_heads=2, joint_attention_dim=48,
+        pooled_projection_dim=24, axes_dims_rope=[4, 14, 14],
+    )  # fmt: skip
+    return {"model": folder / "flux.safetensors", "net": tiny.write_diffusers(folder / "net", network)}
+
+
+@pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
+def test_a_network_that_sees_latents_needs_the_autoencoder_of_its_model(
+    flux: dict[str, Path], files: Path, tiny_sd1: Path
+) -> None:
+    nodes = (
+        "  load: {type: LoadCheckpoint, file: <model>}\n"
+        "  other: {type: LoadCheckpoint, file: <other>}\n"
+        "  picture: {type: LoadImage, file: <files>/picture.png}\n"
+        "  text: {type: EmptyConditioning, model: $load.model}\n"
+        "  net: {type: LoadControlNet, file: <net>}\n"
+        "  steer: {type: ApplyControlNet, positive: $text, negative: $text, control_net: $net, image: $picture.image<vae>}\n"
+        "  last: {type: SolidMask}"
+    )
+    names = {"files": files, "other": tiny_sd1, **flux}
+    build(nodes.replace("<vae>", ", vae: $load.vae"), **names)
+    assert "link the model's VAE to input 'vae'" in problem(nodes.replace("<vae>", ""), **names)
+    assert "takes 16" in problem(nodes.replace("<vae>", ", vae: $other.vae"), **names)
 
 
 def test_a_checkpoint_is_no_control_network(files: Path, tiny_sd1: Path) -> None:

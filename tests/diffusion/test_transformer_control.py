@@ -1,0 +1,266 @@
+"""ControlNets for SD3 and FLUX.1: whole short runs as diffusers' own pipelines make them, on the same weights."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FluxControlNetModel,
+    FluxControlNetPipeline,
+    SD3ControlNetModel,
+    StableDiffusion3ControlNetPipeline,
+)
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from latentgraph.diffusion.checkpoints.headers import HeaderError
+from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
+from latentgraph.diffusion.control.applying import apply_control, open_control, tell_kind
+from latentgraph.diffusion.control.reading import describe_control
+from latentgraph.diffusion.control.residuals import spread_over
+from latentgraph.diffusion.latents.batches import empty_latent, to_model_space
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.sampling.conditions import add_reference, set_guidance
+from latentgraph.diffusion.sampling.guidance import ClassifierFree
+from latentgraph.diffusion.sampling.run import sample_guided
+from latentgraph.diffusion.types import (
+    Condition,
+    Conditioning,
+    Guider,
+    Image,
+    Latent,
+    Model,
+    Noise,
+    Sampler,
+    Sigmas,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")  # diffusers' own use of it
+
+WIDTH, HEIGHT, STEPS, SEED = 64, 48, 3, 7
+CLOSE = {"rtol": 0, "atol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def memory() -> WeightMemory:
+    return WeightMemory(precision="exact")
+
+
+@pytest.fixture(scope="module")
+def opened(
+    tiny_dits: ModuleType, tmp_path_factory: pytest.TempPathFactory, memory: WeightMemory
+) -> dict[str, Checkpoint]:
+    """Checkpoints with a network and a VAE each."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    checkpoints = {}
+    for name, prefix in (("SD3", "first_stage_model."), ("FLUX", "vae."), ("schnell", "vae.")):
+        save_file(tiny_dits.checkpoint(tiny_dits.SPECS[name], vae_prefix=prefix), folder / f"{name}.safetensors")
+        checkpoints[name] = open_checkpoint(folder / f"{name}.safetensors", memory)
+    return checkpoints
+
+
+@pytest.fixture(scope="module")
+def nets(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("control_nets")
+    sd3: dict[str, Any] = {
+        "sample_size": 32, "num_layers": 2, "attention_head_dim": 64, "num_attention_heads": 1, "joint_attention_dim": 48,
+        "caption_projection_dim": 64, "pooled_projection_dim": 40, "pos_embed_max_size": 16,
+    }  # fmt: skip
+    flux: dict[str, Any] = {
+        "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 32, "num_attention_heads": 2,
+        "joint_attention_dim": 48, "pooled_projection_dim": 24, "axes_dims_rope": [4, 14, 14],
+    }  # fmt: skip
+    networks = {
+        "SD3": SD3ControlNetModel(**sd3),
+        "SD3 with pooled text": SD3ControlNetModel(**sd3, force_zeros_for_pooled_projection=False),
+        "FLUX": FluxControlNetModel(**flux, guidance_embeds=True),
+        "union": FluxControlNetModel(**{**flux, "num_layers": 2, "num_single_layers": 0}, num_mode=7),
+    }
+    paths = {}
+    for name, network in networks.items():
+        table = network.state_dict().get("pos_embed.pos_embed")
+        table = None if table is None else table.clone()
+        paths[name] = tiny.write_diffusers(folder / name, network)
+        if table is not None:  # a table that is worked out, and is no weight
+            network.state_dict()["pos_embed.pos_embed"].copy_(table)
+            network.save_pretrained(folder / name)
+    return paths
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def prompt(model: Model, seed: int) -> Conditioning:
+    pooled = normal(seed + 1, 1, model.spec.pooled_width or 0)
+    return Conditioning((Condition(normal(seed, 1, 7, model.spec.context_width), pooled),))
+
+
+def given(conditioning: Conditioning, prefix: str = "") -> dict[str, Tensor | None]:
+    entry = conditioning.entries[0]
+    return {f"{prefix}prompt_embeds": entry.embedding, f"{prefix}pooled_prompt_embeds": entry.pooled}
+
+
+def packed(x: Tensor) -> Tensor:
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, 4 * c)
+
+
+@pytest.fixture
+def hint() -> Image:
+    return Image(torch.rand(1, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(3)))
+
+
+def run(model: Model, sigmas: Tensor, positive: Conditioning, cfg: float = 1.0, **lists: Any) -> Tensor:
+    """Returns what Euler makes of these levels, in the network's units."""
+    guider = Guider(model, {"positive": positive, **lists}, ClassifierFree(cfg))
+    latent = empty_latent(width=WIDTH, height=HEIGHT)
+    result = sample_guided(guider, latent, noise=Noise(SEED), sampler=Sampler("euler"), sigmas=Sigmas(sigmas))
+    return to_model_space(result.latent.samples, model.spec.latent)
+
+
+@pytest.mark.parametrize("net", ["SD3", "SD3 with pooled text"])
+def test_sd3_is_steered_as_by_diffusers(
+    net: str,
+    opened: dict[str, Checkpoint],
+    nets: dict[str, Path],
+    hint: Image,
+    tiny_dits: ModuleType,
+    memory: WeightMemory,
+) -> None:
+    model, vae = opened["SD3"].model, opened["SD3"].vae
+    assert vae is not None
+    network = tiny_dits.vae()
+    network.register_to_config(scaling_factor=model.spec.latent.scale, shift_factor=model.spec.latent.shift)
+    pipeline = StableDiffusion3ControlNetPipeline(
+        transformer=tiny_dits.network(tiny_dits.SPECS["SD3"]), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=network, text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, text_encoder_3=None,
+        tokenizer_3=None, controlnet=SD3ControlNetModel.from_pretrained(nets[net], low_cpu_mem_usage=False),
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    positive, negative = prompt(model, 10), prompt(model, 20)
+    expected = pipeline(
+        **given(positive), **given(negative, "negative_"), control_image=hint.pixels.movedim(-1, 1) * 2 - 1,
+        controlnet_conditioning_scale=0.8, guidance_scale=4.0, num_inference_steps=STEPS, height=HEIGHT, width=WIDTH,
+        latents=normal(SEED, 1, 16, HEIGHT // 8, WIDTH // 8), output_type="latent",
+    ).images  # fmt: skip
+    sigmas = pipeline.scheduler.sigmas.clone()
+    both = apply_control([positive, negative], open_control(nets[net], memory), hint, strength=0.8, vae=vae)
+    found = run(model, sigmas, both[0], negative=both[1], cfg=4.0)
+    assert (found - run(model, sigmas, positive, negative=negative, cfg=4.0)).abs().max() > 0.05
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("net", ["FLUX", "union"])
+def test_flux_is_steered_as_by_diffusers(
+    net: str,
+    opened: dict[str, Checkpoint],
+    nets: dict[str, Path],
+    hint: Image,
+    tiny_dits: ModuleType,
+    memory: WeightMemory,
+) -> None:
+    model, vae = opened["FLUX"].model, opened["FLUX"].vae
+    pipeline = FluxControlNetPipeline(
+        transformer=tiny_dits.network(tiny_dits.SPECS["FLUX"]), vae=tiny_dits.vae(), text_encoder=None, tokenizer=None,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True), text_encoder_2=None,
+        tokenizer_2=None, controlnet=FluxControlNetModel.from_pretrained(nets[net], low_cpu_mem_usage=False),
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    positive = set_guidance(prompt(model, 10), 2.5)
+    expected = pipeline(
+        **given(positive), control_image=hint.pixels.movedim(-1, 1) * 2 - 1, control_mode=2 if net == "union" else None,
+        controlnet_conditioning_scale=0.8, guidance_scale=2.5, num_inference_steps=STEPS, height=HEIGHT, width=WIDTH,
+        latents=packed(normal(SEED, 1, 16, HEIGHT // 8, WIDTH // 8)), output_type="latent",
+    ).images  # fmt: skip
+    sigmas = pipeline.scheduler.sigmas.clone()
+    control = open_control(nets[net], memory)
+    told = tell_kind(control, "depth") if net == "union" else control
+    (steered,) = apply_control([positive], told, hint, strength=0.8, vae=vae)
+    found = run(model, sigmas, steered)
+    assert (found - run(model, sigmas, positive)).abs().max() > 0.05
+    torch.testing.assert_close(packed(found), expected, **CLOSE)
+    if net == "union":
+        (untold,) = apply_control([positive], control, hint, strength=0.8, vae=vae)
+        assert not torch.allclose(run(model, sigmas, untold), found, rtol=0, atol=1e-3)
+
+
+SIGMAS = torch.tensor([1.0, 0.6, 0.0])
+
+
+def test_several_controls_a_network_without_guidance_and_references_go_together(
+    opened: dict[str, Checkpoint], nets: dict[str, Path], hint: Image, memory: WeightMemory
+) -> None:
+    """Networks that copy unlike numbers of blocks add up; a reference's tokens are not steered."""
+    model, vae = opened["schnell"].model, opened["schnell"].vae
+    first, second = open_control(nets["FLUX"], memory), open_control(nets["union"], memory)
+    plain = prompt(model, 10)
+    for text in (plain, add_reference(plain, Latent(normal(30, 1, 16, 4, 8)))):
+        one = apply_control([text], first, hint, vae=vae)
+        (both,) = apply_control(one, second, hint, vae=vae)
+        results = [run(model, SIGMAS, each) for each in (text, *one, both)]
+        assert not any(torch.allclose(a, b, rtol=0, atol=1e-3) for a, b in pairwise(results))
+
+
+def test_blocks_of_a_control_network_serve_their_neighbours() -> None:
+    samples = tuple(torch.tensor(float(n)) for n in range(3))
+    assert [int(each) for each in spread_over(samples, 7)] == [0, 0, 0, 1, 1, 1, 2]
+    assert spread_over((), 7) == ()
+
+
+@pytest.mark.parametrize(("net", "checkpoint"), [("SD3", "FLUX"), ("FLUX", "SD3"), ("union", "SD3")])
+def test_a_wrong_pairing_is_refused(
+    net: str, checkpoint: str, opened: dict[str, Checkpoint], nets: dict[str, Path], hint: Image, memory: WeightMemory
+) -> None:
+    model, vae = opened[checkpoint].model, opened[checkpoint].vae
+    (steered,) = apply_control([prompt(model, 10)], open_control(nets[net], memory), hint, vae=vae)
+    with pytest.raises(ValueError, match="it steers a transformer of another kind; use one that was made"):
+        run(model, SIGMAS, steered)
+
+
+def test_a_control_network_of_a_unet_is_refused(
+    opened: dict[str, Checkpoint], hint: Image, memory: WeightMemory, tiny: ModuleType, tmp_path: Path
+) -> None:
+    control = open_control(tiny.write_control_net(tmp_path / "sd1.safetensors", tiny.SD1), memory)
+    (steered,) = apply_control([prompt(opened["SD3"].model, 10)], control, hint)
+    with pytest.raises(ValueError, match="it steers a UNet, and the model has none"):
+        run(opened["SD3"].model, SIGMAS, steered)
+
+
+def test_without_an_autoencoder_nothing_is_seen(nets: dict[str, Path], hint: Image, memory: WeightMemory) -> None:
+    with pytest.raises(ValueError, match="link the model's VAE to input 'vae'"):
+        apply_control([], open_control(nets["SD3"], memory), hint)
+
+
+def test_headers_tell_what_they_are_for(nets: dict[str, Path]) -> None:
+    assert describe_control(nets["SD3"]).spec.title == "a ControlNet for Stable Diffusion 3"
+    union = describe_control(nets["union"]).spec
+    assert union.title == "a union ControlNet for FLUX.1"
+    assert union.kinds is not None
+    assert set(union.kinds) >= {"depth", "openpose", "blur"}
+
+
+def test_layouts_that_are_not_supported_are_refused_by_name(nets: dict[str, Path], tmp_path: Path) -> None:
+    weights = load_file(nets["FLUX"] / "diffusion_pytorch_model.safetensors")
+    cases = {
+        "XLabs": weights | {"input_hint_block.conv_in.weight": torch.zeros(1)},
+        "SD3.5 large": {
+            key: w
+            for key, w in load_file(nets["SD3"] / "diffusion_pytorch_model.safetensors").items()
+            if not key.startswith("pos_embed.")
+        },
+        "not diffusers'": {
+            "controlnet_blocks.0.weight": torch.zeros(1),
+            "double_blocks.0.img_attn.qkv.weight": torch.zeros(1),
+        },
+    }
+    for words, tensors in cases.items():
+        save_file(tensors, tmp_path / "net.safetensors")
+        with pytest.raises(HeaderError, match=words):
+            describe_control(tmp_path / "net.safetensors")
