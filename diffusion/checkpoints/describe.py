@@ -23,7 +23,7 @@ from .parts import Part, find_part, find_shapes
 from .recognise import UnknownFamilyError, find_prediction, network_prefix, recognise
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
-from .stated import PictureStats, stated_latent, stated_levels, stated_picture_stats, stated_resolution
+from .stated import PICTURES, PictureStats, stated_latent, stated_levels, stated_picture_stats, stated_resolution
 from .strangers import IMPOSTORS, PARTS
 from .structure import Shapes, StructureError, last_attention
 from .text_sets import TextEncoderLayout
@@ -123,7 +123,7 @@ def _describe_file(header: Header) -> CheckpointDescription:
         structure=structure,
         texts={layout: _text_in_file(header, layout) for layout in family.text.encoders},
         vae=None if vae_prefix is None else _Located([header], vae_prefix),
-        pictures=stated_picture_stats(header, "noise_augmentor.data_"),
+        pictures=stated_picture_stats(header, PICTURES),
     )
 
 
@@ -135,6 +135,8 @@ def _describe_folder(folder: Folder) -> CheckpointDescription:
         expected = "unet/ or transformer/ with weights"
         raise HeaderError(folder.path, found, expected=expected, cure="Download the whole folder.")
     file_keys = {f"{name}/{key}" for name, part in components.items() for key in part.tensors}
+    scheduler = components["scheduler"].config if "scheduler" in components else {}
+    file_keys.add(f"scheduler/{scheduler.get('_class_name')}/{scheduler.get('prediction_type')}")
     family, structure = recognise(network.shapes, file_keys=file_keys)
     normalizer = components.get("image_normalizer")
     return _assemble(
@@ -144,7 +146,7 @@ def _describe_folder(folder: Folder) -> CheckpointDescription:
         structure=structure,
         texts={layout: _located(components.get(layout.folder)) for layout in family.text.encoders},
         vae=_located(next((components[name] for name in VAE_FOLDERS if name in components), None)),
-        scheduler=components["scheduler"].config if "scheduler" in components else {},
+        scheduler=scheduler,
         pictures=stated_picture_stats(next(iter(normalizer.headers), None) if normalizer else None, ""),
     )
 

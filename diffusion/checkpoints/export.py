@@ -28,6 +28,7 @@ from .catalogue import FAMILIES
 from .families import Family, ModelSpec
 from .keymaps import Destination
 from .kinds import kind_of
+from .stated import statements
 from .text_keymaps import text_destinations
 
 NETWORK_PREFIX = "model.diffusion_model."
@@ -63,11 +64,14 @@ def save_checkpoint(
         parts.append(_Part(vae, family.vae_prefix, _vae_entries(vae)))
     dtype, code = _FORMATS[format]
     entries = [(part.prefix + entry.destination.key, entry.shape) for part in parts for entry in part.entries]
+    stated = statements(family, model.spec)
     header = _header(
-        entries, _marks(family, model.spec), code, dtype.itemsize, _metadata(model.spec) | dict(text or {})
+        entries, stated, _marks(family, model.spec), code, dtype.itemsize, _metadata(model.spec) | dict(text or {})
     )
     with numbered_file(folder, prefix=prefix, suffix=".safetensors") as target:
         target.file.write(header)
+        for values in stated.values():
+            _write(target.file, torch.tensor(values), torch.float32)
         done = 0
         for part in parts:
             with part.handle.weights.use() as network, torch.no_grad():
@@ -151,11 +155,22 @@ def _write(file: BinaryIO, tensor: Tensor, dtype: torch.dtype) -> None:
 
 
 def _header(
-    entries: Sequence[tuple[str, tuple[int, ...]]], marks: Sequence[str], code: str, size: int, text: Mapping[str, str]
+    entries: Sequence[tuple[str, tuple[int, ...]]],
+    stated: Mapping[str, Sequence[float]],
+    marks: Sequence[str],
+    code: str,
+    size: int,
+    text: Mapping[str, str],
 ) -> bytes:
-    """Returns the header of a safetensors file whose tensors follow one another in this order; marks are empty tensors."""
+    """Returns the header of a safetensors file: what is stated comes first, in float32, and the tensors follow one another.
+
+    marks: empty tensors.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **text}}
     end = 0
+    for key, values in stated.items():
+        begin, end = end, end + 4 * len(values)
+        header[key] = {"dtype": "F32", "shape": [len(values)], "data_offsets": [begin, end]}
     for key, shape in entries:
         begin, end = end, end + prod(shape) * size
         header[key] = {"dtype": code, "shape": shape, "data_offsets": [begin, end]}

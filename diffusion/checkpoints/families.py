@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from ..levels.space_spec import DiscreteLevels, Levels
+from ..levels.space_spec import ContinuousLevels, DiscreteLevels, Levels
 from .dit_specs import DiTSpec
 from .plain_unets import PlainUNetSpec
 from .text_sets import NO_TEXT, REFINER_TEXT, SD1_TEXT, SD2_TEXT, SDXL_TEXT, TextSet
@@ -101,6 +101,7 @@ whether latents of pictures to go by.
 class LatentFormat:
     """How a family's network sees a latent: model space = (z - shift) * scale, z in VAE space.
 
+    means, stds: where a channel has a mean and a standard deviation of its own, model space = (z - mean) / std * scale.
     colours: for previews, what each channel of a latent in model space adds to R, G and B in -1..1, a row a channel; one
     row more is added everywhere. None: not known.
     """
@@ -109,6 +110,8 @@ class LatentFormat:
     scale: float
     shift: float = 0.0
     downscale: int = 8
+    means: tuple[float, ...] = ()
+    stds: tuple[float, ...] = ()
     colours: Colours | None = field(default=None, compare=False)
 
 
@@ -263,11 +266,20 @@ SDXL_LATENT = LatentFormat(
     ),
 )
 
+PLAYGROUND_LATENT = LatentFormat(
+    channels=4,
+    scale=0.5,  # Playground 2.5's VAE config: scaling_factor, latents_mean, latents_std
+    means=(-1.6574, 1.886, -1.383, 2.5155),
+    stds=(8.4927, 5.9022, 6.5498, 5.2299),
+)
+
 BASE = frozenset({4})  # the latent alone
 BASE_OR_INPAINT = frozenset({4, 9})  # latent; latent + mask + masked latent
 INSTRUCT = frozenset({8})  # latent + latent of the picture to edit
 
 _SDXL = UNetPattern(linear_projection=True, vector=True, outer_attention=False, inner_attention=True)
+
+_EDM_V = (("edm_vpred.sigma_max",), ("scheduler/EDMEulerScheduler/v_prediction",))
 
 UNET_FAMILIES: tuple[Family, ...] = (
     Family(
@@ -321,6 +333,48 @@ UNET_FAMILIES: tuple[Family, ...] = (
         supported=True,
     ),
     Family(
+        name="playground-2.5",
+        title="Playground 2.5",
+        file_markers=(
+            ("edm_mean", "edm_std"),
+            ("scheduler/EDMDPMSolverMultistepScheduler/epsilon",),
+            ("scheduler/EDMEulerScheduler/epsilon",),
+        ),
+        unet=replace(_SDXL, in_channels=BASE),
+        latent=PLAYGROUND_LATENT,
+        prediction=PredictionRule(always="edm"),
+        levels=ContinuousLevels(sigma_min=0.002, sigma_max=80.0),  # its scheduler's config
+        sigma_data=0.5,
+        resolution=1024,
+        text=SDXL_TEXT,
+        supported=True,
+    ),
+    Family(
+        name="sdxl-edm",
+        title="Stable Diffusion XL with EDM v-prediction, InstructPix2Pix",  # CosXL edit
+        file_markers=_EDM_V,
+        unet=replace(_SDXL, in_channels=INSTRUCT),
+        latent=SDXL_LATENT,
+        prediction=PredictionRule(always="v"),
+        levels=ContinuousLevels(),
+        extra="scaled_picture",
+        resolution=1024,
+        text=SDXL_TEXT,
+        supported=True,
+    ),
+    Family(
+        name="sdxl-edm",
+        title="Stable Diffusion XL with EDM v-prediction",  # CosXL
+        file_markers=_EDM_V,
+        unet=replace(_SDXL, in_channels=BASE_OR_INPAINT),
+        latent=SDXL_LATENT,
+        prediction=PredictionRule(always="v"),
+        levels=ContinuousLevels(),
+        resolution=1024,
+        text=SDXL_TEXT,
+        supported=True,
+    ),
+    Family(
         name="sdxl",
         title="Stable Diffusion XL InstructPix2Pix",
         unet=replace(_SDXL, in_channels=INSTRUCT),
@@ -330,13 +384,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         resolution=1024,
         text=SDXL_TEXT,
         supported=True,
-    ),
-    Family(name="playground-2.5", title="Playground 2.5", file_markers=(("edm_mean", "edm_std"),), unet=_SDXL),
-    Family(
-        name="sdxl-edm",
-        title="Stable Diffusion XL with EDM v-prediction",
-        file_markers=(("edm_vpred.sigma_max",),),
-        unet=_SDXL,
     ),
     Family(
         name="sdxl",

@@ -103,9 +103,20 @@ def fit_batch(x: Tensor, batch: int) -> Tensor:
 
 def to_model_space(z: Tensor, latent_format: LatentFormat) -> Tensor:
     """Returns z, in VAE space, in the units that the network of this format works in."""
+    if latent_format.means:
+        mean, std = _by_channel(latent_format, z)
+        return (z - mean) * (latent_format.scale / std)
     return (z - latent_format.shift) * latent_format.scale
 
 
 def to_vae_space(x: Tensor, latent_format: LatentFormat) -> Tensor:
     """Returns x, in the network's units, in VAE space. It divides: a reciprocal would round otherwise."""
+    if latent_format.means:
+        mean, std = _by_channel(latent_format, x)
+        return x * (std / latent_format.scale) + mean
     return x / latent_format.scale + latent_format.shift
+
+
+def _by_channel(latent_format: LatentFormat, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation of each channel, (C, 1, 1)."""
+    return x.new_tensor(latent_format.means).view(-1, 1, 1), x.new_tensor(latent_format.stds).view(-1, 1, 1)

@@ -15,11 +15,13 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
+    EDMEulerScheduler,
     EulerDiscreteScheduler,
     LDMPipeline,
     LDMTextToImagePipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
     StableUnCLIPImg2ImgPipeline,
     UNet2DConditionModel,
     UNet2DModel,
@@ -34,13 +36,13 @@ from torch.nn import functional
 
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
-from latentgraph.diffusion.checkpoints.families import REFINER_VECTOR
+from latentgraph.diffusion.checkpoints.families import PLAYGROUND_LATENT, REFINER_VECTOR
 from latentgraph.diffusion.checkpoints.kinds import kind_of
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
 from latentgraph.diffusion.checkpoints.plain_unets import PlainUNetSpec
 from latentgraph.diffusion.latents.autoencoder import condition_on_picture, decode
-from latentgraph.diffusion.latents.batches import empty_latent, to_model_space
-from latentgraph.diffusion.levels.space_spec import DiscreteLevels
+from latentgraph.diffusion.latents.batches import empty_latent, to_model_space, to_vae_space
+from latentgraph.diffusion.levels.space_spec import ContinuousLevels, DiscreteLevels
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise
 from latentgraph.diffusion.sampling.conditions import empty, set_picture_size, show_pictures
@@ -348,6 +350,94 @@ def test_an_sdxl_network_takes_pictures_in_place_of_pooled_text(tiny: ModuleType
         network_inputs(wrong, spec=model.spec, latent=torch.zeros(1, 4, 8, 8))
 
 
+EDM_LAYOUTS: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {
+    "playground-2.5": (
+        4,
+        {"edm_mean": torch.zeros(1, 4, 1, 1), "edm_std": torch.ones(1, 4, 1, 1)},
+        {"sigma_max": 80.0},
+    ),
+    "sdxl-edm": (
+        4,
+        {"edm_vpred.sigma_max": torch.tensor(90.0)},
+        {"sigma_max": 90.0, "sigma_data": 1.0, "prediction_type": "v_prediction"},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", EDM_LAYOUTS)
+def test_sdxl_networks_of_continuous_levels_paint_as_diffusers_pipeline_does(
+    name: str, tiny: ModuleType, tmp_path: Path
+) -> None:
+    channels, marks, config = EDM_LAYOUTS[name]
+    tensors = {key: w.half().float() for key, w in tiny.sdxl_tensors(in_channels=channels).items()}
+    save_file(tensors | marks, tmp_path / "edm.safetensors")
+    checkpoint = opened(tmp_path / "edm.safetensors")
+    spec = checkpoint.model.spec
+    assert spec.family == name
+    assert spec.levels == ContinuousLevels(0.002, config["sigma_max"])
+    scheduler = EDMEulerScheduler(**config)
+    scheduler.set_timesteps(4)
+    first, second = (Condition(noise(1, 77, 128, seed=seed), pooled=noise(1, 64, seed=seed)) for seed in (1, 2))
+    with checkpoint.model.weights.use() as unet:
+        pipeline = StableDiffusionXLPipeline(
+            vae=kl(tiny),
+            unet=unet,
+            scheduler=scheduler,
+            text_encoder=None,
+            text_encoder_2=None,
+            tokenizer=None,
+            tokenizer_2=None,
+            add_watermarker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        start = initial_noise(torch.Size((1, 4, 8, 6)), SEED) * scheduler.sigmas[0] / scheduler.init_noise_sigma
+        expected = pipeline(
+            prompt_embeds=first.embedding,
+            pooled_prompt_embeds=first.pooled,
+            negative_prompt_embeds=second.embedding,
+            negative_pooled_prompt_embeds=second.pooled,
+            latents=start,
+            height=64,
+            width=48,
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            output_type="latent",
+        ).images
+    result = sample_guided(
+        Guider(
+            checkpoint.model,
+            {"positive": Conditioning((first,)), "negative": Conditioning((second,))},
+            ClassifierFree(3.0),
+        ),
+        Latent(torch.zeros(1, 4, 8, 6)),
+        noise=Noise(SEED),
+        sampler=Sampler("euler"),
+        sigmas=Sigmas(scheduler.sigmas),
+    )
+    ours = to_model_space(result.latent.samples, spec.latent)
+    torch.testing.assert_close(ours, expected, atol=2e-3, rtol=2e-3)
+    written = save_checkpoint(tmp_path, prefix="again", model=checkpoint.model)
+    assert describe(written).model == spec
+
+
+def test_playgrounds_latents_have_a_mean_and_a_spread_for_each_channel() -> None:
+    z = noise(1, 4, 2, 2)
+    x = to_model_space(z, PLAYGROUND_LATENT)
+    mean, std = (torch.tensor(values).view(1, 4, 1, 1) for values in (PLAYGROUND_LATENT.means, PLAYGROUND_LATENT.stds))
+    torch.testing.assert_close(x, (z - mean) * 0.5 / std)
+    torch.testing.assert_close(to_vae_space(x, PLAYGROUND_LATENT), z)
+
+
+def test_a_cosxl_edit_model_is_shown_the_picture_in_its_own_units(tiny: ModuleType, tmp_path: Path) -> None:
+    tensors = tiny.sdxl_tensors(in_channels=8) | {"edm_vpred.sigma_max": torch.tensor([120.0])}
+    spec = describe(tiny.write(tmp_path / "cosxl_edit.safetensors", tensors)).model
+    assert (spec.family, spec.edits, spec.prediction) == ("sdxl-edm", True, "v")
+    condition = Condition(torch.zeros(1, 77, 128), pooled=torch.zeros(1, 64), concat_latent=torch.ones(1, 4, 8, 8))
+    shown = network_inputs(condition, spec=spec, latent=torch.zeros(1, 4, 8, 8)).concat
+    assert torch.equal(shown, torch.full((1, 4, 8, 8), 0.13025))
+
+
 def plain_unet(tiny: ModuleType, **options: Any) -> UNet2DModel:
     return filled(  # type: ignore[no-any-return]
         tiny,
@@ -613,7 +703,11 @@ def test_an_unconditional_checkpoint_of_ldm_is_built_with_every_tensor_in_its_pl
             expected = ldm_unet(state, layout, x, t)
             torch.testing.assert_close(network(x, t).sample, expected, atol=1e-4, rtol=1e-4)
 
-    again = opened(save_checkpoint(tmp_path, prefix="again", model=checkpoint.model, format="float32"))
+    written = save_checkpoint(
+        tmp_path, prefix="again", model=checkpoint.model, vae=checkpoint.vae, clip=checkpoint.clip, format="float32"
+    )
+    again = opened(written)
+    assert again.model.spec == spec
     with again.model.weights.use() as copy, checkpoint.model.weights.use() as network:
         for name, w in network.state_dict().items():
             assert torch.equal(copy.state_dict()[name], w), name
