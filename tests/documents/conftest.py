@@ -17,7 +17,9 @@ BROKEN = Path(__file__).parent / "broken"
 
 
 @pytest.fixture(scope="session")
-def folder(tiny: ModuleType, tiny_dits: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    tiny: ModuleType, tiny_dits: ModuleType, tiny_texts: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The broken documents, with the models and pictures that they name. Tests write nothing here."""
     here = tmp_path_factory.mktemp("documents")
     shutil.copytree(BROKEN, here, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.expected"))
@@ -27,6 +29,7 @@ def folder(tiny: ModuleType, tiny_dits: ModuleType, tmp_path_factory: pytest.Tem
         made.mkdir(parents=True)
     _write_weights(tiny, checkpoints)
     _write_transformers(tiny, tiny_dits, checkpoints)
+    tiny_texts.write_encoders(here / "models" / "text_encoders")
     _write_strangers(checkpoints)
     _write_loras(tiny, loras)
     _write_embeddings(tiny, embeddings)

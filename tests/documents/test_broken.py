@@ -32,6 +32,7 @@ def report(document: str) -> str:
         "vae": "checkpoints",
         "lora": "loras",
         "embedding": "embeddings",
+        "text_encoder": "text_encoders",
     }
     suffixes = (".safetensors", ".ckpt", ".gguf")
     resolver = FolderResolver(

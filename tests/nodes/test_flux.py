@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +13,15 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 from safetensors.torch import save_file
 
-from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent
+from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask
 from latentgraph.graph import Context, Known, LatentGraphError
 from latentgraph.nodes.facts import check_text, model_facts
 from latentgraph.nodes.flux import FluxGuidance, ReferenceLatent, ScaleImageForKontext
-from latentgraph.nodes.loading import LoadDiffusionModel
+from latentgraph.nodes.latents import EmptyLatent, SetLatentMask, VAEDecode, VAEEncode
+from latentgraph.nodes.loading import LoadCheckpoint, LoadDiffusionModel
+from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.schedules import Flux2Scheduler
+from latentgraph.nodes.text import TextEncode
 
 TEXT = Conditioning((Condition(torch.zeros(1, 3, 4)), Condition(torch.ones(1, 3, 4))))
 
@@ -42,6 +47,48 @@ def test_a_network_is_loaded_from_the_folder_that_diffusers_wrote(
 
 def test_a_network_is_loaded_from_a_checkpoint(tiny_sd1: Path, context: Context) -> None:
     assert LoadDiffusionModel(file=tiny_sd1).run(context).spec.family == "sd1"
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_dits: ModuleType, tiny_texts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole pipeline of FLUX as diffusers writes it, in two shards where it is large; its slow tokenizers left out."""
+    path = tmp_path_factory.mktemp("pipeline")
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        network = {
+            "transformer": lambda: tiny_dits.network(tiny_dits.FLUX),
+            "vae": tiny_dits.vae,
+            "text_encoder": tiny_texts.clip_l,
+            "text_encoder_2": tiny_texts.t5,
+        }[name]()
+        network.save_pretrained(path / name, max_shard_size="400KB")
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    scheduler.save_pretrained(path / "scheduler")
+    (path / "tokenizer_2").mkdir()
+    (path / "tokenizer_2" / "spiece.model").write_bytes(tiny_texts.SPIECE.read_bytes())
+    names = ("transformer", "vae", "text_encoder", "text_encoder_2", "scheduler")
+    (path / "model_index.json").write_text(json.dumps({name: ["diffusers", "a class"] for name in names}))
+    return path
+
+
+def test_a_folder_of_diffusers_paints_from_text_and_into_a_picture(folder: Path, context: Context) -> None:
+    assert (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").is_file()
+    model, clip, vae = LoadCheckpoint(file=folder).run(context)
+    assert clip is not None
+    assert vae is not None
+    text = TextEncode(clip=clip, text="a cat on a mat").run(context)
+    options: dict[str, Any] = {"steps": 2, "cfg": 1.0, "scheduler": "simple", "seed": 3}
+    empty = EmptyLatent(width=64, height=48).run(context)
+    painted = KSampler(model=model, positive=text, negative=text, latent=empty, **options).run(context)
+    assert painted.samples.shape == (1, 16, 6, 8)
+    picture = VAEDecode(vae=vae, latent=painted).run(context)
+    assert picture.pixels.shape == (1, 48, 64, 3)
+    source = VAEEncode(vae=vae, image=picture).run(context)
+    half = torch.zeros(1, 48, 64)
+    half[..., 32:] = 1.0
+    masked = SetLatentMask(latent=source, mask=Mask(half)).run(context)
+    again = KSampler(model=model, positive=text, negative=text, latent=masked, denoise=0.5, **options).run(context)
+    torch.testing.assert_close(again.samples[..., :4], source.samples[..., :4], rtol=0, atol=1e-5)
+    assert not torch.allclose(again.samples[..., 4:], source.samples[..., 4:], rtol=0, atol=1e-2)
 
 
 def test_a_folder_without_weights_is_no_network(tmp_path: Path, context: Context) -> None:
