@@ -30,17 +30,19 @@ class Catalogue:
 
     async def nodes(self) -> tuple[bytes, str]:
         """Returns all node types, and their ETag."""
-        text = await asyncio.to_thread(lambda: self._nodes)
-        return text, f'"{hashlib.sha256(text).hexdigest()}"'
+        if "_nodes" not in self.__dict__:
+            await asyncio.to_thread(lambda: self._nodes)
+        return self._nodes
 
     async def api(self, workflows: Sequence[WorkflowView]) -> dict[str, Any]:
         """Returns the OpenAPI of the routes, with a path for each of some workflows."""
         return with_workflows(await asyncio.to_thread(lambda: self._api), workflows)
 
     @cached_property
-    def _nodes(self) -> bytes:
+    def _nodes(self) -> tuple[bytes, str]:
         items = [NodeTypeView.of(cls.spec) for cls in self.registry.values()]
-        return NodeTypesView(items=items).model_dump_json().encode()
+        text = NodeTypesView(items=items).model_dump_json().encode()
+        return text, f'"{hashlib.sha256(text).hexdigest()}"'
 
     @cached_property
     def _api(self) -> dict[str, Any]:
