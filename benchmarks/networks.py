@@ -104,7 +104,7 @@ def made_up_model(spec: ModelSpec, device: str, *, channels: int | None = None) 
 def made_up_prompt(spec: ModelSpec, seed: int) -> Conditioning:
     """Returns a prompt of 77 tokens."""
     draw = torch.Generator().manual_seed(seed)
-    pooled = None if spec.vector_width is None else torch.randn(1, POOLED_WIDTH, generator=draw)
+    pooled = None if spec.network.pooled_width is None else torch.randn(1, POOLED_WIDTH, generator=draw)
     return Conditioning((Condition(torch.randn(1, 77, spec.context_width, generator=draw), pooled),))
 
 
@@ -115,7 +115,7 @@ def call_inputs(spec: ModelSpec, side: int, dtype: torch.dtype, device: torch.de
     x = torch.randn(1, spec.latent.channels, cells, cells, generator=draw).repeat(2, 1, 1, 1).to(device, dtype)
     context = torch.randn(2, 77, spec.context_width, generator=draw).to(device, dtype)
     added = None
-    if spec.vector_width is not None:
+    if spec.network.pooled_width is not None:
         sizes = torch.tensor([[side, side, 0, 0, side, side]] * 2, dtype=torch.float32, device=device)
         added = {"text_embeds": torch.randn(2, POOLED_WIDTH, generator=draw).to(device, dtype), "time_ids": sizes}
     return x, context, added
