@@ -258,6 +258,12 @@ def serve(
     name: Annotated[
         list[str] | None, typer.Option(help="A host name that the server is reached by; may be repeated.")
     ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="A web page of elsewhere that may use the API, as https://studio.example (CORS)."
+        ),
+    ] = None,
     allow_webhook: Annotated[
         list[str] | None,
         typer.Option(metavar="NETWORK", help="A private network that webhooks may call, as 10.1.0.0/16."),
@@ -290,6 +296,7 @@ def serve(
             precision=precision.value,
             cache_dir=cache_dir or cache_folder(),
             hosts=frozenset(name or ()),
+            origins=frozenset(origin or ()),
             webhook_networks=tuple(allow_webhook or ()),
             node_seconds=node_seconds,
             worker_bytes=None if worker_gigabytes is None else round(worker_gigabytes * 1e9),

@@ -74,8 +74,8 @@ _log = logging.getLogger(__name__)
 class ServeOptions:
     """What `latentgraph serve` was asked for. hosts: names that the server is reached by. devices: one worker for each.
 
-    webhook_networks: private networks that webhooks may call. node_seconds, worker_bytes: what a worker's node and a worker may
-    take; see `WorkerLimits`.
+    origins: web pages of elsewhere that may use the API. webhook_networks: private networks that webhooks may call.
+    node_seconds, worker_bytes: what a worker's node and a worker may take; see `WorkerLimits`.
     """
 
     host: str
@@ -87,16 +87,22 @@ class ServeOptions:
     cache_dir: Path
     hosts: frozenset[str]
     webhook_networks: Sequence[str]
+    origins: frozenset[str] = frozenset()
     node_seconds: float = 3600.0
     worker_bytes: int | None = None
 
     @property
     def exposed(self) -> bool:
-        """Whether others than this machine may reach the server: by its address, or by a name, which a proxy passes on."""
+        """Whether others may reach the server: by its address, by a name, which a proxy passes on, or by pages of theirs."""
         try:
-            return bool(self.hosts) or not ipaddress.ip_address(self.host).is_loopback
+            return bool(self.hosts or self.origins) or not ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            return bool(self.hosts) or self.host != "localhost"
+            return bool(self.hosts or self.origins) or self.host != "localhost"
+
+    @property
+    def settings(self) -> Settings:
+        """The bounds of its HTTP side."""
+        return Settings(open_on_loopback=not self.exposed, hosts=self.hosts, origins=self.origins)
 
 
 async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
@@ -114,7 +120,7 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         rules = AddressRules.allowing(options.webhook_networks)
         sender = WebhookSender(store.webhooks, store.clock, load_key(options.data), WebhookSettings(rules=rules))
         intake, resolver = Intake(), make_server_resolver(options.models, options.data / "files")
-        settings = Settings(open_on_loopback=not options.exposed, hosts=options.hosts)
+        settings = options.settings
         app = make_app(
             store,
             supervisor,
@@ -161,9 +167,9 @@ async def _seed(store: JobStore, files: FileStore) -> None:
 async def _check_exposure(store: JobStore, options: ServeOptions) -> None:
     """Raises LatentGraphError for a server that others reach as long as anybody who reaches it may do everything."""
     if options.exposed and await TokenBook(store.tokens).is_empty():
-        place = ", ".join(sorted(options.hosts)) or options.host
+        place = ", ".join(sorted(options.hosts | options.origins)) or options.host
         raise LatentGraphError(
-            f"other machines reach {place}, and may do everything as long as there is no token; make one first: "
+            f"others reach the server by {place}, and may do everything as long as there is no token; make one first: "
             f"latentgraph token create --scope submit --data {options.data}"
         )
 

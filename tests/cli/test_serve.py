@@ -95,7 +95,15 @@ def test_others_reach_a_server_by_its_address_or_by_a_name(host: str, hosts: tup
     assert replace(OPTIONS, host=host, hosts=frozenset(hosts)).exposed is exposed
 
 
-@pytest.mark.parametrize("options", [("--host", "0.0.0.0"), ("--name", "studio.example")])
+def test_pages_of_elsewhere_may_use_a_server_that_names_them_and_needs_tokens() -> None:
+    settings = replace(OPTIONS, origins=frozenset({"https://app.example"})).settings
+    assert (settings.origins, settings.open_on_loopback) == (frozenset({"https://app.example"}), False)
+    assert (OPTIONS.settings.origins, OPTIONS.settings.open_on_loopback) == (frozenset(), True)
+
+
+@pytest.mark.parametrize(
+    "options", [("--host", "0.0.0.0"), ("--name", "studio.example"), ("--origin", "https://app.example")]
+)
 def test_without_a_token_no_server_is_opened_to_others(options: tuple[str, str], tmp_path: Path) -> None:
     code, said = serve(*options, "--data", str(tmp_path))
     assert code == 2
