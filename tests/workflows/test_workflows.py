@@ -55,12 +55,18 @@ SIZES = {  # width and height of what each makes of SMALL
     "controlnet": (64, 64),
     "flux": (64, 64),
     "sd3": (64, 64),
+    "instruct": (64, 64),
+    "unclip": (64, 64),
+    "classes": (64, 64),
     "upscale": (256, 256),  # half of four times the picture's own
 }
 NEEDED = {
     "controlnet": "control_net",
     "flux": "network",
     "sd3": "checkpoint",
+    "instruct": "checkpoint",
+    "unclip": "checkpoint",
+    "classes": "checkpoint",
     "upscale": "upscale_model",
 }  # what has no default, as nothing of the kind is bundled
 NAMES = [
@@ -144,6 +150,13 @@ def needed(
                 tensors |= tiny_texts.weights(encoder, f"text_encoders.{key}.transformer.")
             save_file(tensors, folder / "sd3.safetensors")
             return {"checkpoint": str(folder / "sd3.safetensors")}
+        if name == "instruct":
+            return {"checkpoint": str(tiny.write_sd1(folder / "instruct.safetensors", in_channels=8))}
+        if name == "unclip":
+            return {"checkpoint": str(tiny.write(folder / "unclip.safetensors", tiny.unclip_tensors()))}
+        if name == "classes":
+            path = tiny.write(folder / "classes.safetensors", tiny.classes_tensors())
+            return {"checkpoint": str(path), "class": 3, "no_class": 10}
         if name == "upscale":
             return {"upscale_model": str(tiny.write_upscaler(folder / "esrgan.safetensors")), "factor": 0.5}
         return {}
@@ -244,3 +257,21 @@ def test_a_control_network_keeps_a_picture_to_another(tiny_sd1: Path, runs: Runs
     )
     assert not torch.allclose(free, steered, atol=1e-2)
     assert not torch.equal(plain, steered)
+
+
+def test_an_instruction_and_its_picture_are_followed_as_strictly_as_is_said(runs: Runs, needed: Needed) -> None:
+    params = {**SMALL, **needed("instruct", EMOJI)}
+    first, other, nearer = (
+        runs.run(build("instruct", {**params, **each}))[0].outputs["image"].pixels
+        for each in ({}, {"prompt": "make it red"}, {"image_cfg": 3.0})
+    )
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, nearer)
+
+
+def test_another_class_is_another_picture_and_shares_the_rest(runs: Runs, needed: Needed) -> None:
+    params = {**SMALL, **needed("classes", EMOJI)}
+    first, _ = runs.run(build("classes", params))
+    other, started = runs.run(build("classes", {**params, "class": 4}))
+    assert not torch.equal(first.outputs["image"].pixels, other.outputs["image"].pixels)
+    assert "negative" not in started
