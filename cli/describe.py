@@ -78,6 +78,7 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
     from latentgraph.diffusion.checkpoints.vision import describe_vision
     from latentgraph.diffusion.control.reading import describe_control
     from latentgraph.diffusion.image_prompts.reading import describe_ip_adapter
+    from latentgraph.diffusion.image_prompts.redux_reading import describe_style
     from latentgraph.diffusion.text.embeddings import read_embedding
     from latentgraph.diffusion.upscaling.reading import describe_upscaler
 
@@ -90,6 +91,7 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
         "lora": lambda path: " or ".join(read_adapter(path).families) or None,
         "controlnet": lambda path: describe_control(path).spec.family,
         "ip_adapter": _of_no_family(describe_ip_adapter),
+        "style_model": _of_no_family(describe_style),
         "upscale_model": _of_no_family(describe_upscaler),
         "embedding": _of_no_family(read_embedding),
     }

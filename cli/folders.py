@@ -31,6 +31,7 @@ _SUFFIXES = {
     "clip_vision": (".safetensors", ".pt", ".bin"),
     "lora": (".safetensors", ".pt", ".ckpt", ".bin"),
     "ip_adapter": (".safetensors", ".bin"),
+    "style_model": (".safetensors", ".pth", ".bin"),
     "upscale_model": (".safetensors", ".pth", ".pt", ".ckpt"),
     "controlnet": (".safetensors", ".pth", ".pt", ".ckpt", ".bin"),
     "embedding": (".safetensors", ".pt", ".bin"),
@@ -48,6 +49,7 @@ _MODEL_FOLDERS = {
     "lora": ("loras",),
     "controlnet": ("controlnet", "t2i_adapter"),
     "ip_adapter": ("ipadapter", "ip_adapters"),
+    "style_model": ("style_models",),
     "upscale_model": ("upscale_models",),
     "embedding": ("embeddings",),
 }

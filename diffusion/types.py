@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .checkpoints.vision import ClipVisionSpec
     from .control.specs import ControlSpec
     from .image_prompts.reading import IPAdapterSpec
+    from .image_prompts.redux_reading import StyleSpec
     from .networks.memory import Weights
     from .sampling.guidance import Guidance, ListName
 
@@ -230,6 +231,14 @@ class IpAdapter:
     """What makes a UNet attend to pictures."""
 
     spec: IPAdapterSpec
+    weights: Weights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class StyleModel:
+    """What makes text of pictures, for networks that read it as such."""
+
+    spec: StyleSpec
     weights: Weights
 
 

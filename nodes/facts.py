@@ -11,6 +11,7 @@ By port type, each fact only where it is known:
   far as they are known, of the latents of pictures to go by)
 - ControlNet: family, spec (its ControlSpec)
 - IpAdapter: spec (its IPAdapterSpec)
+- StyleModel: spec (its StyleSpec)
 - ClipVision: embedding_width, width, spec (its ClipVisionSpec)
 - ClipVisionOutput: those of the tower that made it, and batch
 - Vae: family, latent_channels, latent_scale, downscale, spec (its VaeSpec)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from latentgraph.diffusion.image_prompts.reading import describe_ip_adapter
-from latentgraph.diffusion.types import ClipVision, Image, IpAdapter, Model
-from latentgraph.graph import Context, FileInput, Known, Node, OutputFacts
+from latentgraph.diffusion.image_prompts.redux_reading import describe_style
+from latentgraph.diffusion.types import (
+    ClipVision,
+    ClipVisionOutput,
+    Conditioning,
+    Image,
+    IpAdapter,
+    Model,
+    StyleModel,
+)
+from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
 from .facts import read_header
 
@@ -75,3 +84,54 @@ class ApplyIPAdapter(Node, version=1, cached=False):
         if start is not None and end is not None and start > end:
             known.problem("end", f"is {end}, before input 'start' at {start}; the pictures would never be seen")
         return {"model": known.facts("model")}
+
+
+class LoadStyleModel(
+    Node, version=1, lane="io", cached=False, comfy=ComfyName("StyleModelLoader", {"file": "style_model_name"})
+):
+    """Open a style model: FLUX.1 Redux, which says pictures in words of the network's own."""
+
+    file: Annotated[Path, FileInput("style_model")] = Field(description="A style model's name or path.")
+
+    def run(self, ctx: Context) -> StyleModel:
+        from latentgraph.diffusion.image_prompts.redux import open_style
+        from latentgraph.diffusion.networks.memory import WeightMemory
+
+        return open_style(self.file, ctx.resource(WeightMemory))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        path = known.file("file")
+        return {} if path is None else {"style_model": {"spec": read_header(describe_style, path).spec}}
+
+
+class ApplyStyleModel(Node, version=1, lane="device", comfy=ComfyName("StyleModelApply")):
+    """Put pictures behind a prompt, as if they were text. An empty prompt lets them speak alone."""
+
+    conditioning: Conditioning = Field(description="The prompt.")
+    style_model: StyleModel = Field(description="What makes text of pictures.")
+    clip_vision_output: ClipVisionOutput = Field(
+        description="What the style model's vision tower makes of the pictures."
+    )
+    strength: float = Field(1.0, ge=0, le=10, description="What the pictures' tokens are multiplied by.")
+    strength_type: Literal["multiply"] = Field(
+        "multiply", description="What the strength does to the pictures' tokens."
+    )
+
+    def run(self, ctx: Context) -> Conditioning:
+        from latentgraph.diffusion.image_prompts.redux import say_with_pictures
+
+        return say_with_pictures(self.conditioning, self.style_model, self.clip_vision_output, strength=self.strength)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        style, vision = known.fact("style_model", "spec"), known.fact("clip_vision_output", "spec")
+        width = known.fact("conditioning", "text_width")
+        if style is not None and vision is not None and (wrong := style.unreadable(vision)) is not None:
+            known.problem("clip_vision_output", wrong)
+        if style is not None and width not in (None, style.text_width):
+            known.problem(
+                "style_model",
+                f"speaks of {style.text_width} numbers a token, but input 'conditioning' is text of {width}; Redux is FLUX's",
+            )
+        return {"conditioning": known.facts("conditioning")}

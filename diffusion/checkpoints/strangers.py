@@ -87,6 +87,11 @@ UPSCALER = Stranger(
     cure="It enlarges pictures: load it with LoadUpscaleModel.",
     anywhere=(".RDB1.conv1.", ".rdb1.conv1.", "residual_group.", "upsampler.0.", "conv_after_body."),
 )
+STYLE = Stranger(
+    title="a style model",
+    cure="It makes text of pictures: load it with LoadStyleModel.",
+    prefixes=("redux_up.", "redux_down."),
+)
 TINY_CURE = "Load it with LoadTinyVAE, which asks what the file does not tell: whose latents it speaks."
 
 TEXT = Stranger(
@@ -107,5 +112,6 @@ PARTS = (
     TEXT,
     EMBEDDING,
     UPSCALER,
+    STYLE,
 )  # fmt: skip
 """Files that hold one part of a checkpoint, or none."""

@@ -1,1 +1,4 @@
-"""Image prompts: pictures that a UNet attends to beside its text. Ye et al. 2023, arXiv:2308.06721 (IP-Adapter)."""
+"""Image prompts: pictures that a network attends to beside its text: IP-Adapter for UNets, Redux for FLUX.1.
+
+IP-Adapter: Ye et al. 2023, arXiv:2308.06721.
+"""

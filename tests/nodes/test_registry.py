@@ -80,7 +80,7 @@ conditions."""
 
 def test_nodes_that_run_networks_are_keyed_by_the_numeric_environment() -> None:
     """A node takes a handle on weights, or what holds one, to run a network, to look at what it is, or to pass it on."""
-    handles = {"Model", "Clip", "ClipVision", "ControlNet", "IpAdapter", "UpscaleModel", "Vae", "Guider"}
+    handles = {"Model", "Clip", "ClipVision", "ControlNet", "IpAdapter", "StyleModel", "UpscaleModel", "Vae", "Guider"}
     for name, node in REGISTRY.items():
         takes = {port.type.__name__ for port in node.spec.inputs.values() if not port.literal} & handles
         gives = {port.type.__name__ for port in node.spec.outputs} & handles
