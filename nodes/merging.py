@@ -9,6 +9,7 @@ from pydantic import Field
 
 from latentgraph.diffusion.adapters.files import unlike
 from latentgraph.diffusion.checkpoints.autoencoders import KLSpec, PatchedKLSpec, VQSpec
+from latentgraph.diffusion.checkpoints.catalogue import holds_text
 from latentgraph.diffusion.names import WeightFormat
 from latentgraph.diffusion.types import Clip, Model, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
@@ -174,6 +175,8 @@ class SaveCheckpoint(
         model, clip = known.fact("model", "family"), known.fact("clip", "family")
         if model is not None and clip is not None and model != clip:
             known.problem("clip", f"is of the {clip} family, but input 'model' is of the {model} family; name its own")
+        elif (spec := known.fact("clip", "spec")) is not None and not holds_text(spec):
+            known.problem("clip", f"has no place in checkpoints of the {clip} family; save without it")
         vae = known.fact("vae", "spec")
         if vae is not None and not isinstance(vae, KLSpec | PatchedKLSpec | VQSpec):
             known.problem("vae", "is an autoencoder of a kind that no checkpoint holds; save without it")

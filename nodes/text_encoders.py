@@ -28,8 +28,8 @@ class LoadTextEncoder(
 ):
     """Open a text encoder that has a file to itself, or those of a diffusers folder or of a checkpoint.
 
-    CLIP-L, CLIP-G, CLIP-H, T5 and latent diffusion's BERT are told from what is in them. T5 and BERT need a tokenizer: its file
-    lies beside the encoder's or in `tokenizers/`.
+    CLIP-L, CLIP-G, CLIP-H, T5, latent diffusion's BERT and FLUX.2's language models are told from what is in them. All but CLIP
+    need a tokenizer: its file lies beside the encoder's or in `tokenizers/`.
     """
 
     file: TextFile = Field(description="A text encoder's name or path.")

@@ -7,21 +7,26 @@ ComfyUI 0.8.0 (behaviour).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..names import TextFamily
 from .folders import INDEX, Component, read_component, read_folder
 from .headers import Header, HeaderError, read_header
+from .keymaps import KeyMapError
 from .parts import Part, find_part, find_shapes
 from .recognise import network_prefix
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
 from .strangers import IMPOSTORS, PARTS, TEXT, without_cures
 from .structure import Shapes, StructureError
+from .text_keymaps import text_origins
+from .text_layout import text_layout
 from .text_sets import (
+    FLUX2_TEXT,
     FLUX_TEXT,
+    KLEIN_TEXT,
     LDM_TEXT,
     REFINER_TEXT,
     SD1_TEXT,
@@ -31,16 +36,17 @@ from .text_sets import (
     TEXT_SETS,
     TextSet,
 )
-from .text_specs import ClipSpec, EncoderKey
-from .text_structure import BERT_NAMES, T5_BIAS, TEXT_NAMES, configured, count_layers, read_text_encoder
+from .text_specs import ClipSpec, EncoderKey, TextEncoderSpec
+from .text_structure import BERT_NAMES, T5_BIAS, TEXT_NAMES, configured, count_layers, decoder_prefix, read_text_encoder
 from .tokenizer_files import find_tokenizer, needs_tokenizer
 
 FAMILIES: Mapping[TextFamily, tuple[TextSet, ...]] = {
-    "auto": (SD1_TEXT, SD2_TEXT, REFINER_TEXT, SDXL_TEXT, FLUX_TEXT, LDM_TEXT, SD3_TEXT),
+    "auto": (SD1_TEXT, SD2_TEXT, REFINER_TEXT, SDXL_TEXT, FLUX_TEXT, FLUX2_TEXT, KLEIN_TEXT, LDM_TEXT, SD3_TEXT),
     "stable_diffusion": (SD1_TEXT, SD2_TEXT, REFINER_TEXT),
     "sdxl": (SDXL_TEXT,),
     "sd3": (SD3_TEXT,),
     "flux": (FLUX_TEXT,),
+    "flux2": (FLUX2_TEXT, KLEIN_TEXT),
     "ldm": (LDM_TEXT,),
 }
 """The families that a name stands for; the first that the encoders make up is meant."""
@@ -62,10 +68,22 @@ class FoundEncoder:
         """The shapes of its tensors."""
         return find_shapes(self.headers, self.prefix)
 
-    @property
-    def part(self) -> Part:
-        """Where its tensors are."""
-        return find_part(self.headers, self.prefix)
+    def part(self, spec: TextEncoderSpec) -> Part:
+        """Returns where its tensors are; what is beside them, such as blocks that nobody reads, does not count.
+
+        Raises HeaderError if they are not exactly those of the structure.
+        """
+        try:
+            origins = text_origins(spec, text_layout(spec), self.shapes)
+        except KeyMapError as error:
+            expected = "each of its tensors once"
+            raise HeaderError(self.path, str(error), expected=expected, cure="Get it again.") from None
+        own = {self.prefix + origin.key for origin in origins.values()}
+        headers = [
+            replace(header, tensors={key: info for key, info in header.tensors.items() if key in own})
+            for header in self.headers
+        ]
+        return find_part(headers, self.prefix)
 
     def tokenizer(self) -> Path | None:
         """Returns its tokenizer, or None if there is none or it needs no file."""
@@ -74,10 +92,11 @@ class FoundEncoder:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TextDescription:
-    """Text encoders that make up those of a family. sources: where each is, in the order of the encoders."""
+    """Text encoders that make up those of a family. sources, parts: where each is, in the order of the encoders."""
 
     spec: ClipSpec
     sources: tuple[FoundEncoder, ...]
+    parts: tuple[Part, ...]
 
 
 @remembered
@@ -106,13 +125,16 @@ def describe_text(paths: Sequence[Path | str], family: TextFamily = "auto") -> T
             except StructureError as error:
                 raise unbuildable(source.path, error) from None
             sources.append(source)
-    return TextDescription(ClipSpec(text_set.family, tuple(specs), text_set.join), tuple(sources))
+    parts = tuple(source.part(spec) for source, spec in zip(sources, specs, strict=True))
+    return TextDescription(ClipSpec(text_set.family, tuple(specs), text_set.join), tuple(sources), parts)
 
 
 def identify(shapes: Shapes) -> EncoderKey | None:
     """Returns which text encoder the tensors of these shapes are, or None if they are none."""
     if T5_BIAS in shapes:
         return "t5xxl"
+    if (prefix := decoder_prefix(shapes)) is not None:
+        return "qwen3" if f"{prefix}layers.0.self_attn.q_norm.weight" in shapes else "mistral"
     if any(names.tokens in shapes for names in BERT_NAMES):
         return "bert"
     clip = next((names for names in TEXT_NAMES if names.tokens in shapes), None)

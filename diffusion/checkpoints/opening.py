@@ -83,7 +83,7 @@ def open_text(
     found = describe_text(paths, family)
     if tokenizers is None:
         tokenizers = _present({source.key: source.tokenizer() for source in found.sources})
-    return _clip(found.spec, tuple(source.part for source in found.sources), memory, tokenizers)
+    return _clip(found.spec, found.parts, memory, tokenizers)
 
 
 def open_vision(path: Path | str, memory: WeightMemory) -> ClipVision:

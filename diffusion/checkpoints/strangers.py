@@ -98,7 +98,8 @@ TEXT = Stranger(
     title="a text encoder alone",
     cure="Load it with LoadTextEncoder.",
     prefixes=("text_model.", "embeddings.token_embedding.", "transformer.resblocks.", "encoder.block.", "token_embedding.",
-              "cond_stage_model.", "conditioner.embedders.", "text_encoders."),
+              "cond_stage_model.", "conditioner.embedders.", "text_encoders.", "model.layers.0.", "model.language_model.",
+              "language_model."),
 )  # fmt: skip
 
 PARTS = (

@@ -1,7 +1,7 @@
 """How the tensors of text encoders are named in transformers' and diffusers', whichever layout a file has; see `keymaps`.
 
-The networks are transformers' CLIP text models and T5EncoderModel (without its second name for the token table) and diffusers'
-LDMBertModel. This module loads no torch.
+The networks are transformers' CLIP text models, T5EncoderModel (without its second name for the token table), Qwen3Model and
+MistralModel, and diffusers' LDMBertModel. This module loads no torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from .keymaps import Destination, Origin, Origins, check_origins, open_clip_block_origin, turned_around
 from .text_specs import TextEncoderSpec, TextKind
-from .text_structure import BERT_NAMES, T5_TOKENS
+from .text_structure import BERT_NAMES, T5_TOKENS, decoder_prefix
 
 
 def text_origins(spec: TextEncoderSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
@@ -63,11 +63,24 @@ def _class_origins(wanted: list[str], present: Collection[str]) -> Origins:
     return check_origins({key: Origin(key) for key in wanted}, present)
 
 
+def _decoder_origins(wanted: list[str], present: Collection[str]) -> Origins:
+    """Blocks that are not wanted, the last norm, and what is beside a language model are not looked at."""
+    prefix = decoder_prefix(present) or ""
+    origins = {key: Origin(prefix + key) for key in wanted}
+    blocks = {prefix + ".".join(key.split(".")[:2]) + "." for key in wanted if key.startswith("layers.")}
+    return check_origins(origins, {key for key in present if key.startswith(tuple(blocks)) or key in _values(origins)})
+
+
+def _values(origins: Origins) -> set[str]:
+    return {origin.key for origin in origins.values()}
+
+
 _ORIGINS: Mapping[TextKind, Callable[[list[str], Collection[str]], Origins]] = {
     "clip": _clip_origins,
     "t5": _t5_origins,
     "bert": _bert_origins,
     "classes": _class_origins,
+    "decoder": _decoder_origins,
 }
 
 _PROJECTION = "text_projection.weight"

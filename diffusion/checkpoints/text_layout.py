@@ -1,7 +1,7 @@
 """Every tensor of a text encoder by name and shape, worked out from its spec alone; see `layout`.
 
-Names are those of transformers' CLIP text model, without "text_model." in front, of its T5EncoderModel, and of diffusers'
-LDMBertModel.
+Names are those of transformers' CLIP text model, without "text_model." in front, of its T5EncoderModel, Qwen3Model and
+MistralModel, and of diffusers' LDMBertModel.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from .layout import Entry, dense, norm
 from .structure import Shapes
-from .text_specs import BertSpec, ClassSpec, ClipTextSpec, T5Spec, TextEncoderSpec, TextKind
+from .text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, T5Spec, TextEncoderSpec, TextKind
 
 
 @cache
@@ -78,9 +78,32 @@ def _classes(spec: ClassSpec) -> Iterator[Entry]:
     yield "embedding.weight", (spec.vocab, spec.width)
 
 
+def _decoder(spec: DecoderSpec) -> Iterator[Entry]:
+    hidden, queries, keys = spec.hidden, spec.heads * spec.head_width, spec.key_heads * spec.head_width
+    yield "embed_tokens.weight", (spec.vocab, hidden)
+    for n in range(spec.layers):
+        layer = f"layers.{n}"
+        for name, out, into in (
+            ("q", queries, hidden),
+            ("k", keys, hidden),
+            ("v", keys, hidden),
+            ("o", hidden, queries),
+        ):
+            yield f"{layer}.self_attn.{name}_proj.weight", (out, into)
+        if spec.query_norm:
+            yield f"{layer}.self_attn.q_norm.weight", (spec.head_width,)
+            yield f"{layer}.self_attn.k_norm.weight", (spec.head_width,)
+        yield f"{layer}.mlp.gate_proj.weight", (spec.intermediate, hidden)
+        yield f"{layer}.mlp.up_proj.weight", (spec.intermediate, hidden)
+        yield f"{layer}.mlp.down_proj.weight", (hidden, spec.intermediate)
+        yield f"{layer}.input_layernorm.weight", (hidden,)
+        yield f"{layer}.post_attention_layernorm.weight", (hidden,)
+
+
 _LAYOUTS: Mapping[TextKind, Callable[[Any], Iterator[Entry]]] = {
     "clip": _clip,
     "t5": _t5,
     "bert": _bert,
     "classes": _classes,
+    "decoder": _decoder,
 }

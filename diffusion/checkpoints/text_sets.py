@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .text_specs import CLIP_END, Activation, EncoderKey, Slot, TextJoin, side_by_side
+from .text_specs import CLIP_END, Activation, Dialogue, EncoderKey, Slot, TextJoin, side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,24 @@ class ClassReading:
 
 
 @dataclass(frozen=True, slots=True)
+class DecoderReading:
+    """The fields of `DecoderSpec` that shapes do not tell. head_width: where no norm of queries tells it."""
+
+    read: tuple[int, ...]
+    rope_base: float
+    epsilon: float
+    dialogue: Dialogue
+    head_width: int = 128
+
+
+@dataclass(frozen=True, slots=True)
 class TextEncoderLayout:
     """Where a family keeps a text encoder: one of `prefixes` in a single file, `folder` in a diffusers folder."""
 
     key: EncoderKey
     prefixes: tuple[str, ...]
     folder: str
-    reading: ClipReading | T5Reading | BertReading | ClassReading
+    reading: ClipReading | T5Reading | BertReading | ClassReading | DecoderReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +165,58 @@ CLASSES = TextSet(
     (TextEncoderLayout("classes", ("cond_stage_model.",), "", ClassReading()),),
     side_by_side(Slot("classes", 512)),
 )
+# FLUX.2's prompts are put into a dialogue; layers and words as in diffusers' Flux2Pipeline and Flux2KleinPipeline.
+_FLUX2_SYSTEM = (
+    "You are an AI that reasons about image descriptions. You give structured responses focusing on object relationships, "
+    "object\nattribution and actions without speculation."
+)
+FLUX2_TEXT = TextSet(
+    "flux2",
+    "FLUX.2 dev",
+    (
+        TextEncoderLayout(
+            "mistral",
+            (),
+            "text_encoder",
+            DecoderReading(
+                read=(10, 20, 30),
+                rope_base=1e9,
+                epsilon=1e-5,
+                dialogue=Dialogue(
+                    before=f"<s>[SYSTEM_PROMPT]{_FLUX2_SYSTEM}[/SYSTEM_PROMPT][INST]",
+                    after="[/INST]",
+                    pad=11,  # <pad>
+                    pad_left=True,
+                ),
+            ),
+        ),
+    ),
+    side_by_side(Slot("mistral", 15360)),
+)
+KLEIN_TEXT = TextSet(
+    "flux2",
+    "FLUX.2 klein",
+    (
+        TextEncoderLayout(
+            "qwen3",
+            (),
+            "text_encoder",
+            DecoderReading(
+                read=(9, 18, 27),
+                rope_base=1e6,
+                epsilon=1e-6,
+                dialogue=Dialogue(
+                    before="<|im_start|>user\n",
+                    after="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+                    pad=151643,  # <|endoftext|>
+                    pad_left=False,
+                ),
+            ),
+        ),
+    ),
+    side_by_side(Slot("qwen3", 7680)),
+)
 NO_TEXT = TextSet("none", "no text", (), TextJoin((), ((),)))
 """Of a family that is told nothing in words."""
 
-TEXT_SETS = (SD1_TEXT, SD2_TEXT, SDXL_TEXT, REFINER_TEXT, SD3_TEXT, FLUX_TEXT, LDM_TEXT)
+TEXT_SETS = (SD1_TEXT, SD2_TEXT, SDXL_TEXT, REFINER_TEXT, SD3_TEXT, FLUX_TEXT, LDM_TEXT, FLUX2_TEXT, KLEIN_TEXT)

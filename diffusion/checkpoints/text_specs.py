@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-EncoderKey = Literal["clip_l", "clip_g", "clip_h", "t5xxl", "bert", "classes"]
-TextKind = Literal["clip", "t5", "bert", "classes"]
+EncoderKey = Literal["clip_l", "clip_g", "clip_h", "t5xxl", "bert", "qwen3", "mistral", "classes"]
+TextKind = Literal["clip", "t5", "bert", "decoder", "classes"]
 KINDS: Mapping[EncoderKey, TextKind] = {
     "clip_l": "clip",
     "clip_g": "clip",
@@ -19,6 +19,8 @@ KINDS: Mapping[EncoderKey, TextKind] = {
     "t5xxl": "t5",
     "bert": "bert",
     "classes": "classes",
+    "qwen3": "decoder",
+    "mistral": "decoder",
 }
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -161,7 +163,63 @@ class ClassSpec:
         return Framing(begin=None, end=self.vocab - 1, pad=self.vocab - 1, chunk=1, least=1)
 
 
-TextEncoderSpec = ClipTextSpec | T5Spec | BertSpec | ClassSpec
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """What a prompt is put into for a language model, marks and all.
+
+    pad: the id that fills it to `least` tokens, at its left or at its right; padding is not attended to.
+    """
+
+    before: str
+    after: str
+    pad: int
+    pad_left: bool
+    least: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSpec:
+    """The blocks of a language model (Qwen3, Mistral), of which several layers are read at once, side by side on features.
+
+    read: which layers, counted from the embedding; blocks behind the last are not loaded. hidden: the width of each.
+    head_width: of queries and keys, of which there are `heads` and `key_heads`. query_norm: whether they are normed.
+    rope_base, epsilon: of its rotary positions and its norms.
+    """
+
+    kind: ClassVar[TextKind] = "decoder"
+    pooled_width: ClassVar[int] = 0
+    default_layer: ClassVar[int] = -1
+
+    key: EncoderKey
+    hidden: int
+    read: tuple[int, ...]
+    heads: int
+    key_heads: int
+    head_width: int
+    intermediate: int
+    vocab: int
+    query_norm: bool
+    rope_base: float
+    epsilon: float
+    dialogue: Dialogue
+
+    @property
+    def width(self) -> int:
+        """Width of what is read."""
+        return self.hidden * len(self.read)
+
+    @property
+    def layers(self) -> int:
+        """How many blocks it takes to read the last of the layers."""
+        return max(self.read)
+
+    @property
+    def framing(self) -> Framing:
+        """A language model has no marks beside those of its dialogue."""
+        return Framing(begin=None, end=self.dialogue.pad, pad=self.dialogue.pad, chunk=None, least=self.dialogue.least)
+
+
+TextEncoderSpec = ClipTextSpec | T5Spec | BertSpec | DecoderSpec | ClassSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,18 @@
-"""The structure of a text encoder, read from the names and shapes of its tensors: CLIP's, T5's, and latent diffusion's BERT.
+"""The structure of a text encoder, read from the names and shapes of its tensors: CLIP's, T5's, BERT's, and language models'.
 
 Every layout of a kind gives the same spec. `shapes` are keys without any prefix; this module reads no file and loads no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from typing import Any
 
 from .structure import Shapes, StructureError, shape_of
-from .text_sets import BertReading, ClassReading, ClipReading, T5Reading, TextEncoderLayout
-from .text_specs import BertSpec, ClassSpec, ClipTextSpec, EncoderKey, T5Spec, TextEncoderSpec
+from .text_sets import BertReading, ClassReading, ClipReading, DecoderReading, T5Reading, TextEncoderLayout
+from .text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, EncoderKey, T5Spec, TextEncoderSpec
 
 HEAD_WIDTH = 64  # of every CLIP text model in use, and of latent diffusion's BERT
 
@@ -171,11 +171,50 @@ def _read_classes(shapes: Shapes, key: EncoderKey, reading: ClassReading) -> Cla
     return ClassSpec(key=key, width=width, vocab=classes)
 
 
+# The first two are of models that also see.
+DECODER_PREFIXES = ("model.language_model.", "language_model.model.", "model.", "")
+_DECODER_QUERY = "layers.{}.self_attn.q_proj.weight"
+_DECODER_GATE = "layers.0.mlp.gate_proj.weight"
+
+
+def decoder_prefix(keys: Collection[str]) -> str | None:
+    """Returns the prefix below which a file keeps a language model, or None if it has none."""
+    return next((prefix for prefix in DECODER_PREFIXES if prefix + _DECODER_GATE in keys), None)
+
+
+def _read_decoder(shapes: Shapes, key: EncoderKey, reading: DecoderReading) -> DecoderSpec:
+    prefix = decoder_prefix(shapes) or ""
+    vocab, hidden = shape_of(shapes, f"{prefix}embed_tokens.weight", 2)
+    norm = shapes.get(f"{prefix}layers.0.self_attn.q_norm.weight")
+    head_width = norm[0] if norm else reading.head_width
+    queries, keys = (shape_of(shapes, f"{prefix}layers.0.self_attn.{name}_proj.weight", 2)[0] for name in "qk")
+    if queries % head_width or keys % head_width or not keys or (queries // head_width) % (keys // head_width):
+        raise StructureError(f"{key} has queries of {queries} and keys of {keys} numbers, no heads of {head_width}")
+    layers = count_layers(shapes, prefix + _DECODER_QUERY)
+    if layers < max(reading.read):
+        raise StructureError(f"{key} has {layers} layers, of which the {max(reading.read)}th would be read")
+    return DecoderSpec(
+        key=key,
+        hidden=hidden,
+        read=reading.read,
+        heads=queries // head_width,
+        key_heads=keys // head_width,
+        head_width=head_width,
+        intermediate=shape_of(shapes, prefix + _DECODER_GATE, 2)[0],
+        vocab=vocab,
+        query_norm=norm is not None,
+        rope_base=reading.rope_base,
+        epsilon=reading.epsilon,
+        dialogue=reading.dialogue,
+    )
+
+
 _READERS: Mapping[type, Callable[[Shapes, EncoderKey, Any], TextEncoderSpec]] = {
     ClipReading: _read_clip,
     T5Reading: _read_t5,
     BertReading: _read_bert,
     ClassReading: _read_classes,
+    DecoderReading: _read_decoder,
 }
 
 

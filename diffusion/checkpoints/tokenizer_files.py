@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .catalogue import FAMILIES
 from .headers import read_header
-from .text_specs import KINDS, ClipSpec, EncoderKey, TextKind
+from .text_specs import ClipSpec, EncoderKey
 
 GGUF = ".gguf"
 MODELS = "tokenizers"  # the folder of tokenizers among those of models
@@ -19,7 +19,7 @@ MODELS = "tokenizers"  # the folder of tokenizers among those of models
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """The tokenizer of a kind of encoder. files: its usual names; title: its model; model: how it cuts words, as the tokenizers
+    """The tokenizer of an encoder. files: its usual names; title: its model; model: how it cuts words, as the tokenizers
     library calls it; source: where to get it.
     """
 
@@ -29,9 +29,18 @@ class TokenizerFiles:
     source: str
 
 
-TOKENIZERS: Mapping[TextKind, TokenizerFiles] = {
-    "t5": TokenizerFiles(
+TOKENIZERS: Mapping[EncoderKey, TokenizerFiles] = {
+    "t5xxl": TokenizerFiles(
         ("tokenizer.json", "spiece.model"), "t5", "Unigram", "https://huggingface.co/google/t5-v1_1-xxl (spiece.model)"
+    ),
+    "qwen3": TokenizerFiles(
+        ("tokenizer.json",), "qwen3", "BPE", "https://huggingface.co/Qwen/Qwen3-4B (tokenizer.json)"
+    ),
+    "mistral": TokenizerFiles(
+        ("tokenizer.json",),
+        "mistral",
+        "BPE",
+        "https://huggingface.co/black-forest-labs/FLUX.2-dev (tokenizer/tokenizer.json)",
     ),
     "bert": TokenizerFiles(
         ("tokenizer.json", "vocab.txt"),
@@ -40,12 +49,12 @@ TOKENIZERS: Mapping[TextKind, TokenizerFiles] = {
         "https://huggingface.co/google-bert/bert-base-uncased (vocab.txt)",
     ),
 }
-"""By kind; CLIP is not here."""
+"""By encoder; CLIP's are not here."""
 
 
 def needs_tokenizer(key: EncoderKey) -> bool:
     """Returns whether an encoder's tokenizer is a file of the user's."""
-    return KINDS[key] in TOKENIZERS
+    return key in TOKENIZERS
 
 
 def find_tokenizer(key: EncoderKey, encoder: Path, *, component: str | None = None) -> Path | None:
@@ -69,13 +78,13 @@ def checkpoint_tokenizers(path: Path, clip: ClipSpec) -> dict[EncoderKey, Path |
 
 def library_names(key: EncoderKey) -> tuple[str, ...]:
     """Returns the names by which an encoder's tokenizer is looked for in the models' folder of tokenizers."""
-    row = TOKENIZERS[KINDS[key]]
+    row = TOKENIZERS[key]
     return tuple(f"{row.title}/{name}" for name in row.files) + tuple(row.title + Path(n).suffix for n in row.files)
 
 
 def missing_tokenizer(key: EncoderKey, encoder: Path | None = None) -> str:
     """Returns what to do about a tokenizer that is not there."""
-    row = TOKENIZERS[KINDS[key]]
+    row = TOKENIZERS[key]
     beside = f"{encoder.parent} or " if encoder is not None and encoder.suffix else ""
     name = row.title + Path(row.files[-1]).suffix
     return (
@@ -93,7 +102,7 @@ def _has_vocabulary(path: Path, title: str) -> bool:
 
 
 def _candidates(key: EncoderKey, encoder: Path, component: str | None) -> Iterator[Path]:
-    row = TOKENIZERS[KINDS[key]]
+    row = TOKENIZERS[key]
     if encoder.suffix == GGUF and _has_vocabulary(encoder, row.title):
         yield encoder
     if component is not None:

@@ -43,8 +43,8 @@ class NumericPolicy:
         return self.unet if kind == "unet" else self.transformer
 
     def text_format(self, kind: TextKind) -> torch.dtype:
-        """Returns the format of text encoders of a kind. T5 is large, and its feed-forward overflows in float16."""
-        if kind != "t5":
+        """Returns the format of text encoders of a kind. T5 and language models are large, and overflow in float16."""
+        if kind not in ("t5", "decoder"):
             return self.text
         return torch.bfloat16 if self.transformer is torch.float16 else self.transformer
 

@@ -24,7 +24,7 @@ from .autoencoders import build_vae
 from .building import build_denoiser, build_vision
 from .filling import Conversion, Room, fill
 from .precision import NumericPolicy
-from .text_building import build_text_encoder
+from .text_building import build_text_encoder, restore_buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class TextSource:
                 room=room,
             )
             fill(network, part, partial(text_origins, spec), conversion)
-            _restore_positions(network, spec.framing.least, policy.device)
+            restore_buffers(network, policy.device)
             networks[spec.key] = network
         return networks
 
@@ -193,7 +193,7 @@ class VisionSource:
         network = build_vision(self.spec, attention="eager" if policy.attention == "exact" else "sdpa")
         conversion = Conversion(policy.device, policy.text, rounding=policy.text_rounding, unrounded=_VISION_UNROUNDED)
         fill(network, self.part, vision_origins, conversion)
-        _restore_positions(network, self.spec.tokens, policy.device)
+        restore_buffers(network, policy.device)
         return network
 
 
@@ -207,13 +207,6 @@ def _move_buffers(network: nn.Module, device: torch.device, dtype: torch.dtype) 
         for name, buffer in list(module.named_buffers(recurse=False)):
             if f"{path}.{name}".removeprefix(".") not in from_file:
                 module.register_buffer(name, buffer.to(device, dtype), persistent=False)
-
-
-def _restore_positions(network: nn.Module, positions: int, device: torch.device) -> None:
-    """Gives a model of transformers the buffer 0, 1, 2, ..., which no file holds and the meta device left empty."""
-    for module in network.modules():
-        if "position_ids" in dict(module.named_buffers(recurse=False)):
-            module.register_buffer("position_ids", torch.arange(positions, device=device)[None], persistent=False)
 
 
 def file_names(*parts: Part) -> str:

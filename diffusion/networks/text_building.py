@@ -13,6 +13,10 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    MistralConfig,
+    MistralModel,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
@@ -23,6 +27,7 @@ from ..checkpoints.text_specs import (
     BertSpec,
     ClassSpec,
     ClipTextSpec,
+    DecoderSpec,
     T5Spec,
     TextEncoderSpec,
     TextKind,
@@ -97,11 +102,52 @@ def _build_classes(spec: ClassSpec, exact: bool) -> nn.Module:
     return nn.ModuleDict({"embedding": nn.Embedding(spec.vocab, spec.width)})
 
 
+def _build_decoder(spec: DecoderSpec, exact: bool) -> nn.Module:
+    """The last norm is left out: layers are read as they are.
+
+    Attention is the same whether exact or not: FLUX.2 reads the states of padding too, and what they are where nothing is
+    attended to differs from one way of computing it to another.
+    """
+    config, model = (Qwen3Config, Qwen3Model) if spec.query_norm else (MistralConfig, MistralModel)
+    network: nn.Module = model(
+        config(
+            vocab_size=spec.vocab,
+            hidden_size=spec.hidden,
+            intermediate_size=spec.intermediate,
+            num_hidden_layers=spec.layers,
+            num_attention_heads=spec.heads,
+            num_key_value_heads=spec.key_heads,
+            head_dim=spec.head_width,
+            rms_norm_eps=spec.epsilon,
+            rope_parameters={"rope_type": "default", "rope_theta": spec.rope_base},
+            use_cache=False,
+            attn_implementation="sdpa",
+        )
+    )
+    network.norm = nn.Identity()
+    return network
+
+
+def restore_buffers(network: nn.Module, device: torch.device) -> None:
+    """Gives a network what no file holds and the meta device left empty: positions 0, 1, 2, ..., rotary frequencies."""
+    for module in network.modules():
+        buffers = dict(module.named_buffers(recurse=False))
+        if (positions := buffers.get("position_ids")) is not None:
+            count = positions.shape[-1]
+            module.register_buffer("position_ids", torch.arange(count, device=device)[None], persistent=False)
+        if "inv_freq" in buffers:
+            with torch.device(device):
+                made = type(module)(module.config)
+            for name, buffer in made.named_buffers():
+                module.register_buffer(name, buffer, persistent=False)
+
+
 _BUILDERS: Mapping[TextKind, Callable[[Any, bool], nn.Module]] = {
     "clip": _build_clip,
     "t5": _build_t5,
     "bert": _build_bert,
     "classes": _build_classes,
+    "decoder": _build_decoder,
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.text_specs import BertSpec, ClassSpec, ClipTextSpec, T5Spec, TextEncoderSpec, TextKind
+from ..checkpoints.text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, T5Spec, TextEncoderSpec, TextKind
 from .tokens import Chunk
 
 
@@ -86,11 +86,22 @@ def _run_classes(network: Any, rows: Sequence[Chunk], spec: ClassSpec, wanted: i
     return HiddenStates(_embed(network["embedding"], rows), None)
 
 
+def _run_decoder(network: Any, rows: Sequence[Chunk], spec: DecoderSpec, wanted: int) -> HiddenStates:
+    """Padding at either end of a row is not attended to. The layers are the family's, whichever is asked for."""
+    device = network.embed_tokens.weight.device
+    ids = torch.tensor([[token.value for token in row] for row in rows], device=device)
+    real = ids != spec.dialogue.pad
+    inside = real.cumsum(dim=1).bool() & real.flip(1).cumsum(dim=1).flip(1).bool()
+    states = network(input_ids=ids, attention_mask=inside.long(), output_hidden_states=True).hidden_states
+    return HiddenStates(torch.cat([states[layer] for layer in spec.read], dim=-1), None)
+
+
 _RUNS: Mapping[TextKind, Callable[[Any, Sequence[Chunk], Any, int], HiddenStates]] = {
     "clip": _run_clip,
     "t5": _run_t5,
     "bert": _run_bert,
     "classes": _run_classes,
+    "decoder": _run_decoder,
 }
 
 

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.text_specs import ClipSpec, EncoderKey, TextEncoderSpec
+from ..checkpoints.text_specs import ClipSpec, DecoderSpec, EncoderKey, TextEncoderSpec
 from ..checkpoints.tokenizer_files import TOKENIZERS, missing_tokenizer, needs_tokenizer
 from ..networks.faults import check_finite
 from ..types import Clip, Condition, Conditioning
 from .encoders import run_encoder
-from .tokens import Chunk, TextIds, VectorLookup, pack, tokenize
+from .tokens import Chunk, TextIds, TokenizedPrompt, VectorLookup, pack, tokenize, tokenize_dialogue
 from .vocabularies import VocabularyError, clip_ids, load_vocabulary
 
 
@@ -77,12 +77,7 @@ class _Tokens:
             raise ValueError(
                 f"{clip.weights.source.title} is told classes by number, not prompts; use ClassConditioning."
             )
-        tokenized = {
-            spec.key: tokenize(
-                prompts[spec.key], spec.framing, ids=_ids_for(clip, spec), find_vectors=_lookup_for(spec, find_vectors)
-            )
-            for spec in clip.spec.encoders
-        }
+        tokenized = {spec.key: _tokenize(clip, spec, prompts[spec.key], find_vectors) for spec in clip.spec.encoders}
         self.chunks: dict[EncoderKey, tuple[Chunk, ...]] = {key: each.chunks for key, each in tokenized.items()}
         found = {name for each in tokenized.values() for name in each.found}
         named = dict.fromkeys(name for each in tokenized.values() for name in each.missing)
@@ -100,6 +95,13 @@ class _Tokens:
             for spec in self.spec.encoders:
                 if spec.key in group:
                     self.chunks[spec.key] += pack([], spec.framing) * (length - len(self.chunks[spec.key]))
+
+
+def _tokenize(clip: Clip, spec: TextEncoderSpec, prompt: str, find_vectors: FindVectors | None) -> TokenizedPrompt:
+    ids = _ids_for(clip, spec)
+    if isinstance(spec, DecoderSpec):
+        return tokenize_dialogue(prompt, spec.dialogue, ids=ids)
+    return tokenize(prompt, spec.framing, ids=ids, find_vectors=_lookup_for(spec, find_vectors))
 
 
 def _encode(clip: Clip, tokens: _Tokens) -> EncodedPrompt:
@@ -178,7 +180,7 @@ def _ids_for(clip: Clip, spec: TextEncoderSpec) -> TextIds:
     file = dict(clip.tokenizers).get(spec.key)
     if file is None:
         raise VocabularyError(missing_tokenizer(spec.key))
-    ids = load_vocabulary(file, TOKENIZERS[spec.kind].model)
+    ids = load_vocabulary(file, TOKENIZERS[spec.key].model)
 
     def checked(text: str) -> list[int]:
         found = ids(text)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..checkpoints.text_specs import Framing
+from ..checkpoints.text_specs import Dialogue, Framing
 from .prompt import parse_weights
 
 if TYPE_CHECKING:
@@ -68,6 +68,17 @@ def tokenize(
             encodable = text.encode("utf-8", "replace").decode("utf-8")  # JSON can carry lone surrogates
             groups.append([Token(token_id, weight) for token_id in ids(encodable)])
     return TokenizedPrompt(pack(groups, framing), tuple(missing), tuple(found))
+
+
+def tokenize_dialogue(prompt: str, dialogue: Dialogue, *, ids: TextIds) -> TokenizedPrompt:
+    """Returns a prompt as a language model is told it: within its dialogue, as it is written, in one chunk of any length.
+
+    Brackets weigh nothing and no embedding is looked up, as in ComfyUI 0.8.0 and diffusers (behaviour).
+    """
+    text = (dialogue.before + prompt + dialogue.after).encode("utf-8", "replace").decode("utf-8")
+    told = tuple(Token(token_id) for token_id in ids(text))
+    padding = (Token(dialogue.pad),) * (dialogue.least - len(told))
+    return TokenizedPrompt((padding + told if dialogue.pad_left else told + padding,), ())
 
 
 def embedding_names(prompt: str) -> list[tuple[str, ...]]:

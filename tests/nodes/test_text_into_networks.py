@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from latentgraph.diffusion.checkpoints.text_layout import text_layout
+from latentgraph.diffusion.checkpoints.text_sets import KLEIN_TEXT, DecoderReading
+from latentgraph.diffusion.checkpoints.text_specs import DecoderSpec
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.graph import Context, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
@@ -19,6 +23,22 @@ from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode
 from latentgraph.nodes.text_encoders import LoadTextEncoders
 
+(LAYOUT,) = KLEIN_TEXT.encoders
+assert isinstance(LAYOUT.reading, DecoderReading)
+KLEIN = DecoderSpec(
+    key="qwen3",
+    hidden=2560,
+    read=LAYOUT.reading.read,
+    heads=4,
+    key_heads=2,
+    head_width=16,
+    intermediate=24,
+    vocab=50,
+    query_norm=True,
+    rope_base=LAYOUT.reading.rope_base,
+    epsilon=LAYOUT.reading.epsilon,
+    dialogue=LAYOUT.reading.dialogue,
+)
 SETS = {"sd3": ("clip_l", "clip_g", "t5xxl"), "flux": ("clip_l", "t5xxl"), "sdxl": ("clip_l", "clip_g")}
 
 
@@ -112,6 +132,27 @@ def test_text_of_one_family_is_refused_for_the_network_of_another(family: str, n
     wanted = WRONG.get((family, network))
     assert len(found) == (2 if wanted else 0), found
     assert all(wanted in message for message in found if wanted)
+
+
+def test_a_language_model_goes_with_flux2_and_not_into_its_checkpoints(
+    tiny: ModuleType, tiny_dits: ModuleType, tmp_path: Path
+) -> None:
+    spec = replace(KLEIN, hidden=16)
+    tiny.write_skeleton(
+        tmp_path / "qwen3.safetensors", {f"model.{key}": shape for key, shape in text_layout(spec).items()}
+    )
+    (tmp_path / "tokenizer.json").write_text("{}")
+    save_file(tiny_dits.original(tiny_dits.FLUX2, tiny_dits.weights(tiny_dits.FLUX2)), tmp_path / "flux2.safetensors")
+    nodes = """
+  network: {type: LoadDiffusionModel, file: <folder>/flux2.safetensors}
+  text: {type: LoadTextEncoder, file: <folder>/qwen3.safetensors}
+  prompt: {type: TextEncode, clip: $text, text: a cat}
+  empty: {type: EmptyLatent, width: 64, height: 64}
+  last: {type: KSampler, model: $network, positive: $prompt, negative: $prompt, latent: $empty}
+"""
+    assert problems(nodes, tmp_path) == []
+    (message,) = problems(f"{nodes}  save: {{type: SaveCheckpoint, model: $network, clip: $text}}\n", tmp_path)
+    assert "input 'clip' has no place in checkpoints of the flux2 family; save without it" in message
 
 
 def test_a_checkpoints_text_without_its_tokenizer_is_missed_where_it_is_used(

@@ -1,0 +1,172 @@
+"""Language models as FLUX.2's text encoders, against diffusers' pipelines with the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import Flux2KleinPipeline, Flux2Pipeline
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from torch import Tensor
+from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from latentgraph.diffusion.checkpoints.describe_text import describe_text
+from latentgraph.diffusion.checkpoints.headers import HeaderError
+from latentgraph.diffusion.checkpoints.opening import open_text
+from latentgraph.diffusion.checkpoints.text_layout import text_layout
+from latentgraph.diffusion.checkpoints.text_sets import FLUX2_TEXT, KLEIN_TEXT
+from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.networks.text_building import build_text_encoder
+from latentgraph.diffusion.text.encoding import encode_prompt
+
+MARKS = {
+    "qwen3": {
+        151643: "<|endoftext|>",
+        151644: "<|im_start|>",
+        151645: "<|im_end|>",
+        151667: "<think>",
+        151668: "</think>",
+    },
+    "mistral": {1: "<s>", 3: "[INST]", 4: "[/INST]", 11: "<pad>", 17: "[SYSTEM_PROMPT]", 18: "[/SYSTEM_PROMPT]"},
+}
+"""The marks of each vocabulary that its dialogue needs, by their ids."""
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+PROMPT = "a (cat:1.2) on a mat"
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Any]:
+    qwen3 = Qwen3Config(**SMALL, num_hidden_layers=29, head_dim=16, vocab_size=151700, rope_parameters=rope(1e6))
+    mistral = MistralConfig(
+        **SMALL, num_hidden_layers=31, head_dim=128, vocab_size=300, rope_parameters=rope(1e9), rms_norm_eps=1e-5
+    )
+    return {"qwen3": filled(Qwen3ForCausalLM(qwen3)), "mistral": filled(MistralForCausalLM(mistral))}
+
+
+@pytest.fixture(scope="module")
+def folder(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("language_models")
+    for key, model in models.items():
+        save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, place / f"{key}.safetensors")
+        vocabulary(key).save(str(place / f"{key}.tokenizer.json"))
+    return place
+
+
+def test_a_prompt_for_klein_is_what_its_pipeline_makes_of_it(models: dict[str, Any], folder: Path) -> None:
+    tokenizer = Told("qwen3", f"<|im_start|>user\n{PROMPT}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    with torch.no_grad():
+        wanted = Flux2KleinPipeline._get_qwen3_prompt_embeds(models["qwen3"], tokenizer, PROMPT)
+    check(folder / "qwen3.safetensors", wanted)
+
+
+def test_a_prompt_for_flux2_is_what_its_pipeline_makes_of_it(models: dict[str, Any], folder: Path) -> None:
+    tokenizer = Told("mistral", f"<s>[SYSTEM_PROMPT]{SYSTEM_MESSAGE}[/SYSTEM_PROMPT][INST]{PROMPT}[/INST]", left=True)
+    with torch.no_grad():
+        wanted = Flux2Pipeline._get_mistral_3_small_prompt_embeds(models["mistral"], tokenizer, PROMPT)
+    check(folder / "mistral.safetensors", wanted)
+
+
+def check(file: Path, wanted: Tensor) -> None:
+    clip = open_text([file], WeightMemory(precision="exact"))
+    (condition,) = encode_prompt(clip, PROMPT).conditioning.entries
+    assert clip.spec.family == "flux2"
+    assert condition.pooled is None
+    assert condition.embedding.shape == (1, 512, 96)
+    assert clip.spec.context_width == 96
+    assert torch.equal(condition.embedding, wanted)
+
+
+def test_a_longer_prompt_is_not_cut(folder: Path) -> None:
+    clip = open_text([folder / "qwen3.safetensors"], WeightMemory(precision="exact"))
+    assert encode_prompt(clip, "cat " * 200).conditioning.entries[0].embedding.shape[1] > 512
+
+
+@pytest.mark.parametrize("prefix", ["model.language_model.", "language_model.model."])
+def test_a_language_model_inside_one_that_sees_is_the_same(
+    prefix: str, models: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    weights = {
+        prefix + name.removeprefix("model."): tensor.clone() for name, tensor in models["mistral"].state_dict().items()
+    }
+    save_file(weights | {"vision_tower.patch_conv.weight": torch.zeros(4)}, tmp_path / "mistral.safetensors")
+    (tmp_path / "tokenizer.json").write_bytes((folder / "mistral.tokenizer.json").read_bytes())
+    first, second = (
+        encode_prompt(open_text([path], WeightMemory(precision="exact")), "a cat").conditioning.entries[0].embedding
+        for path in (folder / "mistral.safetensors", tmp_path / "mistral.safetensors")
+    )
+    assert torch.equal(first, second)
+
+
+def test_blocks_behind_the_last_layer_that_is_read_are_not_built(folder: Path) -> None:
+    (spec,) = describe_text([folder / "qwen3.safetensors"]).spec.encoders
+    built = {name: tuple(tensor.shape) for name, tensor in build_text_encoder(spec).state_dict().items()}
+    assert dict(text_layout(spec)) == built
+    assert "layers.26.mlp.up_proj.weight" in built
+    assert "layers.27.mlp.up_proj.weight" not in built
+    assert "norm.weight" not in built
+
+
+def test_a_model_of_too_few_layers_is_refused(models: dict[str, Any], tmp_path: Path) -> None:
+    weights = {name: tensor.clone() for name, tensor in models["qwen3"].state_dict().items() if ".20." not in name}
+    save_file(weights, tmp_path / "qwen3.safetensors")
+    with pytest.raises(HeaderError, match="qwen3 has 20 layers, of which the 27th would be read"):
+        describe_text([tmp_path / "qwen3.safetensors"])
+
+
+def test_the_published_widths_are_those_of_the_transformers() -> None:
+    assert [each.join.order[0].width for each in (FLUX2_TEXT, KLEIN_TEXT)] == [3 * 5120, 3 * 2560]
+
+
+class Told:
+    """A tokenizer as the pipelines use one: it is asked for a dialogue, and then for its ids, filled to a length."""
+
+    def __init__(self, key: str, dialogue: str, *, left: bool = False) -> None:
+        self.vocabulary, self.dialogue, self.left = vocabulary(key), dialogue, left
+        self.pad = {"qwen3": 151643, "mistral": 11}[key]
+
+    def apply_chat_template(self, messages: Any, *, tokenize: bool, **options: Any) -> Any:
+        assert PROMPT in str(messages)
+        return self(self.dialogue, max_length=options["max_length"]) if tokenize else self.dialogue
+
+    def __call__(self, text: str, *, max_length: int, **_: Any) -> dict[str, Tensor]:
+        ids = self.vocabulary.encode(text, add_special_tokens=False).ids
+        padding = max_length - len(ids)
+        rows = ([self.pad] * padding + ids, [0] * padding + [1] * len(ids))
+        if not self.left:
+            rows = (ids + [self.pad] * padding, [1] * len(ids) + [0] * padding)
+        return {"input_ids": torch.tensor([rows[0]]), "attention_mask": torch.tensor([rows[1]])}
+
+
+def vocabulary(key: str) -> Tokenizer:
+    """Bytes as words, at ids that are free, and the marks of a vocabulary at theirs."""
+    marks = MARKS[key]
+    free = (n for n in range(20, 400) if n not in marks)
+    words = dict(zip(sorted(pre_tokenizers.ByteLevel.alphabet()), free, strict=False))
+    tokenizer = Tokenizer(BPE(words | {mark: n for n, mark in marks.items()}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(mark, normalized=False) for mark in marks.values()])
+    return tokenizer
+
+
+def rope(base: float) -> dict[str, Any]:
+    return {"rope_type": "default", "rope_theta": base}
+
+
+def filled(model: Any) -> Any:
+    draws = torch.Generator().manual_seed(4)
+    for name, tensor in model.state_dict().items():
+        centre = 1.0 if "norm" in name else 0.0
+        tensor.copy_((0.1 * torch.randn(tensor.shape, generator=draws) + centre).half().float())
+    return model.eval()
