@@ -144,6 +144,7 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         ready(address)
         with contextlib.suppress(StoreUnavailable):  # it would only be faster
             await store.lengthen_log(_LOG_BYTES)
+        await app[PARTS].catalogue.write()  # while the worker gets warm, so that no request waits for it
         await stop.wait()
         intake.stop()
 

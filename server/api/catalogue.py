@@ -28,15 +28,20 @@ class Catalogue:
     registry: Registry
     routes: Sequence[Route]
 
+    async def write(self) -> None:
+        """Writes what is not written yet, which takes some tenths of a second."""
+        if "_nodes" not in self.__dict__ or "_api" not in self.__dict__:
+            await asyncio.to_thread(lambda: (self._nodes, self._api))
+
     async def nodes(self) -> tuple[bytes, str]:
         """Returns all node types, and their ETag."""
-        if "_nodes" not in self.__dict__:
-            await asyncio.to_thread(lambda: self._nodes)
+        await self.write()
         return self._nodes
 
     async def api(self, workflows: Sequence[WorkflowView]) -> dict[str, Any]:
         """Returns the OpenAPI of the routes, with a path for each of some workflows."""
-        return with_workflows(await asyncio.to_thread(lambda: self._api), workflows)
+        await self.write()
+        return with_workflows(self._api, workflows)
 
     @cached_property
     def _nodes(self) -> tuple[bytes, str]:
