@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
@@ -32,6 +33,20 @@ class Residuals:
     def map(self, change: Callable[[Tensor], Tensor]) -> Residuals:
         """Returns what becomes of each tensor."""
         return Residuals(*(tuple(map(change, getattr(self, each.name))) for each in fields(self)))
+
+    def outside_of_stretches(self) -> Residuals:
+        """Returns what is added outside of the blocks of a transformer that `networks.shallow` takes from an earlier pass.
+
+        Those are all blocks of the first kind but the first, and all of the second; what was added between them is part of what
+        is taken.
+        """
+        first = (0, len(self.blocks) - 1)
+        last = len(self.single_blocks) - 1
+        return replace(
+            self,
+            blocks=tuple(x if n in first else torch.zeros_like(x) for n, x in enumerate(self.blocks)),
+            single_blocks=tuple(x if n == last else torch.zeros_like(x) for n, x in enumerate(self.single_blocks)),
+        )
 
 
 def spread_over(tensors: Tensors, blocks: int) -> Tensors:

@@ -50,6 +50,11 @@ class KeptLayers:
         self._now = self._kept.setdefault(kind, {})
         self._replays = shallow and bool(self._now)
 
+    @property
+    def replays(self) -> bool:
+        """Whether the pass that was announced is shallow."""
+        return self._replays
+
     def _keep_result(self, number: int, module: nn.Module) -> None:
         """A shallow pass gets from a module what a full one got."""
         forward: Callable[..., Any] = module.forward

@@ -12,12 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from ..checkpoints.families import NetworkKind
+from ..control.residuals import Residuals
 from ..image_prompts.showing import PictureAttention, ShownPictures, attend_to_pictures
 from ..levels.space import SamplingSpace
 from ..networks.deep_shrink import DeepShrink
 from ..networks.patches import add_free_u, shared_copy
 from ..networks.shallow import Depth, KeptLayers
-from ..networks.sharing import share_work
+from ..networks.sharing import SharedWork, share_work
 from .calls import Network, Steer, call_of, unet_network, unsteered
 from .conditioning import PreparedCondition
 from .denoiser import Conditions, Joins, estimate
@@ -123,18 +124,28 @@ class Passes:
                 self._attending = attend_to_pictures(self.network, setting.pictures)
             for change in changes:
                 change(self.network)
-        if is_unet:
-            call = unet_network(self.network, shared, setting.steer)
-        else:
-            call = call_of(setting.kind, self.network, setting.steer)
-        return call if setting.depth is None else self._with_depth(call, setting.depth)
+        if setting.depth is None:
+            return self._called(setting.steer, shared)
+        kept = KeptLayers(self.network, setting.kind)
 
-    def _with_depth(self, call: Network, depth: Depth) -> Network:
-        """Returns the call with shallow passes, in a network that is changed for them."""
-        kept = KeptLayers(self.network, self.setting.kind)
+        def steer(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Residuals | None:
+            found = setting.steer(x, timestep, inputs)
+            return found.outside_of_stretches() if found is not None and kept.replays else found
+
+        call = self._called(setting.steer if is_unet else steer, shared)
+        return self._with_depth(call, kept, setting.depth)
+
+    def _called(self, steer: Steer, shared: SharedWork | None) -> Network:
+        if self.setting.kind == "unet":
+            return unet_network(self.network, shared, steer)
+        return call_of(self.setting.kind, self.network, steer)
+
+    def _with_depth(self, call: Network, kept: KeptLayers, depth: Depth) -> Network:
+        """Returns the call with shallow passes."""
 
         def predict(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Tensor:
-            kind = (id(inputs.context), *(each.is_active for each in self._shrinking))
+            controls = (id(each.control) for each in inputs.controls)
+            kind = (id(inputs.context), *controls, *(each.is_active for each in self._shrinking))
             kept.begin(kind, shallow=depth.shallow)
             return call(x, timestep, inputs)
 

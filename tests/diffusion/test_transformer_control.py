@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -23,11 +24,18 @@ from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
 from latentgraph.diffusion.control.applying import apply_control, open_control, tell_kind
 from latentgraph.diffusion.control.reading import describe_control
-from latentgraph.diffusion.control.residuals import spread_over
+from latentgraph.diffusion.control.residuals import Residuals, spread_over
 from latentgraph.diffusion.latents.batches import empty_latent, to_model_space
+from latentgraph.diffusion.levels.space import make_space
+from latentgraph.diffusion.levels.space_spec import FluxLevels, SpaceSpec
 from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.networks.shallow import Depth
+from latentgraph.diffusion.sampling.calls import unsteered
+from latentgraph.diffusion.sampling.conditioning import PreparedCondition
 from latentgraph.diffusion.sampling.conditions import add_reference, set_guidance
 from latentgraph.diffusion.sampling.guidance import ClassifierFree
+from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
+from latentgraph.diffusion.sampling.passes import Passes, Setting
 from latentgraph.diffusion.sampling.run import sample_guided
 from latentgraph.diffusion.types import (
     Condition,
@@ -206,6 +214,35 @@ def test_several_controls_a_network_without_guidance_and_references_go_together(
         (both,) = apply_control(one, second, hint, vae=vae)
         results = [run(model, SIGMAS, each) for each in (text, *one, both)]
         assert not any(torch.allclose(a, b, rtol=0, atol=1e-3) for a, b in pairwise(results))
+
+
+@pytest.mark.parametrize("name", ["SD3", "FLUX"])
+@torch.inference_mode()
+def test_what_steers_is_added_once_in_a_shallow_pass(name: str, tiny_dits: ModuleType) -> None:
+    """A shallow pass over the same latent gives what the full one gave, in which controls were added between its blocks."""
+    spec = replace(
+        tiny_dits.SPECS[name], **({"depth": 5} if name == "SD3" else {"double_blocks": 4, "single_blocks": 3})
+    )
+    added = Residuals(
+        blocks=tuple(normal(40 + n, 1, 16, spec.width) for n in range(spec.depth if name == "SD3" else 4)),
+        single_blocks=() if name == "SD3" else tuple(normal(50 + n, 1, 16, spec.width) for n in range(3)),
+    )
+    inputs = NetworkInputs(
+        normal(2, 1, 7, spec.context_width), pooled=normal(3, 1, spec.pooled_width), guidance=torch.tensor([3.5])
+    )
+    lists = {"positive": (PreparedCondition(inputs, None, 1.0, 1e9, 0.0),)}
+    depth = Depth()
+    space = make_space(SpaceSpec("flow", FluxLevels(1.0)))
+    setting = Setting(
+        tiny_dits.network(spec), spec.kind, space, lists, steer=lambda x, timestep, inputs: added, depth=depth
+    )  # type: ignore[arg-type]
+    passes, x, sigma = Passes(setting), normal(1, 1, 16, 8, 8), torch.tensor(0.5)
+    full = passes.estimate({"positive"}, x, sigma)["positive"]
+    plain = Passes(replace(setting, steer=unsteered)).estimate({"positive"}, x, sigma)["positive"]
+    depth.shallow = True
+    shallow = passes.estimate({"positive"}, x, sigma)["positive"]
+    assert (full - plain).abs().max() > 0.01
+    torch.testing.assert_close(shallow, full, rtol=1e-4, atol=1e-4)
 
 
 def test_blocks_of_a_control_network_serve_their_neighbours() -> None:
