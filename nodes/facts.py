@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from latentgraph.diffusion.checkpoints.autoencoders import VaeSpec
+from latentgraph.diffusion.checkpoints.dit_specs import PATCH, MMDiTSpec
 from latentgraph.diffusion.checkpoints.families import ModelSpec
 from latentgraph.diffusion.checkpoints.text_specs import ClipSpec
 from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
@@ -301,6 +302,13 @@ def check_latent(known: Known, name: str, against: str) -> None:
                 f"{_of_family(known, against)} takes {wanted}; encode and decode with the VAE of the model that samples",
             )
             return
+    spec, size = known.fact(against, "spec"), size_of(known, name)
+    if size is not None and isinstance(spec, ModelSpec) and isinstance(spec.network, MMDiTSpec):
+        most = spec.network.positions * PATCH * spec.latent.downscale
+        if max(size) > most:
+            known.problem(
+                name, f"is of a {size} picture, but input {against!r} has places for {most} pixels a side at most"
+            )
 
 
 def check_mask(known: Known, mask: str, picture: str) -> None:

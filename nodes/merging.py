@@ -68,6 +68,16 @@ class MergeModelBlocks(_TwoModels, Node, version=1, cached=False, comfy=ComfyNam
 
         return merge(self.model, self.other, mix_blocks(input=self.input, middle=self.middle, out=self.out))
 
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        spec = known.fact("model", "spec")
+        if spec is not None and spec.network.kind != "unet":
+            known.problem(
+                "model",
+                f"is of the {spec.family} family, whose network is no UNet with blocks on the way down and up; use MergeModels",
+            )
+        return super().infer(known)
+
 
 class AddModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName("ModelMergeAdd", _MODELS)):
     """Add the weights of a network, usually a difference of two, to those of another."""

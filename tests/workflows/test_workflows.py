@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,6 +55,8 @@ SIZES = {  # width and height of what each makes of SMALL
     "regional": (64, 64),
     "controlnet": (64, 64),
     "flux": (64, 64),
+    "kontext": (64, 64),
+    "fill": (128, 128),  # the picture's own
     "sd3": (64, 64),
     "instruct": (64, 64),
     "unclip": (64, 64),
@@ -63,6 +66,8 @@ SIZES = {  # width and height of what each makes of SMALL
 NEEDED = {
     "controlnet": "control_net",
     "flux": "network",
+    "kontext": "network",
+    "fill": "network",
     "sd3": "checkpoint",
     "instruct": "checkpoint",
     "unclip": "checkpoint",
@@ -133,15 +138,15 @@ def needed(
     def params(name: str, checkpoint: Path) -> dict[str, Any]:
         if name == "controlnet":
             return {"control_net": str(control_net(checkpoint))}
-        if name == "flux":
-            save_file(
-                tiny_dits.original(tiny_dits.FLUX, tiny_dits.weights(tiny_dits.FLUX)), folder / "flux.safetensors"
-            )
+        if name in ("flux", "kontext", "fill"):
+            spec = tiny_dits.FILL if name == "fill" else tiny_dits.FLUX
+            save_file(tiny_dits.original(spec, tiny_dits.weights(spec)), folder / f"{name}.safetensors")
             tiny_dits.vae().save_pretrained(folder / "vae")
-            files = {"network": "flux.safetensors", "clip_l": "clip_l.safetensors", "t5xxl": "t5xxl.safetensors"}
+            files = {"network": f"{name}.safetensors", "clip_l": "clip_l.safetensors", "t5xxl": "t5xxl.safetensors"}
             return {param: str(folder / file) for param, file in (files | {"vae": "vae"}).items()}
         if name == "sd3":
-            tensors = tiny_dits.checkpoint(tiny_dits.SD3, vae_prefix="first_stage_model.")
+            large = replace(tiny_dits.SD3, positions=64)  # for the 1024 pixels a side that the workflow asks for
+            tensors = tiny_dits.checkpoint(large, vae_prefix="first_stage_model.")
             for key, encoder in (
                 ("clip_l", tiny_texts.clip_l()),
                 ("clip_g", tiny_texts.clip_g()),
