@@ -1,11 +1,13 @@
 """Small text encoders with made-up weights that float16 holds exactly, in the layouts of their files, and their tokenizers.
 
-Widths go together with the transformers of `tiny_dits`: text of 48 numbers a token, a pooled vector of 24 (FLUX) or 40 (SD3).
+Models are made once and are not to be changed. Widths go together with the transformers of `tiny_dits`: text of 48 numbers a
+token, a pooled vector of 24 (FLUX) or 40 (SD3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -32,6 +34,7 @@ WORDS = (
 """A vocabulary of BERT's, with its marks where BERT has them."""
 
 
+@cache
 def clip_l(width: int = 24) -> CLIPTextModelWithProjection:
     """A CLIP-L whose projection changes nothing, as in SD3's files."""
     model = _clip(width, layers=3, activation="quick_gelu", projection=width, pad=49407)
@@ -39,11 +42,13 @@ def clip_l(width: int = 24) -> CLIPTextModelWithProjection:
     return model
 
 
+@cache
 def clip_g(width: int = 24) -> CLIPTextModelWithProjection:
     """A CLIP-G, as deep as a file must be to be taken for one."""
     return _clip(width, layers=32, activation="gelu", projection=16, pad=0)
 
 
+@cache
 def t5(width: int = 48, vocab: int = 200) -> T5EncoderModel:
     """A T5 1.1 encoder."""
     config = T5Config(
