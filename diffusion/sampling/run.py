@@ -25,6 +25,7 @@ from ..levels.space_spec import PredictionName, SpaceSpec
 from ..names import SamplerName, ScheduleName
 from ..networks.exhaustion import smaller_pictures
 from ..networks.shallow import Depth
+from ..networks.threads import threads_worth
 from ..samplers.catalogue import Method, method_of
 from ..samplers.drive import FinishedStep, observed, run_sampler
 from ..samplers.noise import NoiseSource, initial_noise, inpaint_noise
@@ -184,6 +185,8 @@ def sample_guided(
         if model.options.quality is not None and setting.depth is not None:
             cache = StepCache(model.options.quality, sigmas=levels, space=space, depth=setting.depth)
             denoise = cache.wrap(denoise)
+        if policy.precision != "exact":  # there they might move the last bits
+            held.enter_context(threads_worth(network, len(start) * start.shape[2] * start.shape[3]))
         x = run_sampler(run.begin(last), denoise)
 
     def finished(result: Tensor) -> Latent:
