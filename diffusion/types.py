@@ -142,6 +142,7 @@ class Condition:
     start, end: the part of the sampling in which it holds, as fractions 0..1 of the schedule (0 is the noisiest).
     concat_latent: (B, C, h, w) in VAE space, and concat_mask: (B, 1, H, W), extra channels for inpainting networks.
     controls: what steers the network under this condition; what they add is summed in their order.
+    depth: float32 (B, 1, H, W), how near things are, larger is nearer, in any unit, for networks that are shown it.
     pictures: what pictures show, for a network that is told it. guidance: how strongly a network that was distilled to be
     told, such as FLUX dev, follows the prompt. references: latents of pictures to go by, (B, C, h, w) each, in VAE space.
     """
@@ -159,6 +160,7 @@ class Condition:
     concat_latent: Tensor | None = None
     concat_mask: Tensor | None = None
     controls: tuple[Control, ...] = ()
+    depth: Tensor | None = None
     pictures: tuple[PicturePrompt, ...] = ()
     guidance: float = 3.5
     references: tuple[Tensor, ...] = ()

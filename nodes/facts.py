@@ -7,7 +7,8 @@ By port type, each fact only where it is known:
 - Clip: family, text_width, pooled_width, spec (its ClipSpec)
 - Guider: those of its model
 - Conditioning: family, text_width, pooled_width, controls (a tuple of the specs of what steers it), picture (facts of the
-  latent of one to edit), shown (a tuple of the widths of the embeddings of pictures), references (a tuple of the channels, as
+  latent of one to edit), shown (a tuple of the widths of the embeddings of pictures), depth
+  (whether it carries some), references (a tuple of the channels, as
   far as they are known, of the latents of pictures to go by)
 - ControlNet: family, spec (its ControlSpec)
 - IpAdapter: spec (its IPAdapterSpec)
@@ -252,6 +253,12 @@ def _check_pictures(known: Known, names: Iterable[str]) -> None:
             known.problem(
                 name,
                 f"tells what a picture shows by {wrong[0]} numbers, but input 'model' ({model.family}) {takes}",
+            )
+        if known.fact(name, "depth") and not model.sees_depth:
+            known.problem(
+                name,
+                f"carries depths, which input 'model' ({model.family}) takes no channel for; use a Stable Diffusion 2 depth "
+                "checkpoint, or a ControlNet for depth",
             )
         if vae is None:
             continue

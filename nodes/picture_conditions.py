@@ -50,6 +50,34 @@ class InstructPixToPixConditioning(
         }
 
 
+class DepthConditions(NamedTuple):
+    """What a model that is shown depth samples from."""
+
+    positive: Conditioning
+    negative: Conditioning
+
+
+class DepthConditioning(Node, version=1):
+    """Keep a picture to the depths of another, with Stable Diffusion 2 depth.
+
+    Depths are a grey picture, the nearer the brighter, as MiDaS and Depth Anything make them; only their order and proportions
+    count.
+    """
+
+    positive: Conditioning = Field(description="What to paint.")
+    negative: Conditioning = Field(description="What to avoid.")
+    depth: Image = Field(description="How near things are; brighter is nearer.")
+
+    def run(self, ctx: Context) -> DepthConditions:
+        from latentgraph.diffusion.sampling.conditions import show_depth
+
+        return DepthConditions(show_depth(self.positive, self.depth), show_depth(self.negative, self.depth))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        return {name: {**known.facts(name), "depth": True} for name in ("positive", "negative")}
+
+
 class UnclipConditioning(
     Node,
     version=1,

@@ -18,7 +18,7 @@ from .text_sets import NO_TEXT, REFINER_TEXT, SD1_TEXT, SD2_TEXT, SDXL_TEXT, Tex
 Prediction = Literal["eps", "v", "edm", "flow"]
 NetworkKind = Literal["unet", "plain_unet", "mmdit", "flux", "flux2"]
 SizeNumber = Literal["height", "width", "crop_y", "crop_x", "target_height", "target_width", "aesthetic_score"]
-ExtraChannels = Literal["mask_and_picture", "picture", "scaled_picture", "picture_and_mask_cells"]
+ExtraChannels = Literal["mask_and_picture", "picture", "scaled_picture", "picture_and_mask_cells", "depth"]
 Colours = tuple[tuple[float, float, float], ...]
 
 UNET_MARKERS: tuple[tuple[str, ...], ...] = (
@@ -147,6 +147,11 @@ class ModelSpec:
         return self.takes_extra and self.extra in {"mask_and_picture", "picture_and_mask_cells"}
 
     @property
+    def sees_depth(self) -> bool:
+        """Whether the network is shown how near things are."""
+        return self.takes_extra and self.extra == "depth"
+
+    @property
     def edits(self) -> bool:
         """Whether the network is shown a picture to edit or to follow (InstructPix2Pix, FLUX canny and depth)."""
         return self.takes_extra and self.extra in {"picture", "scaled_picture"}
@@ -273,6 +278,7 @@ PLAYGROUND_LATENT = LatentFormat(
     stds=(8.4927, 5.9022, 6.5498, 5.2299),
 )
 
+DEPTH = frozenset({5})  # latent + depth
 BASE = frozenset({4})  # the latent alone
 BASE_OR_INPAINT = frozenset({4, 9})  # latent; latent + mask + masked latent
 INSTRUCT = frozenset({8})  # latent + latent of the picture to edit
@@ -302,9 +308,13 @@ UNET_FAMILIES: tuple[Family, ...] = (
         supported=True,
     ),
     Family(
-        name="sd2-depth",
+        name="sd2",
         title="Stable Diffusion 2 depth",
-        unet=UNetPattern(linear_projection=True, vector=False, in_channels=frozenset({5})),
+        unet=UNetPattern(linear_projection=True, vector=False, in_channels=DEPTH),
+        latent=SD_LATENT,
+        extra="depth",
+        text=SD2_TEXT,
+        supported=True,
     ),
     Family(
         name="sd-x4-upscaler",

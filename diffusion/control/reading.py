@@ -120,7 +120,7 @@ def _union(shapes: Shapes) -> UnionSpec | None:
 
 def _family_of(encoder: UNetSpec) -> Family | None:
     """Returns the family whose networks have such an encoder."""
-    rows = [row for row in FAMILIES if row.supported and row.kind == "unet" and row.unet is not None]
+    rows = [row for row in FAMILIES if row.supported and row.kind == "unet" and row.file_markers == ((),)]
     if not encoder.context_width:
         return next((row for row in rows if row.name == NO_ATTENTION_FAMILY), None)
     return next((row for row in rows if row.unet and not unlikeness(row.unet, encoder)), None)

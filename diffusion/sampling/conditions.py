@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..pictures.sizes import CELL
-from ..types import Area, ClipVisionOutput, Condition, Conditioning, Latent, Mask, PicturePrompt, PictureSize
+from ..types import Area, ClipVisionOutput, Condition, Conditioning, Image, Latent, Mask, PicturePrompt, PictureSize
 
 
 def combine(first: Conditioning, second: Conditioning) -> Conditioning:
@@ -107,6 +107,12 @@ def set_guidance(conditioning: Conditioning, guidance: float) -> Conditioning:
 def add_reference(conditioning: Conditioning, latent: Latent) -> Conditioning:
     """Returns the conditions with one picture more to go by, for networks that were trained to look at some."""
     return _each(conditioning, lambda entry: replace(entry, references=(*entry.references, latent.samples)))
+
+
+def show_depth(conditioning: Conditioning, depth: Image) -> Conditioning:
+    """Returns the conditions with how near things are: the brighter a picture is, the nearer."""
+    channel = depth.pixels[..., :3].mean(dim=-1).unsqueeze(1)
+    return _each(conditioning, lambda entry: replace(entry, depth=channel))
 
 
 def show_pictures(

@@ -14,6 +14,7 @@ from ..pictures.resize import resize
 from ..pictures.sizes import CELL
 from ..types import Condition
 
+LEAST_DEPTH = 1e-6  # instead of 0, where everything is equally near
 BLANK_PICTURE = (0.8223, -0.6876, 0.6364, 0.1380)  # mid-grey in SD1's scaled latents; as in ComfyUI 0.8.0 (behaviour)
 
 
@@ -81,6 +82,19 @@ def picture_and_mask_cells(condition: Condition, spec: ModelSpec, latent: Tensor
     return torch.cat([scaled_picture_channels(condition, spec, latent, noise_mask), cells], dim=1)
 
 
+def depth_channel(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+    """Returns (B, 1, h, w), how near things are, from -1, the furthest, to 1; zeros where the condition does not say it.
+
+    As in diffusers' StableDiffusionDepth2ImgPipeline (behaviour).
+    """
+    b, _, h, w = latent.shape
+    if condition.depth is None:
+        return latent.new_zeros(b, 1, h, w)
+    depth = functional.interpolate(condition.depth.to(latent), size=(h, w), mode="bicubic")
+    low, high = depth.amin(dim=(1, 2, 3), keepdim=True), depth.amax(dim=(1, 2, 3), keepdim=True)
+    return fit_batch(2.0 * (depth - low) / (high - low).clamp(min=LEAST_DEPTH) - 1.0, b)
+
+
 def _fitted(x: Tensor, latent: Tensor) -> Tensor:
     b, _, h, w = latent.shape
     if x.shape[-2:] != (h, w):
@@ -93,4 +107,5 @@ _MAKERS: Mapping[ExtraChannels, Callable[[Condition, ModelSpec, Tensor, Tensor |
     "picture": picture_channels,
     "scaled_picture": scaled_picture_channels,
     "picture_and_mask_cells": picture_and_mask_cells,
+    "depth": depth_channel,
 }

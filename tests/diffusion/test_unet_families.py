@@ -19,6 +19,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     LDMPipeline,
     LDMTextToImagePipeline,
+    StableDiffusionDepth2ImgPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
@@ -45,7 +46,8 @@ from latentgraph.diffusion.latents.batches import empty_latent, to_model_space, 
 from latentgraph.diffusion.levels.space_spec import ContinuousLevels, DiscreteLevels
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise
-from latentgraph.diffusion.sampling.conditions import empty, set_picture_size, show_pictures
+from latentgraph.diffusion.sampling.conditions import empty, set_picture_size, show_depth, show_pictures
+from latentgraph.diffusion.sampling.extra_channels import extra_channels
 from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, ListName
 from latentgraph.diffusion.sampling.network_inputs import network_inputs
 from latentgraph.diffusion.sampling.run import sample, sample_guided
@@ -436,6 +438,69 @@ def test_a_cosxl_edit_model_is_shown_the_picture_in_its_own_units(tiny: ModuleTy
     condition = Condition(torch.zeros(1, 77, 128), pooled=torch.zeros(1, 64), concat_latent=torch.ones(1, 4, 8, 8))
     shown = network_inputs(condition, spec=spec, latent=torch.zeros(1, 4, 8, 8)).concat
     assert torch.equal(shown, torch.full((1, 4, 8, 8), 0.13025))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_depth_model_keeps_to_depths_as_diffusers_pipeline_does(tiny: ModuleType, tmp_path: Path) -> None:
+    checkpoint = opened(tiny.write_sd2(tmp_path / "depth.safetensors", in_channels=5))
+    spec = checkpoint.model.spec
+    assert (spec.family, spec.sees_depth, spec.prediction) == ("sd2", True, "eps")
+    picture, depth = Pillow.effect_noise((64, 48), 90).convert("RGB"), noise(1, 30, 40).sigmoid()
+    positive, negative = text(64, 1), text(64, 2)
+    vae = kl(tiny)
+    with checkpoint.model.weights.use() as unet:
+        unet.register_to_config(sample_size=64)  # the pipeline asks for it
+        pipeline = StableDiffusionDepth2ImgPipeline(
+            unet=unet,
+            vae=vae,
+            scheduler=euler(4),
+            text_encoder=None,
+            tokenizer=None,
+            depth_estimator=None,
+            feature_extractor=None,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        expected = pipeline(
+            image=picture,
+            depth_map=depth,
+            prompt_embeds=positive.entries[0].embedding,
+            negative_prompt_embeds=negative.entries[0].embedding,
+            strength=1.0,
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            generator=torch.Generator().manual_seed(SEED),
+            output_type="latent",
+        ).images
+    draws = torch.Generator().manual_seed(SEED)
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(1, 48, 64, 3) / 255
+    with torch.inference_mode():
+        start = vae.encode(pixels.movedim(-1, 1) * 2 - 1).latent_dist.sample(draws)
+    start = start + torch.randn(start.shape, generator=draws) * euler(4).sigmas[0] / spec.latent.scale
+    shown = Image(depth[..., None].expand(-1, -1, -1, 3))
+    result = sample_guided(
+        Guider(
+            checkpoint.model,
+            {"positive": show_depth(positive, shown), "negative": show_depth(negative, shown)},
+            ClassifierFree(3.0),
+        ),
+        Latent(start),
+        noise=Noise(SEED, silent=True),
+        sampler=Sampler("euler"),
+        sigmas=Sigmas(euler(4).sigmas),
+    )
+    ours = to_model_space(result.latent.samples, spec.latent)
+    torch.testing.assert_close(ours, expected, atol=5e-4, rtol=1e-3)
+
+
+def test_depths_are_stretched_from_the_furthest_to_the_nearest(tiny: ModuleType, tmp_path: Path) -> None:
+    spec = describe(tiny.write_sd2(tmp_path / "depth.safetensors", in_channels=5)).model
+    latent = torch.zeros(2, 4, 8, 8)
+    flat = Condition(torch.zeros(1, 77, 64), depth=torch.full((1, 1, 16, 16), 0.3))
+    assert torch.equal(extra_channels(flat, spec=spec, latent=latent), torch.full((2, 1, 8, 8), -1.0))
+    assert not extra_channels(Condition(torch.zeros(1, 77, 64)), spec=spec, latent=latent).any()
+    ramp = replace(flat, depth=torch.linspace(5, 9, 8).expand(1, 1, 8, 8))
+    found = extra_channels(ramp, spec=spec, latent=latent)
+    assert (found.shape, found.min().item(), found.max().item()) == ((2, 1, 8, 8), -1.0, 1.0)
 
 
 def plain_unet(tiny: ModuleType, **options: Any) -> UNet2DModel:

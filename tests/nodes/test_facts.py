@@ -221,6 +221,11 @@ def test_a_name_that_leads_out_of_the_output_folder_is_refused(prefix: str, file
 
 
 SINGLE = {
+    "depths for a model that is shown none": (
+        "{type: KSampler, model: $load.model, positive: $deep.positive, negative: $good, latent: $empty}\n"
+        "  deep: {type: DepthConditioning, positive: $good, negative: $good, depth: $source.image}",
+        "'positive' carries depths, which input 'model' (sd1) takes no channel for",
+    ),
     "a prompt for a model of classes": (
         "{type: TextEncode, clip: $things.clip, text: a cat}\n"
         "  things: {type: LoadCheckpoint, file: <files>/things.safetensors}",

@@ -12,7 +12,7 @@ from latentgraph.diffusion.types import Conditioning, Image, PictureSize
 from latentgraph.graph import Context
 from latentgraph.nodes.latents import EmptyLatent, VAEEncode
 from latentgraph.nodes.loading import LoadCheckpoint, LoadUnclipCheckpoint
-from latentgraph.nodes.picture_conditions import InstructPixToPixConditioning, UnclipConditioning
+from latentgraph.nodes.picture_conditions import DepthConditioning, InstructPixToPixConditioning, UnclipConditioning
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode, TextEncodeSDXLRefiner
 from latentgraph.nodes.vision import EncodeClipVision
@@ -84,3 +84,19 @@ def test_the_refiner_is_told_how_beautiful_a_picture_is_to_be(
         return node.run(context).samples
 
     assert not torch.equal(painted(told), painted(plain))
+
+
+def test_what_is_nearer_moves_a_picture_of_a_depth_model(tiny: ModuleType, tmp_path: Path, context: Context) -> None:
+    loaded = LoadCheckpoint(file=tiny.write_sd2(tmp_path / "depth.safetensors", in_channels=5)).run(context)
+    assert loaded.clip is not None
+    nothing = TextEncode(clip=loaded.clip, text="").run(context)
+    ramp = Image(torch.linspace(0, 1, 64).reshape(1, 1, 64, 1).expand(1, 64, 64, 3))
+
+    def painted(depth: Image) -> torch.Tensor:
+        told = DepthConditioning(positive=nothing, negative=nothing, depth=depth).run(context)
+        latent = EmptyLatent(width=64, height=64).run(context)
+        node = KSampler(model=loaded.model, positive=told.positive, negative=told.negative, latent=latent, steps=2)
+        return node.run(context).samples
+
+    assert torch.allclose(painted(ramp), painted(Image(ramp.pixels / 2)), atol=1e-3)  # only proportions count
+    assert not torch.allclose(painted(ramp), painted(Image(1.0 - ramp.pixels)), atol=1e-2)

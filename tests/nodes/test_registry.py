@@ -23,6 +23,7 @@ OURS_ALONE = {
     "ConsistencyDecode": "ComfyUI has no consistency decoder",
     "ConditioningSize": "SDXL's sizes apart from a prompt",
     "ClassConditioning": "ComfyUI runs no network of classes",
+    "DepthConditioning": "ComfyUI has no depth for Stable Diffusion 2",
     "EmptyConditioning": "ComfyUI runs no network without text",
     "GridImage": "ComfyUI has no contact sheet",
     "LoadTinyVAE": "ComfyUI tells the family by the names that the files must have",
