@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,8 +11,6 @@ import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
 from torch import Tensor
 from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -23,18 +22,6 @@ from latentgraph.diffusion.checkpoints.text_sets import FLUX2_TEXT, KLEIN_TEXT
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.text_building import build_text_encoder
 from latentgraph.diffusion.text.encoding import encode_prompt
-
-MARKS = {
-    "qwen3": {
-        151643: "<|endoftext|>",
-        151644: "<|im_start|>",
-        151645: "<|im_end|>",
-        151667: "<think>",
-        151668: "</think>",
-    },
-    "mistral": {1: "<s>", 3: "[INST]", 4: "[/INST]", 11: "<pad>", 17: "[SYSTEM_PROMPT]", 18: "[/SYSTEM_PROMPT]"},
-}
-"""The marks of each vocabulary that its dialogue needs, by their ids."""
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -55,23 +42,29 @@ def models() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def folder(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(models: dict[str, Any], tiny_texts: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("language_models")
     for key, model in models.items():
         save_file({name: tensor.clone() for name, tensor in model.state_dict().items()}, place / f"{key}.safetensors")
-        vocabulary(key).save(str(place / f"{key}.tokenizer.json"))
+        tiny_texts.vocabulary(key).save(str(place / f"{key}.tokenizer.json"))
     return place
 
 
-def test_a_prompt_for_klein_is_what_its_pipeline_makes_of_it(models: dict[str, Any], folder: Path) -> None:
-    tokenizer = Told("qwen3", f"<|im_start|>user\n{PROMPT}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+def test_a_prompt_for_klein_is_what_its_pipeline_makes_of_it(
+    models: dict[str, Any], tiny_texts: ModuleType, folder: Path
+) -> None:
+    dialogue = f"<|im_start|>user\n{PROMPT}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    tokenizer = Told(tiny_texts.vocabulary("qwen3"), dialogue, pad=151643)
     with torch.no_grad():
         wanted = Flux2KleinPipeline._get_qwen3_prompt_embeds(models["qwen3"], tokenizer, PROMPT)
     check(folder / "qwen3.safetensors", wanted)
 
 
-def test_a_prompt_for_flux2_is_what_its_pipeline_makes_of_it(models: dict[str, Any], folder: Path) -> None:
-    tokenizer = Told("mistral", f"<s>[SYSTEM_PROMPT]{SYSTEM_MESSAGE}[/SYSTEM_PROMPT][INST]{PROMPT}[/INST]", left=True)
+def test_a_prompt_for_flux2_is_what_its_pipeline_makes_of_it(
+    models: dict[str, Any], tiny_texts: ModuleType, folder: Path
+) -> None:
+    dialogue = f"<s>[SYSTEM_PROMPT]{SYSTEM_MESSAGE}[/SYSTEM_PROMPT][INST]{PROMPT}[/INST]"
+    tokenizer = Told(tiny_texts.vocabulary("mistral"), dialogue, pad=11, left=True)
     with torch.no_grad():
         wanted = Flux2Pipeline._get_mistral_3_small_prompt_embeds(models["mistral"], tokenizer, PROMPT)
     check(folder / "mistral.safetensors", wanted)
@@ -131,9 +124,8 @@ def test_the_published_widths_are_those_of_the_transformers() -> None:
 class Told:
     """A tokenizer as the pipelines use one: it is asked for a dialogue, and then for its ids, filled to a length."""
 
-    def __init__(self, key: str, dialogue: str, *, left: bool = False) -> None:
-        self.vocabulary, self.dialogue, self.left = vocabulary(key), dialogue, left
-        self.pad = {"qwen3": 151643, "mistral": 11}[key]
+    def __init__(self, vocabulary: Any, dialogue: str, *, pad: int, left: bool = False) -> None:
+        self.vocabulary, self.dialogue, self.pad, self.left = vocabulary, dialogue, pad, left
 
     def apply_chat_template(self, messages: Any, *, tokenize: bool, **options: Any) -> Any:
         assert PROMPT in str(messages)
@@ -146,18 +138,6 @@ class Told:
         if not self.left:
             rows = (ids + [self.pad] * padding, [1] * len(ids) + [0] * padding)
         return {"input_ids": torch.tensor([rows[0]]), "attention_mask": torch.tensor([rows[1]])}
-
-
-def vocabulary(key: str) -> Tokenizer:
-    """Bytes as words, at ids that are free, and the marks of a vocabulary at theirs."""
-    marks = MARKS[key]
-    free = (n for n in range(20, 400) if n not in marks)
-    words = dict(zip(sorted(pre_tokenizers.ByteLevel.alphabet()), free, strict=False))
-    tokenizer = Tokenizer(BPE(words | {mark: n for n, mark in marks.items()}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(mark, normalized=False) for mark in marks.values()])
-    return tokenizer
 
 
 def rope(base: float) -> dict[str, Any]:

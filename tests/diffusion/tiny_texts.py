@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
@@ -32,6 +34,19 @@ WORDS = (
     ",",
 )
 """A vocabulary of BERT's, with its marks where BERT has them."""
+
+
+MARKS = {
+    "qwen3": {
+        151643: "<|endoftext|>",
+        151644: "<|im_start|>",
+        151645: "<|im_end|>",
+        151667: "<think>",
+        151668: "</think>",
+    },
+    "mistral": {1: "<s>", 3: "[INST]", 4: "[/INST]", 11: "<pad>", 17: "[SYSTEM_PROMPT]", 18: "[/SYSTEM_PROMPT]"},
+}
+"""The marks of each vocabulary that its dialogue needs, by their ids."""
 
 
 @cache
@@ -107,6 +122,18 @@ def write_bert(folder: Path, prefix: str = "cond_stage_model.transformer.") -> P
     save_file({prefix + key: tensor for key, tensor in bert().items()}, folder / "bert.safetensors")
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     return folder
+
+
+def vocabulary(key: str) -> Tokenizer:
+    """Bytes as words, at ids that are free, and the marks of a vocabulary at theirs."""
+    marks = MARKS[key]
+    free = (n for n in range(20, 400) if n not in marks)
+    words = dict(zip(sorted(pre_tokenizers.ByteLevel.alphabet()), free, strict=False))
+    tokenizer = Tokenizer(BPE(words | {mark: n for n, mark in marks.items()}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(mark, normalized=False) for mark in marks.values()])
+    return tokenizer
 
 
 def filled(model: torch.nn.Module) -> torch.nn.Module:

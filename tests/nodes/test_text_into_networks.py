@@ -17,11 +17,11 @@ from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.graph import Context, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.latents import EmptyLatent, VAEDecode
-from latentgraph.nodes.loading import LoadCheckpoint
+from latentgraph.nodes.loading import LoadCheckpoint, LoadDiffusionModel
 from latentgraph.nodes.merging import SaveCheckpoint
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode
-from latentgraph.nodes.text_encoders import LoadTextEncoders
+from latentgraph.nodes.text_encoders import LoadTextEncoder, LoadTextEncoders
 
 (LAYOUT,) = KLEIN_TEXT.encoders
 assert isinstance(LAYOUT.reading, DecoderReading)
@@ -33,7 +33,7 @@ KLEIN = DecoderSpec(
     key_heads=2,
     head_width=16,
     intermediate=24,
-    vocab=50,
+    vocab=151700,
     query_norm=True,
     rope_base=LAYOUT.reading.rope_base,
     epsilon=LAYOUT.reading.epsilon,
@@ -135,13 +135,11 @@ def test_text_of_one_family_is_refused_for_the_network_of_another(family: str, n
 
 
 def test_a_language_model_goes_with_flux2_and_not_into_its_checkpoints(
-    tiny: ModuleType, tiny_dits: ModuleType, tmp_path: Path
+    tiny: ModuleType, tiny_dits: ModuleType, tiny_texts: ModuleType, context: Context, tmp_path: Path
 ) -> None:
-    spec = replace(KLEIN, hidden=16)
-    tiny.write_skeleton(
-        tmp_path / "qwen3.safetensors", {f"model.{key}": shape for key, shape in text_layout(spec).items()}
-    )
-    (tmp_path / "tokenizer.json").write_text("{}")
+    shapes = {f"model.{key}": shape for key, shape in text_layout(replace(KLEIN, hidden=16)).items()}
+    tiny.write(tmp_path / "qwen3.safetensors", tiny.fill(shapes))
+    tiny_texts.vocabulary("qwen3").save(str(tmp_path / "tokenizer.json"))
     save_file(tiny_dits.original(tiny_dits.FLUX2, tiny_dits.weights(tiny_dits.FLUX2)), tmp_path / "flux2.safetensors")
     nodes = """
   network: {type: LoadDiffusionModel, file: <folder>/flux2.safetensors}
@@ -153,6 +151,15 @@ def test_a_language_model_goes_with_flux2_and_not_into_its_checkpoints(
     assert problems(nodes, tmp_path) == []
     (message,) = problems(f"{nodes}  save: {{type: SaveCheckpoint, model: $network, clip: $text}}\n", tmp_path)
     assert "input 'clip' has no place in checkpoints of the flux2 family; save without it" in message
+    model = LoadDiffusionModel(file=tmp_path / "flux2.safetensors").run(context)
+    clip = LoadTextEncoder(file=tmp_path / "qwen3.safetensors").run(context)
+    prompt = TextEncode(clip=clip, text="a cat").run(context)
+    empty = EmptyLatent(width=64, height=64).run(context)
+    sampled = KSampler(
+        model=model, positive=prompt, negative=prompt, latent=empty, seed=1, steps=2, cfg=1.0, scheduler="simple"
+    ).run(context)
+    assert sampled.samples.shape == (1, 128, 4, 4)
+    assert sampled.samples.isfinite().all()
 
 
 def test_a_checkpoints_text_without_its_tokenizer_is_missed_where_it_is_used(
