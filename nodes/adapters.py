@@ -7,7 +7,8 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.adapters.files import NetworkSpec, fit, read_adapter, refusal
+from latentgraph.diffusion.adapters.files import fit, read_adapter, refusal
+from latentgraph.diffusion.adapters.places import NetworkSpec
 from latentgraph.diffusion.types import Clip, Model
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 

@@ -8,50 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from ..checkpoints.catalogue import FAMILIES
-from ..checkpoints.families import DenoiserSpec
 from ..checkpoints.headers import Header, HeaderError, read_header
-from ..checkpoints.keymaps import Rows
-from ..checkpoints.kinds import kind_of
-from ..checkpoints.layout import modules_of
 from ..checkpoints.recognise import network_prefix
 from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.remembering import remembered
 from ..checkpoints.strangers import IMPOSTORS, LORA, PARTS, without_cures
-from ..checkpoints.text_layout import text_layout
 from ..checkpoints.text_specs import ClipSpec
 from .keys import (
     ADAPTER_FAMILIES,
     ENDINGS,
     FORMS,
-    KEYED_NAMINGS,
-    NETWORK_NAMINGS,
     SECOND_TEXT_NAME,
     TEXT_NAME,
-    TEXT_NAMINGS,
     AdapterFamily,
     Form,
 )
+from .places import FIRST_WEIGHTS, NetworkSpec, Place, Share, Target, places_of, target_shapes
 from .shapes import BrokenChangeError, check_divisible, in_words, misfit
-
-NetworkSpec = DenoiserSpec | ClipSpec
-FIRST_WEIGHTS = ("conv_in.weight", "x_embedder.weight")
-"""Of a network's first layer, which has more columns where the network takes more channels, as for inpainting."""
-
-UNET = "unet"
-"""What a target's network is called if it is the denoising one; text encoders go by their keys."""
-
-
-class Target(NamedTuple):
-    """A tensor of a network; `network` is "unet" or the key of a text encoder."""
-
-    network: str
-    tensor: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,14 +42,6 @@ class Change:
     form: Form
     keys: Mapping[str, str]
     share: Share | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What of a change to a matrix that joins several is for one of them: ranges of its `total` rows."""
-
-    rows: Rows
-    total: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -165,7 +134,7 @@ def read_adapter(path: Path | str) -> Adapter:
 
 def fit(adapter: Adapter, spec: NetworkSpec) -> Fit:
     """Returns how an adapter fits a denoising network, or the text encoders of a model."""
-    places, shapes = _places(spec), target_shapes(spec)
+    places, shapes = places_of(spec), target_shapes(spec)
     placed: list[tuple[Target, Change]] = []
     homeless: dict[str, None] = {}
     misfits: list[str] = []
@@ -257,72 +226,13 @@ def _refuse(header: Header) -> NoReturn:
 _EXPECTED, _CURE = "a LoRA or another adapter", "Name an adapter."
 
 
-class _Place(NamedTuple):
-    """A module of a network that a name in an adapter stands for; share: what of the named module it is, if not all."""
-
-    network: str
-    module: str
-    share: Share | None = None
-
-    def target(self, form: Form) -> Target:
-        return Target(self.network, f"{self.module}.{form.leaf}")
-
-
-def _misfit(adapter: Adapter, change: Change, place: _Place, shape: tuple[int, ...]) -> str | None:
+def _misfit(adapter: Adapter, change: Change, place: Place, shape: tuple[int, ...]) -> str | None:
     """Returns the size that a change is for, if it is not that of its place; raises BrokenChangeError."""
     roles = adapter.shapes_of(change)
     if place.share is None:
         return misfit(change.form.name, roles, shape)
     check_divisible(change.form.name, roles, place.share.total)
     return misfit(change.form.name, roles, (place.share.total, *shape[1:]))
-
-
-@cache
-def _places(spec: NetworkSpec) -> Mapping[str, tuple[_Place, ...]]:
-    """Returns what each name of a module in an adapter stands for: modules of the network, several where it joins them."""
-    if not isinstance(spec, ClipSpec):
-        ours: dict[str, tuple[_Place, ...]] = {
-            module: (_Place(UNET, module),) for module in modules_of(kind_of(spec).layout(spec))
-        }
-        paths = {"ours": ours, "makers": _makers_places(spec)}
-        return {
-            naming.name(path): places
-            for naming in reversed(NETWORK_NAMINGS)  # the first to name a module keeps it
-            for path, places in paths[naming.layout].items()
-        }
-    return {
-        naming.name(path).replace("{key}", encoder.key): (_Place(encoder.key, module),)
-        for place, slot in enumerate(spec.join.order)
-        if (encoder := spec.encoder(slot.key)) is not None
-        for naming in (*TEXT_NAMINGS[place], *KEYED_NAMINGS.get(encoder.key, ()))
-        for module in modules_of(text_layout(encoder))
-        for path in (module, f"text_model.{module}")
-    }
-
-
-def _makers_places(spec: DenoiserSpec) -> dict[str, tuple[_Place, ...]]:
-    """Returns the modules by the names that their makers gave them."""
-    shapes = kind_of(spec).layout(spec)
-    places = {}
-    for held in kind_of(spec).destinations(spec, shapes):
-        ends = list(accumulate((shapes[name][0] for name in held.names), initial=0))
-        rows = held.rows or [((start, stop),) for start, stop in pairwise(ends)]
-        joined = bool(held.rows) or len(held.names) > 1
-        places[held.key.rpartition(".")[0]] = tuple(
-            _Place(UNET, name.rpartition(".")[0], Share(each, ends[-1]) if joined else None)
-            for name, each in zip(held.names, rows, strict=True)
-        )
-    return places
-
-
-@cache
-def target_shapes(spec: NetworkSpec) -> Mapping[Target, tuple[int, ...]]:
-    """Returns the shape of every tensor of a network that an adapter may change."""
-    if not isinstance(spec, ClipSpec):
-        return {Target(UNET, name): shape for name, shape in kind_of(spec).layout(spec).items()}
-    return {
-        Target(encoder.key, name): shape for encoder in spec.encoders for name, shape in text_layout(encoder).items()
-    }
 
 
 def _families(adapter: Adapter) -> list[AdapterFamily]:

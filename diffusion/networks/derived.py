@@ -21,7 +21,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..adapters.deltas import changed, divided
-from ..adapters.files import UNET, Change, NetworkSpec, Target, fit, read_adapter, refusal, target_shapes, unlike
+from ..adapters.files import Change, fit, read_adapter, refusal, unlike
+from ..adapters.places import UNET, NetworkSpec, Target, target_shapes
 from ..checkpoints.headers import HeaderError
 from ..checkpoints.parts import FileId, file_id
 from ..checkpoints.text_specs import ClipSpec

@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from ..adapters.files import UNET
+from ..adapters.places import UNET
 from ..checkpoints.autoencoder_keys import vae_origins
 from ..checkpoints.autoencoder_structure import CODEBOOK, STATISTICS
 from ..checkpoints.autoencoders import VaeSpec
