@@ -14,6 +14,12 @@ def control_net_origins(spec: ControlNetSpec, wanted: Iterable[str], present: Co
     return check_origins({key: Origin(rename(key, modules)) for key in wanted}, present)
 
 
+def original_keys(spec: ControlNetSpec, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yields each tensor of diffusers' ControlNet with its key in the original layout."""
+    modules = dict(_control_net_modules(spec))
+    yield from ((name, rename(name, modules)) for name in names)
+
+
 def t2i_adapter_origins(spec: T2IAdapterSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
     """Returns the origin of each tensor of diffusers' T2IAdapter, in the original layout or diffusers'. Raises KeyMapError.
 

@@ -26,9 +26,11 @@ from .transformer_reading import read_transformer_control
 
 EXPECTED = "a control network"
 CURE = "Name a ControlNet or a T2I adapter."
+LORA_MARK = "lora_controlnet"  # the key that a control LoRA is told by
 CONTROL_NET_PREFIXES = ("control_model.", "module.", "")
 ADAPTER_PREFIXES = ("adapter.", "")
 POOLED_NAMES = ("_shuffle", "_shuffle_fp16")  # how the files of networks end that say the same of the whole picture
+STEERED_FAMILIES = ("sd1", "sd2", "sdxl")  # those that ControlNets for UNets are made for
 NO_ATTENTION_FAMILY = "sdxl"  # the only one that ControlNets without attention were published for
 HEAD_WIDTH = 64  # of attention in networks of no known family
 UNSHUFFLE_LARGE, UNSHUFFLE = 16, 8  # pixels that an adapter folds into a cell: SDXL's, and all others
@@ -69,6 +71,11 @@ def _transformer(headers: Sequence[Header], config: Mapping[str, Any]) -> tuple[
 def _control_net(headers: Sequence[Header], path: Path, config: Mapping[str, Any]) -> tuple[str, ControlSpec] | None:
     for prefix in CONTROL_NET_PREFIXES:
         shapes = find_shapes(headers, prefix)
+        if LORA_MARK in shapes:
+            hint = _found(
+                whole := whole_shapes(shapes), [f"input_hint_block.{2 * n}.weight" for n in range(len(shapes))]
+            )
+            return prefix, replace(_control_net_spec(whole, hint, path, config), lora=True)
         if "zero_convs.0.0.weight" in shapes:
             hint = [f"input_hint_block.{2 * n}.weight" for n in range(len(shapes))]
             return prefix, _control_net_spec(shapes, _found(shapes, hint), path, config)
@@ -78,6 +85,16 @@ def _control_net(headers: Sequence[Header], path: Path, config: Mapping[str, Any
             names = ["controlnet_cond_embedding.conv_in.weight", *inner, "controlnet_cond_embedding.conv_out.weight"]
             return prefix, _control_net_spec(shapes, names, path, config)
     return None
+
+
+def whole_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a control LoRA's network: those of its products, where the file has the factors `up` and `down`."""
+    whole = {key: shape for key, shape in shapes.items() if not key.endswith((".up", ".down")) and key != LORA_MARK}
+    for key, down in shapes.items():
+        module = key.removesuffix(".down")
+        if module != key and (up := shapes.get(f"{module}.up")) is not None:
+            whole[f"{module}.weight"] = (up[0], *down[1:])
+    return whole
 
 
 def _control_net_spec(shapes: Shapes, hint: Sequence[str], path: Path, config: Mapping[str, Any]) -> ControlNetSpec:
@@ -120,7 +137,7 @@ def _union(shapes: Shapes) -> UnionSpec | None:
 
 def _family_of(encoder: UNetSpec) -> Family | None:
     """Returns the family whose networks have such an encoder."""
-    rows = [row for row in FAMILIES if row.supported and row.kind == "unet" and row.file_markers == ((),)]
+    rows = [row for row in FAMILIES if row.name in STEERED_FAMILIES]
     if not encoder.context_width:
         return next((row for row in rows if row.name == NO_ATTENTION_FAMILY), None)
     return next((row for row in rows if row.unet and not unlikeness(row.unet, encoder)), None)
@@ -216,11 +233,6 @@ def _refuse(path: Path, headers: Sequence[Header]) -> NoReturn:
 
 
 _UNSUPPORTED = (
-    Stranger(
-        title="a control LoRA",
-        anywhere=("lora_controlnet",),
-        cure="It is not supported; use the ControlNet that it was made from.",
-    ),
     Stranger(
         title="a ControlNet for a transformer in a layout that is not diffusers'",
         anywhere=("controlnet_blocks.0.",),

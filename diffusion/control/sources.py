@@ -11,6 +11,7 @@ from ..networks.filling import Conversion, fill
 from ..networks.precision import NumericPolicy
 from ..networks.sources import file_names
 from .keymaps import control_net_origins, diffusers_origins, t2i_adapter_origins
+from .lora import ControlLoraSource
 from .networks import (
     Controller,
     ControlNetController,
@@ -112,13 +113,13 @@ class TransformerControlSource:
         return controller_of(network, self.spec)
 
 
-ControlSource = ControlNetSource | T2IAdapterSource | TransformerControlSource
+ControlSource = ControlNetSource | ControlLoraSource | T2IAdapterSource | TransformerControlSource
 
 
 def source_of(spec: ControlSpec, part: Part) -> ControlSource:
     """Returns the source of a control network of this structure."""
     if isinstance(spec, ControlNetSpec):
-        return ControlNetSource(spec, part)
+        return ControlLoraSource(spec, part) if spec.lora else ControlNetSource(spec, part)
     if isinstance(spec, TransformerControlSpec):
         return TransformerControlSource(spec, part)
     assert isinstance(spec, T2IAdapterSpec), "every kind of control network has its source"

@@ -97,7 +97,8 @@ class ControlNetSpec:
     """A copy of a UNet's encoder and middle, with an output for each skip connection. Zhang et al. 2023, arXiv:2302.05543.
 
     encoder: the copy, which has no way up; a context_width of 0 is one without attention. hint_widths: channels of the
-    convolutions that shrink the picture, outermost first. pooled: it says the same of the whole picture ("shuffle").
+    convolutions that shrink the picture, outermost first. pooled: it says the same of the whole picture ("shuffle"). lora: its
+    file has the copy as low-rank differences from the UNet that it steers (a control LoRA).
     """
 
     family: str | None
@@ -106,6 +107,7 @@ class ControlNetSpec:
     hint_widths: tuple[int, ...]
     pooled: bool = False
     union: UnionSpec | None = None
+    lora: bool = False
 
     @property
     def text_width(self) -> int | None:
@@ -132,7 +134,8 @@ class ControlNetSpec:
     @property
     def title(self) -> str:
         """What it is, for messages."""
-        return _titled("a union ControlNet" if self.union else "a ControlNet", self.family)
+        kind = "a control LoRA" if self.lora else "a union ControlNet" if self.union else "a ControlNet"
+        return _titled(kind, self.family)
 
     def misfit(self, model: ModelSpec) -> str | None:
         """Returns in words why it can't steer a denoising network, or None if it can."""

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..checkpoints.dit_specs import FluxSpec, MMDiTSpec
 from ..checkpoints.families import DenoiserSpec
+from ..control.lora import ControlLoraSource
 from ..control.networks import Controller
 from ..control.residuals import Residuals, spread_over
 from ..latents.batches import fit_batch
-from ..names import Precision
 from ..networks.memory import Weights
+from ..types import Model
 from .conditioning import PreparedCondition
 from .guidance import ListName
 from .network_inputs import ActiveControl, NetworkInputs, PreparedControl
@@ -62,17 +63,16 @@ class Steering:
         conditions: Iterable[PreparedCondition],
         held: ExitStack,
         *,
-        network: DenoiserSpec,
-        precision: Precision | None = None,
+        model: Model,
     ) -> None:
         """Loads the networks that these conditions name, each once, in the precision of the one that they steer.
 
-        network: that one's structure. Raises MemoryBudgetError.
+        model: that one. Raises MemoryBudgetError.
         """
-        self._network = network
+        self._network = model.spec.network
         weights = {c.control.net.weights: None for condition in conditions for c in condition.controls}
         self._networks: dict[Weights, Controller] = {
-            each: held.enter_context(replace(each, precision=precision).use()) for each in weights
+            each: held.enter_context(_beside(each, model.weights).use()) for each in weights
         }
         self._embedded: dict[PreparedControl, tuple[Tensor, ...]] = {}
 
@@ -94,6 +94,12 @@ class Steering:
             holds = active.holds
             found = found.map(lambda residual: residual * holds.to(residual))
         return found
+
+
+def _beside(weights: Weights, steered: Weights) -> Weights:
+    """Returns a control network's weights in the precision of the network that it steers, and laid on that if it is a LoRA."""
+    source = weights.source.on(steered.source) if isinstance(weights.source, ControlLoraSource) else weights.source
+    return replace(weights, source=source, precision=steered.precision)
 
 
 def _for_each_block(residuals: Residuals, network: DenoiserSpec) -> Residuals:

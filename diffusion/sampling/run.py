@@ -173,9 +173,7 @@ def sample_guided(
             space,
             lists,
             changes=model.options.changes,
-            steer=Steering(
-                chain.from_iterable(lists.values()), held, network=spec.network, precision=model.weights.precision
-            ),
+            steer=Steering(chain.from_iterable(lists.values()), held, model=model),
             pictures=pictures,
             max_batch=max_batch,
             share=policy.precision != "exact",  # there the composition of each batch counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -429,17 +430,80 @@ def test_the_networks_of_a_run_share_one_budget(steered: tuple[Model, ControlNet
     assert memory.resident_bytes == sum(handle.weights.source.size(memory.policy) for handle in (model, net))
 
 
+@pytest.fixture(scope="module")
+def control_lora(tiny: ModuleType, tiny_sd1: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A control LoRA for a tiny SD1, and the ControlNet that it makes of it."""
+    folder = tmp_path_factory.mktemp("control_lora")
+    whole = tiny.fill(tiny.control_net_shapes(tiny.SD1))
+    base = {
+        key.removeprefix(tiny.UNET): w.float() for key, w in load_file(tiny_sd1).items() if key.startswith(tiny.UNET)
+    }
+    tensors, sums = {"lora_controlnet": torch.zeros(0)}, {}
+    for number, (key, w) in enumerate(whole.items()):
+        module = key.removesuffix(".weight")
+        if key not in base:  # what it adds to a UNet's encoder: the hint's convolutions and the outputs
+            tensors[key] = sums[key] = w.half().float()
+        elif key.endswith(".weight") and w.ndim > 1:
+            up, down = (
+                0.1 * draw(*shape, seed=number) for shape in ((len(w), 2, *[1] * (w.ndim - 2)), (2, *w.shape[1:]))
+            )
+            tensors |= {f"{module}.up": up, f"{module}.down": down}
+            sums[key] = base[key] + (up.flatten(1) @ down.flatten(1)).reshape(w.shape)
+        else:
+            sums[key] = base[key]
+    tiny.save_file(tensors, folder / "lora.safetensors")
+    tiny.save_file(sums, folder / "whole.safetensors")
+    return {"lora": folder / "lora.safetensors", "whole": folder / "whole.safetensors"}
+
+
+def test_a_control_lora_is_the_control_net_that_it_makes_of_the_model(
+    control_lora: dict[str, Path], tiny_sd1: Path, hint: Image, memory: WeightMemory
+) -> None:
+    model = open_checkpoint(tiny_sd1, memory).model
+    lora, whole = (open_control(control_lora[name], memory) for name in ("lora", "whole"))
+    assert lora.spec.title == "a control LoRA for Stable Diffusion 1.x"
+    results = [ours(model, *apply_control(prompts(model), net, hint)) for net in (lora, whole)]
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(results[0], ours(model, *prompts(model)), atol=1e-2)
+
+
+def test_a_control_lora_shares_what_it_does_not_change(
+    control_lora: dict[str, Path], tiny_sd1: Path, memory: WeightMemory
+) -> None:
+    model, lora = open_checkpoint(tiny_sd1, memory).model, open_control(control_lora["lora"], memory)
+    laid = replace(lora.weights, source=lora.weights.source.on(model.weights.source))  # type: ignore[attr-defined]
+    with model.weights.use() as unet, laid.use() as controller:
+        theirs = {id(w) for w in unet.parameters()}
+        own = [
+            w for w in controller._network.parameters() if w.data_ptr() not in {u.data_ptr() for u in unet.parameters()}
+        ]
+        shared = [
+            w for w in controller._network.parameters() if w.data_ptr() in {u.data_ptr() for u in unet.parameters()}
+        ]
+    assert len(theirs) > len(shared) > 20
+    hints = sum(w.nbytes for w in controller._embed.parameters())
+    assert sum(w.nbytes for w in own) + hints == laid.source.size(memory.policy)
+
+
+def test_a_control_lora_for_another_family_is_refused(
+    control_lora: dict[str, Path], tiny_sdxl: Path, hint: Image, memory: WeightMemory
+) -> None:
+    model = open_checkpoint(tiny_sdxl, memory).model
+    with pytest.raises(
+        ValueError, match=r"is a control LoRA for Stable Diffusion 1.x, but the model is of the sdxl family"
+    ):
+        ours(model, *apply_control(prompts(model), open_control(control_lora["lora"], memory), hint))
+
+
 def test_other_files_are_refused_by_name(
     tiny_sd1: Path, tiny: ModuleType, tmp_path: Path, nets: dict[str, Path]
 ) -> None:
     lora = tiny.write(tmp_path / "lora.safetensors", tiny.sd1_lora())
-    control_lora = tiny.write(tmp_path / "control_lora.safetensors", {"lora_controlnet": torch.zeros(0)})
     pickle = tmp_path / "control.pth"
     pickle.write_bytes(b"PK\x03\x04" + b"\0" * 100)
     for path, words in (
         (tiny_sd1, "found a checkpoint"),
         (lora, "found a LoRA"),
-        (control_lora, "found a control LoRA"),
         (pickle, "Pickles can run code"),
     ):
         with pytest.raises(HeaderError, match=words):
