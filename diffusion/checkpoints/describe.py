@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .autoencoder_structure import read_vae
 from .autoencoders import VaeSpec
+from .completeness import check_tensors
 from .describe_vae import VAE_FOLDERS, vae_prefix_of
 from .families import DenoiserSpec, Family, ModelSpec
 from .folders import INDEX, Component, Folder, read_component, read_folder
@@ -26,6 +28,8 @@ from .remembering import remembered
 from .stated import PICTURES, PictureStats, stated_latent, stated_levels, stated_picture_stats, stated_resolution
 from .strangers import IMPOSTORS, PARTS
 from .structure import Shapes, StructureError, last_attention
+from .text_keymaps import text_origins
+from .text_layout import text_layout
 from .text_sets import TextEncoderLayout
 from .text_specs import ClipSpec
 from .text_structure import configured, read_text_encoder
@@ -167,8 +171,17 @@ def _assemble(
     model = _model_spec(family, network, structure, scheduler or {}, {} if vae is None else vae.config, downscale)
     if pictures is not None and model.network.picture_width == len(pictures.mean):
         model = replace(model, picture_mean=pictures.mean, picture_std=pictures.std)
+    kind = kind_of(model.network)
+    check_tensors(
+        path,
+        network.shapes,
+        {**kind.layout(model.network), **kind.tables(model.network)},
+        partial(kind.origins, model.network),
+    )
     present = {layout: located for layout, located in texts.items() if located is not None}
     encoders = [configured(read_text_encoder(at.shapes, layout), layout, at.config) for layout, at in present.items()]
+    for encoder, at in zip(encoders, present.values(), strict=True):
+        check_tensors(path, at.shapes, text_layout(encoder), partial(text_origins, encoder))
     complete = bool(encoders) and (len(present) == len(texts) or family.text.join.optional)
     return CheckpointDescription(
         path=path,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..names import TextFamily
+from .completeness import check_tensors
 from .folders import INDEX, Component, read_component, read_folder
 from .headers import Header, HeaderError, read_header
-from .keymaps import KeyMapError
 from .parts import Part, find_part, find_shapes
 from .recognise import network_prefix
 from .refusals import key_groups, refuse_strangers, unbuildable
@@ -73,11 +74,7 @@ class FoundEncoder:
 
         Raises HeaderError if they are not exactly those of the structure.
         """
-        try:
-            origins = text_origins(spec, text_layout(spec), self.shapes)
-        except KeyMapError as error:
-            expected = "each of its tensors once"
-            raise HeaderError(self.path, str(error), expected=expected, cure="Get it again.") from None
+        origins = check_tensors(self.path, self.shapes, text_layout(spec), partial(text_origins, spec))
         own = {self.prefix + origin.key for origin in origins.values()}
         headers = [
             replace(header, tensors={key: info for key, info in header.tensors.items() if key in own})

@@ -23,6 +23,11 @@ def mmdit_layout(spec: MMDiTSpec) -> Shapes:
     return dict(_mmdit(spec))
 
 
+def mmdit_tables(spec: MMDiTSpec) -> Shapes:
+    """Returns the shape of SD3's table of positions."""
+    return {"pos_embed.pos_embed": (1, spec.positions**2, spec.width)}
+
+
 @cache
 def flux_layout(spec: FluxSpec) -> Shapes:
     """Returns the shape of each parameter of FLUX.1's transformer."""

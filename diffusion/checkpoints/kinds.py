@@ -18,7 +18,7 @@ from .dit_keymaps import (
     mmdit_destinations,
     mmdit_origins,
 )
-from .dit_layout import flux2_layout, flux_layout, mmdit_layout
+from .dit_layout import flux2_layout, flux_layout, mmdit_layout, mmdit_tables
 from .dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
 from .dit_structure import read_flux, read_flux2, read_mmdit, with_axes
 from .families import DenoiserSpec, Family, NetworkKind, UNetSpec
@@ -38,7 +38,8 @@ class Kind:
 
     read: shapes -> spec, as far as shapes tell; complete: what the family or a diffusers config, which may be empty, add to it.
     origins: (spec, wanted, present) -> where each tensor of diffusers' class is in a file; destinations: (spec, names) -> where
-    it goes in one of the layout that the kind was first published in. layout: spec -> its parameters' shapes by name.
+    it goes in one of the layout that the kind was first published in. layout: spec -> its parameters' shapes by name; tables:
+    the same of what files hold beside them.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Kind:
     origins: Callable[[Any, Iterable[str], Collection[str]], Origins]
     destinations: Callable[[Any, Iterable[str]], list[Destination]]
     layout: Callable[[Any], Shapes]
+    tables: Callable[[Any], Shapes] = lambda spec: {}
 
 
 def kind_of(spec: DenoiserSpec) -> Kind:
@@ -102,7 +104,7 @@ KINDS: Mapping[NetworkKind, Kind] = {
         plain_unet_destinations,
         plain_unet_layout,
     ),
-    "mmdit": Kind("transformer", read_mmdit, _as_read, mmdit_origins, mmdit_destinations, mmdit_layout),
+    "mmdit": Kind("transformer", read_mmdit, _as_read, mmdit_origins, mmdit_destinations, mmdit_layout, mmdit_tables),
     "flux": Kind("transformer", read_flux, _complete_flux, flux_origins, flux_destinations, flux_layout),
     "flux2": Kind("transformer", read_flux2, _complete_flux2, flux2_origins, flux2_destinations, flux2_layout),
 }

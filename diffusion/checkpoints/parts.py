@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .headers import Header
+from .scales import is_companion
 from .structure import Shapes
 
 
@@ -73,5 +74,5 @@ def find_shapes(headers: Sequence[Header], prefix: str) -> Shapes:
         key[len(prefix) :]: info.shape
         for header in headers
         for key, info in header.tensors.items()
-        if key.startswith(prefix)
+        if key.startswith(prefix) and not is_companion(key)
     }

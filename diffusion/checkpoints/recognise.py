@@ -133,4 +133,4 @@ def _all_in(names: Sequence[str], keys: Collection[str], prefix: str = "") -> bo
 
 
 def _supported_titles() -> str:
-    return ", ".join(dict.fromkeys(family.title for family in FAMILIES if family.supported))
+    return "; ".join(dict.fromkeys(family.title for family in FAMILIES if family.supported))

@@ -23,7 +23,8 @@ def refuse_strangers(
     keys = [key for header in headers for key in header.tensors]
     for kind in kinds:
         if of_kind := kind.keys_of(keys):
-            found = f"{kind.title} ({len(of_kind)} {kind.counted}, such as {of_kind[0]})"
+            counted = f"{len(of_kind)} {kind.counted}" if len(of_kind) > 1 else f"1 {kind.counted.removesuffix('s')}"
+            found = f"{kind.title} ({counted}, such as {of_kind[0]})"
             raise HeaderError(path, found, expected=expected, cure=kind.cure or cure)
 
 

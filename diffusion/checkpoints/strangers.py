@@ -108,7 +108,7 @@ PARTS = (
         cure="Load it with LoadVAE.",
         prefixes=("decoder.conv_in.", "first_stage_model.decoder.", "vae.decoder.", "decoder_unet."),
     ),
-    Stranger(title="a tiny autoencoder (TAESD)", cure=TINY_CURE, prefixes=("taesd_decoder.", "decoder.layers.0.")),
+    Stranger(title="a tiny autoencoder (TAESD)", cure=TINY_CURE, prefixes=("taesd_decoder.", "decoder.layers.0.", "3.conv.0.")),
     VISION,
     TEXT,
     EMBEDDING,

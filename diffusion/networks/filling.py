@@ -7,7 +7,6 @@ a device has no room for stays on the host; see `stored`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.completeness import FindOrigins, bare
 from ..checkpoints.headers import HeaderError
-from ..checkpoints.keymaps import KeyMapError, Origin, Origins
+from ..checkpoints.keymaps import KeyMapError, Origin
 from ..checkpoints.parts import Part
 from .reading import TensorFile, open_tensors
 from .stored import StoredWeight, can_store, store
@@ -111,7 +111,7 @@ class Conversion:
 def fill(
     network: nn.Module,
     part: Part,
-    find_origins: Callable[[Collection[str], Collection[str]], Origins],
+    find_origins: FindOrigins,
     convert: Conversion,
 ) -> None:
     """Assigns the part's tensors to the network. Raises HeaderError if they are not exactly the network's."""
@@ -132,7 +132,7 @@ def fill(
             origin, shape = origins[name], wanted[name]
             holder, key = holders[origin.key], part.prefix + origin.key
             weight = _pick(holder.get(key), origin)
-            if _bare(weight.shape) != _bare(shape):
+            if bare(weight.shape) != bare(shape):
                 found = f"{part.prefix}{origin.key} with the shape {list(weight.shape)}"
                 raise HeaderError(first, found, expected=f"{list(shape)} for {name}", cure="Get the file again.")
             placed = convert.place(network, name, weight.reshape(shape))
@@ -159,11 +159,3 @@ def _rows(tensor: Tensor, origin: Origin) -> Tensor:
         return tensor.chunk(3)[origin.third]
     parts = [tensor[start:stop] for start, stop in origin.rows or ()]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-def _bare(shape: Sequence[int]) -> tuple[int, ...]:
-    """Returns a shape but for ones at its end: a 1x1 convolution's weight is a matrix."""
-    sizes = list(shape)
-    while sizes and sizes[-1] == 1:
-        sizes.pop()
-    return tuple(sizes)

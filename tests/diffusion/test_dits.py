@@ -186,9 +186,8 @@ def test_a_tensor_too_many_is_refused(tiny_dits: ModuleType, tmp_path: Path) -> 
         "double_blocks.7.x": torch.ones(2)
     }
     save_file(tensors, tmp_path / "flux.safetensors")
-    model = open_checkpoint(tmp_path / "flux.safetensors", WeightMemory()).model
-    with pytest.raises(HeaderError, match=r"1 unknown \(double_blocks\.7\.x\)"), model.weights.use():
-        pass
+    with pytest.raises(HeaderError, match=r"1 unknown \(double_blocks\.7\.x\)"):
+        open_checkpoint(tmp_path / "flux.safetensors", WeightMemory())
 
 
 @pytest.mark.parametrize(("h", "w"), [(8, 6), (7, 5)])
