@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .catalogue import FAMILIES
 from .headers import read_header
+from .remembering import remembered
 from .text_specs import ClipSpec, EncoderKey
 
 GGUF = ".gguf"
@@ -93,17 +94,18 @@ def missing_tokenizer(key: EncoderKey, encoder: Path | None = None) -> str:
     )
 
 
-def _has_vocabulary(path: Path, title: str) -> bool:
-    """Returns whether a GGUF file holds the tokenizer of its model."""
+@remembered
+def _vocabulary_of(path: Path | str) -> str | None:
+    """Returns which tokenizer a GGUF file holds, or None if it holds none or can't be read."""
     try:
-        return read_header(path).metadata.get("tokenizer.ggml.model") == title
+        return read_header(path).metadata.get("tokenizer.ggml.model")
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def _candidates(key: EncoderKey, encoder: Path, component: str | None) -> Iterator[Path]:
     row = TOKENIZERS[key]
-    if encoder.suffix == GGUF and _has_vocabulary(encoder, row.title):
+    if encoder.suffix == GGUF and _vocabulary_of(encoder) == row.title:
         yield encoder
     if component is not None:
         folder = component.replace("text_encoder", "tokenizer") if "text_encoder" in component else "tokenizer"
