@@ -16,7 +16,7 @@ from latentgraph.diffusion.levels.space_spec import (
     flux_shift,
 )
 from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE
-from latentgraph.diffusion.sampling.options import Downscale, NetworkChange
+from latentgraph.diffusion.sampling.options import Downscale, NetworkChange, TokenMerging
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
 from latentgraph.diffusion.types import Model
 from latentgraph.graph import ComfyName, Context, Node
@@ -166,6 +166,16 @@ class DeepShrink(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("Patc
             self.block, self.factor, self.start, self.end, self.after_skip, shrink=self.shrink, grow=self.grow
         )
         return _changed(self.model, setting)
+
+
+class MergeTokens(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("TomePatchModel")):
+    """Save time on large pictures: at a UNet's full size, places that look alike are attended from as one (ToMe)."""
+
+    model: Model = Field(description=MODEL)
+    ratio: float = Field(0.3, ge=0, le=1, description="How many of all places are merged; three quarters at most.")
+
+    def run(self, ctx: Context) -> Model:
+        return _changed(self.model, TokenMerging(self.ratio))
 
 
 class StepCache(SameFacts, Node, version=1, cached=False):

@@ -47,7 +47,17 @@ class Downscale:
     grow: ResizeMethod = "bicubic"
 
 
-NetworkChange = FreeU | Downscale
+@dataclass(frozen=True, slots=True)
+class TokenMerging:
+    """Bolya and Hoffman 2023, arXiv:2303.17604: at full size, places that look alike ask as one what to attend to.
+
+    ratio: how many of all places are merged into others, 0..1; three quarters at most.
+    """
+
+    ratio: float = 0.3
+
+
+NetworkChange = FreeU | Downscale | TokenMerging
 """What is changed in how a UNet works."""
 
 

@@ -19,12 +19,13 @@ from ..networks.deep_shrink import DeepShrink
 from ..networks.patches import add_free_u, shared_copy
 from ..networks.shallow import Depth, KeptLayers
 from ..networks.sharing import SharedWork, share_work
+from ..networks.token_merging import merge_tokens
 from .calls import Network, Steer, call_of, unet_network, unsteered
 from .conditioning import PreparedCondition
 from .denoiser import Conditions, Joins, estimate
 from .guidance import ListName
 from .network_inputs import NetworkInputs
-from .options import Downscale, FreeU, NetworkChange
+from .options import Downscale, FreeU, NetworkChange, TokenMerging
 
 NEGATIVE: frozenset[ListName] = frozenset({"negative", "empty"})  # the lists that see no picture
 
@@ -155,6 +156,8 @@ class Passes:
         match change:
             case FreeU():
                 add_free_u(self.network, [change])
+            case TokenMerging():
+                merge_tokens(self.network, change.ratio)
             case Downscale():
                 if any(each.controls for conditions in self.setting.lists.values() for each in conditions):
                     raise ValueError("deep shrink changes the sizes that control networks steer; use one or the other.")

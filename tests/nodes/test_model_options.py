@@ -14,7 +14,7 @@ from latentgraph.diffusion.levels.space_spec import (
     SpaceSpec,
     flux_shift,
 )
-from latentgraph.diffusion.sampling.options import Downscale, SamplingOptions
+from latentgraph.diffusion.sampling.options import Downscale, SamplingOptions, TokenMerging
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
 from latentgraph.graph import Context
 from latentgraph.nodes.model_options import (
@@ -22,6 +22,7 @@ from latentgraph.nodes.model_options import (
     DifferentialDiffusion,
     FreeU,
     FreeUAdaptive,
+    MergeTokens,
     ModelSamplingAuraFlow,
     ModelSamplingContinuousEDM,
     ModelSamplingContinuousV,
@@ -51,6 +52,7 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
         {"block": 4, "grow": "area"},
         {"changes": (Downscale(4, 2.0, 0.0, 0.35, after_skip=True, shrink="bicubic", grow="area"),)},
     ),
+    (MergeTokens, {}, {"changes": (TokenMerging(0.3),)}),
     (StepCache, {"quality": 33}, {"quality": 33.0}),
     (DifferentialDiffusion, {}, {"gradual_mask": 1.0}),
 ]
