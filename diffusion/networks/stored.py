@@ -79,6 +79,11 @@ def can_store(module: nn.Module) -> bool:
     return type(module) in _KINDS
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Returns where a module computes; asking its weight would widen it."""
+    return module.computed[1] if isinstance(module, StoredModule) else module.get_parameter("weight").device
+
+
 def store(module: Any, weight: StoredWeight, *, dtype: torch.dtype, device: torch.device) -> None:
     """Changes a module (Linear, Conv2d or Embedding) so that its weight is a stored one.
 

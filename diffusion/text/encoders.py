@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, T5Spec, TextEncoderSpec, TextKind
+from ..networks.stored import device_of
 from .tokens import Chunk
 
 
@@ -75,7 +76,7 @@ def _run_t5(network: Any, rows: Sequence[Chunk], spec: T5Spec, wanted: int) -> H
 def _run_bert(network: Any, rows: Sequence[Chunk], spec: BertSpec, wanted: int) -> HiddenStates:
     core = network.model
     _, depth = _depth(core.layers, wanted)
-    places = torch.arange(len(rows[0]), device=core.embed_positions.weight.device)
+    places = torch.arange(len(rows[0]), device=device_of(core.embed_positions))
     x = _embed(core.embed_tokens, rows) + core.embed_positions(places[None])
     for layer in core.layers[:depth]:
         x = layer(x, None, None)[0]
@@ -88,7 +89,7 @@ def _run_classes(network: Any, rows: Sequence[Chunk], spec: ClassSpec, wanted: i
 
 def _run_decoder(network: Any, rows: Sequence[Chunk], spec: DecoderSpec, wanted: int) -> HiddenStates:
     """Padding at either end of a row is not attended to. The layers are the family's, whichever is asked for."""
-    device = network.embed_tokens.weight.device
+    device = device_of(network.embed_tokens)
     ids = torch.tensor([[token.value for token in row] for row in rows], device=device)
     real = ids != spec.dialogue.pad
     inside = real.cumsum(dim=1).bool() & real.flip(1).cumsum(dim=1).flip(1).bool()
@@ -115,7 +116,7 @@ def _embed(table: nn.Embedding, rows: Sequence[Chunk]) -> Tensor:
     """Looks ids up and puts vectors in their places: (B, T, D)."""
     vectors = {(i, j): t.value for i, row in enumerate(rows) for j, t in enumerate(row) if isinstance(t.value, Tensor)}
     ids = [[0 if (i, j) in vectors else t.value for j, t in enumerate(row)] for i, row in enumerate(rows)]
-    embedded: Tensor = table(torch.tensor(ids, device=table.weight.device))
+    embedded: Tensor = table(torch.tensor(ids, device=device_of(table)))
     for (i, j), vector in vectors.items():
         embedded[i, j] = vector.to(embedded)
     return embedded
