@@ -78,14 +78,20 @@ class LoadUnclipCheckpoint(
     """
 
     file: Annotated[Path, FileInput("checkpoint")] = Field(description="A checkpoint's name or path.")
+    precision: PrecisionChoice = Field("default", description=PRECISION)
 
     def run(self, ctx: Context) -> LoadedUnclipCheckpoint:
-        from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_vision
+        from latentgraph.diffusion.checkpoints.opening import in_precision, open_checkpoint, open_vision
         from latentgraph.diffusion.networks.memory import WeightMemory
 
         memory = ctx.resource(WeightMemory)
         checkpoint = open_checkpoint(self.file, memory)
-        return LoadedUnclipCheckpoint(checkpoint.model, checkpoint.clip, checkpoint.vae, open_vision(self.file, memory))
+        return LoadedUnclipCheckpoint(
+            in_precision(checkpoint.model, self.precision),
+            in_precision(checkpoint.clip, self.precision) if checkpoint.clip else None,
+            in_precision(checkpoint.vae, self.precision) if checkpoint.vae else None,
+            in_precision(open_vision(self.file, memory), self.precision),
+        )
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:

@@ -8,11 +8,12 @@ from typing import Annotated
 from pydantic import Field
 
 from latentgraph.diffusion.checkpoints.vision import describe_vision
-from latentgraph.diffusion.names import VisionCrop
+from latentgraph.diffusion.names import PrecisionChoice, VisionCrop
 from latentgraph.diffusion.types import ClipVision, ClipVisionOutput, Image
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
 from .facts import batch_of, read_header, size_facts, vision_facts
+from .loading import PRECISION
 
 
 class LoadClipVision(
@@ -24,12 +25,13 @@ class LoadClipVision(
     """
 
     file: Annotated[Path, FileInput("clip_vision")] = Field(description="A vision model's name or path.")
+    precision: PrecisionChoice = Field("default", description=PRECISION)
 
     def run(self, ctx: Context) -> ClipVision:
-        from latentgraph.diffusion.checkpoints.opening import open_vision
+        from latentgraph.diffusion.checkpoints.opening import in_precision, open_vision
         from latentgraph.diffusion.networks.memory import WeightMemory
 
-        return open_vision(self.file, ctx.resource(WeightMemory))
+        return in_precision(open_vision(self.file, ctx.resource(WeightMemory)), self.precision)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:

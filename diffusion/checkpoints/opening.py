@@ -20,7 +20,7 @@ from .text_specs import ClipSpec, EncoderKey
 from .tokenizer_files import checkpoint_tokenizers
 from .vision import describe_vision
 
-Handle = TypeVar("Handle", Model, Clip, Vae)
+Handle = TypeVar("Handle", Model, Clip, ClipVision, Vae)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
