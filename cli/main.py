@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -281,12 +282,13 @@ def serve(
     """Take workflows over HTTP and run them; http://127.0.0.1:8188 shows a page for people."""
     import asyncio
 
-    from .folders import cache_folder, data_folder, models_folder
-    from .serve import ServeOptions, log_as_json, serve
+    from latentgraph.server.logs import logging_json
 
-    with ending():
-        if logs is LogFormat.json or (logs is LogFormat.auto and not sys.stderr.isatty()):
-            log_as_json()
+    from .folders import cache_folder, data_folder, models_folder
+    from .serve import ServeOptions, serve
+
+    as_json = logs is LogFormat.json or (logs is LogFormat.auto and not sys.stderr.isatty())
+    with ending(), logging_json(sys.stderr) if as_json else nullcontext():
         options = ServeOptions(
             host=host,
             port=port,

@@ -50,7 +50,6 @@ from latentgraph.server.files.uploads import FileStore
 from latentgraph.server.jobs.retention import RetentionPolicy, sweep
 from latentgraph.server.jobs.store import JobStore
 from latentgraph.server.jobs.uploads import UploadPolicy
-from latentgraph.server.logs import JsonFormatter
 from latentgraph.server.tokens import TokenBook
 from latentgraph.server.webhooks.addresses import AddressRules
 from latentgraph.server.webhooks.calling import WebhookSender, WebhookSettings
@@ -147,13 +146,6 @@ async def serve(options: ServeOptions, ready: Callable[[str], None]) -> None:
         await app[PARTS].catalogue.write()  # while the worker gets warm, so that no request waits for it
         await stop.wait()
         intake.stop()
-
-
-def log_as_json() -> None:
-    """Has everything from INFO on logged as lines of JSON, on standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 async def _seed(store: JobStore, files: FileStore) -> None:

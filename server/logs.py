@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -34,6 +36,22 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)[-_MAX_TEXT:]
         return json.dumps(line, default=str)
+
+
+@contextmanager
+def logging_json(stream: TextIO) -> Iterator[None]:
+    """Has everything from INFO on logged as lines of JSON on a stream, in the place of what was set up before."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
 
 
 @web.middleware

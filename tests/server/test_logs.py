@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from pathlib import Path
 
 import pytest
 
-from latentgraph.server.logs import JsonFormatter
+from latentgraph.server.logs import JsonFormatter, logging_json
 
 from .web_fakes import DOCUMENT, serving
 
@@ -50,3 +51,14 @@ async def test_a_request_leaves_a_line_with_its_job_and_without_its_token(
     assert user.token is not None
     assert user.token not in json.dumps(lines)
     assert "secret" not in json.dumps(lines)
+
+
+def test_what_was_set_up_before_json_is_logged_stands_again_behind_it() -> None:
+    root, stream = logging.getLogger(), io.StringIO()
+    before = root.handlers[:], root.level
+    with logging_json(stream):
+        logging.getLogger("latentgraph.test").info("said", extra={"job": "j1"})
+    logging.getLogger("latentgraph.test").warning("said elsewhere")
+    assert (root.handlers, root.level) == before
+    (line,) = map(json.loads, stream.getvalue().splitlines())
+    assert (line["message"], line["job"], line["level"]) == ("said", "j1", "info")
