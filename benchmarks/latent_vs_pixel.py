@@ -19,7 +19,7 @@ from networks import call_inputs, made_up_unet, median, seconds
 from rich.console import Console
 from rich.table import Table
 
-from latentgraph.diffusion.checkpoints.families import LatentFormat, ModelSpec, UNetSpec, VaeSpec
+from latentgraph.diffusion.families.specs import LatentFormat, ModelSpec, UNetSpec, VaeSpec
 from latentgraph.diffusion.networks.building import build_vae
 from latentgraph.diffusion.networks.precision import NumericPolicy, resolve
 

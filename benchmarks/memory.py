@@ -21,12 +21,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_destinations
-from latentgraph.diffusion.checkpoints.autoencoders import KLSpec
-from latentgraph.diffusion.checkpoints.keymaps import unet_destinations
-from latentgraph.diffusion.checkpoints.layout import unet_layout
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
+from latentgraph.diffusion.families.autoencoders import KLSpec
 from latentgraph.diffusion.latents.autoencoder import decode
+from latentgraph.diffusion.layouts.autoencoder_keys import vae_destinations
+from latentgraph.diffusion.layouts.keymaps import unet_destinations
+from latentgraph.diffusion.layouts.layout import unet_layout
 from latentgraph.diffusion.networks.autoencoders import build_vae
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.sampling.run import sample

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentgraph.diffusion.checkpoints.families import SD_LATENT, SDXL_LATENT, ModelSpec, UNetSpec
+from latentgraph.diffusion.families.specs import ModelSpec, UNetSpec
+from latentgraph.diffusion.families.stable_diffusion import SD_LATENT, SDXL_LATENT
 from latentgraph.diffusion.networks.building import build_unet
 from latentgraph.diffusion.networks.memory import WeightMemory, Weights
 from latentgraph.diffusion.networks.precision import NumericPolicy

@@ -20,12 +20,12 @@ from .sampling.options import SamplingOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .checkpoints.autoencoders import VaeSpec
-    from .checkpoints.families import ModelSpec
     from .checkpoints.parts import FileId
-    from .checkpoints.text_specs import ClipSpec, EncoderKey
     from .checkpoints.vision import ClipVisionSpec
     from .control.specs import ControlSpec
+    from .families.autoencoders import VaeSpec
+    from .families.specs import ModelSpec
+    from .families.text_specs import ClipSpec, EncoderKey
     from .image_prompts.reading import IPAdapterSpec
     from .image_prompts.redux_reading import StyleSpec
     from .networks.memory import Weights

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.describe_text import find_encoders
-from latentgraph.diffusion.checkpoints.text_specs import ClipSpec
 from latentgraph.diffusion.checkpoints.tokenizer_files import (
     checkpoint_tokenizers,
     library_names,
     missing_tokenizer,
     needs_tokenizer,
 )
+from latentgraph.diffusion.families.text_specs import ClipSpec
 from latentgraph.graph import Companion
 
 

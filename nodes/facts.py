@@ -28,12 +28,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from latentgraph.diffusion.checkpoints.autoencoders import VaeSpec
-from latentgraph.diffusion.checkpoints.dit_specs import PATCH, MMDiTSpec
-from latentgraph.diffusion.checkpoints.families import ModelSpec
-from latentgraph.diffusion.checkpoints.text_specs import ClipSpec
 from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
 from latentgraph.diffusion.control.specs import ControlSpec, refusal
+from latentgraph.diffusion.families.autoencoders import VaeSpec
+from latentgraph.diffusion.families.dit_specs import PATCH, MMDiTSpec
+from latentgraph.diffusion.families.specs import ModelSpec
+from latentgraph.diffusion.families.text_specs import ClipSpec
 from latentgraph.diffusion.pictures.sizes import CELL, Size, resized, whole_cells
 from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
 

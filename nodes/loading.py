@@ -7,10 +7,10 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.checkpoints.autoencoders import TinyFamily
 from latentgraph.diffusion.checkpoints.describe import describe, describe_network
 from latentgraph.diffusion.checkpoints.describe_vae import describe_tiny_vae, describe_vae
 from latentgraph.diffusion.checkpoints.vision import describe_vision
+from latentgraph.diffusion.families.autoencoders import TinyFamily
 from latentgraph.diffusion.names import PrecisionChoice, VaePrecisionChoice
 from latentgraph.diffusion.types import Clip, ClipVision, Model, Vae
 from latentgraph.graph import ABSENT, ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from latentgraph.diffusion.adapters.files import unlike
-from latentgraph.diffusion.checkpoints.autoencoders import KLSpec, PatchedKLSpec, VQSpec
-from latentgraph.diffusion.checkpoints.catalogue import holds_text
+from latentgraph.diffusion.families.autoencoders import KLSpec, PatchedKLSpec, VQSpec
+from latentgraph.diffusion.families.catalogue import holds_text
 from latentgraph.diffusion.names import WeightFormat
 from latentgraph.diffusion.types import Clip, Model, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from latentgraph.diffusion.checkpoints.text_specs import EncoderKey
+from latentgraph.diffusion.families.text_specs import EncoderKey
 from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE
 from latentgraph.diffusion.text.embeddings import read_embedding
 from latentgraph.diffusion.text.tokens import embedding_names

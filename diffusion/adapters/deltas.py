@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoints.keymaps import Rows
+from ..layouts.keymaps import Rows
 from .shapes import glora_is_old
 
 Parts = Mapping[str, Tensor]

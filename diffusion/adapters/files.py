@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from ..checkpoints.catalogue import FAMILIES
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.recognise import network_prefix
 from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.remembering import remembered
 from ..checkpoints.strangers import IMPOSTORS, LORA, PARTS, without_cures
-from ..checkpoints.text_specs import ClipSpec
+from ..families.catalogue import FAMILIES
+from ..families.text_specs import ClipSpec
 from .keys import (
     ADAPTER_FAMILIES,
     ENDINGS,

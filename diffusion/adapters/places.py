@@ -11,12 +11,12 @@ from functools import cache
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from ..checkpoints.families import DenoiserSpec
-from ..checkpoints.keymaps import Rows
-from ..checkpoints.kinds import kind_of
-from ..checkpoints.layout import modules_of
-from ..checkpoints.text_layout import text_layout
-from ..checkpoints.text_specs import ClipSpec
+from ..families.specs import DenoiserSpec
+from ..families.text_specs import ClipSpec
+from ..layouts.keymaps import Rows
+from ..layouts.kinds import kind_of
+from ..layouts.layout import modules_of
+from ..layouts.text_layout import text_layout
 from .keys import KEYED_NAMINGS, NETWORK_NAMINGS, TEXT_NAMINGS, Form
 
 NetworkSpec = DenoiserSpec | ClipSpec

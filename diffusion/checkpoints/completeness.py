@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from ..layouts.keymaps import KeyMapError, Origin, Origins
+from ..layouts.structure import Shapes
 from .headers import HeaderError
-from .keymaps import KeyMapError, Origin, Origins
-from .structure import Shapes
 
 FindOrigins = Callable[[Collection[str], Collection[str]], Origins]
 """(wanted, present) -> where each wanted tensor is in the file. Raises KeyMapError."""

@@ -13,26 +13,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .autoencoder_structure import read_vae
-from .autoencoders import VaeSpec
+from ..families.autoencoders import VaeSpec
+from ..families.specs import DenoiserSpec, Family, ModelSpec
+from ..families.text_sets import TextEncoderLayout
+from ..families.text_specs import ClipSpec
+from ..layouts.autoencoder_structure import read_vae
+from ..layouts.kinds import kind_of
+from ..layouts.structure import Shapes, StructureError, last_attention
+from ..layouts.text_keymaps import text_origins
+from ..layouts.text_layout import text_layout
+from ..layouts.text_structure import configured, read_text_encoder
 from .completeness import check_tensors
 from .describe_vae import VAE_FOLDERS, vae_prefix_of
-from .families import DenoiserSpec, Family, ModelSpec
 from .folders import INDEX, Component, Folder, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
-from .kinds import kind_of
 from .parts import Part, find_part, find_shapes
 from .recognise import UnknownFamilyError, find_prediction, network_prefix, recognise
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
 from .stated import PICTURES, PictureStats, stated_latent, stated_levels, stated_picture_stats, stated_resolution
 from .strangers import IMPOSTORS, PARTS
-from .structure import Shapes, StructureError, last_attention
-from .text_keymaps import text_origins
-from .text_layout import text_layout
-from .text_sets import TextEncoderLayout
-from .text_specs import ClipSpec
-from .text_structure import configured, read_text_encoder
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -12,19 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..names import TextFamily
-from .completeness import check_tensors
-from .folders import INDEX, Component, read_component, read_folder
-from .headers import Header, HeaderError, read_header
-from .parts import Part, find_part, find_shapes
-from .recognise import network_prefix
-from .refusals import key_groups, refuse_strangers, unbuildable
-from .remembering import remembered
-from .strangers import IMPOSTORS, PARTS, TEXT, without_cures
-from .structure import Shapes, StructureError
-from .text_keymaps import text_origins
-from .text_layout import text_layout
-from .text_sets import (
+from ..families.text_sets import (
     FLUX2_TEXT,
     FLUX_TEXT,
     KLEIN_TEXT,
@@ -37,8 +25,28 @@ from .text_sets import (
     TEXT_SETS,
     TextSet,
 )
-from .text_specs import ClipSpec, EncoderKey, TextEncoderSpec
-from .text_structure import BERT_NAMES, T5_BIAS, TEXT_NAMES, configured, count_layers, decoder_prefix, read_text_encoder
+from ..families.text_specs import ClipSpec, EncoderKey, TextEncoderSpec
+from ..layouts.structure import Shapes, StructureError
+from ..layouts.text_keymaps import text_origins
+from ..layouts.text_layout import text_layout
+from ..layouts.text_structure import (
+    BERT_NAMES,
+    T5_BIAS,
+    TEXT_NAMES,
+    configured,
+    count_layers,
+    decoder_prefix,
+    read_text_encoder,
+)
+from ..names import TextFamily
+from .completeness import check_tensors
+from .folders import INDEX, Component, read_component, read_folder
+from .headers import Header, HeaderError, read_header
+from .parts import Part, find_part, find_shapes
+from .recognise import network_prefix
+from .refusals import key_groups, refuse_strangers, unbuildable
+from .remembering import remembered
+from .strangers import IMPOSTORS, PARTS, TEXT, without_cures
 from .tokenizer_files import find_tokenizer, needs_tokenizer
 
 FAMILIES: Mapping[TextFamily, tuple[TextSet, ...]] = {

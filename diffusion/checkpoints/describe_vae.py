@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from .autoencoder_structure import CONSISTENCY_MARK, TINY_LAYOUTS, has_tiny_half, read_tiny, read_vae
-from .autoencoders import TINY_FORMATS, TinyFamily, VaeSpec
+from ..families.autoencoders import TINY_FORMATS, TinyFamily, VaeSpec
+from ..layouts.autoencoder_structure import CONSISTENCY_MARK, TINY_LAYOUTS, has_tiny_half, read_tiny, read_vae
+from ..layouts.structure import StructureError
 from .folders import INDEX, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .parts import Part, find_part, find_shapes
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
 from .strangers import IMPOSTORS, PARTS, TINY_CURE
-from .structure import StructureError
 
 Half = Literal["decoder", "encoder"]
 HALVES: tuple[Half, ...] = ("decoder", "encoder")

@@ -17,19 +17,19 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from ..families.catalogue import FAMILIES
+from ..families.specs import Family, ModelSpec
+from ..layouts.autoencoder_keys import vae_destinations
+from ..layouts.keymaps import Destination
+from ..layouts.kinds import kind_of
+from ..layouts.text_keymaps import text_destinations
 from ..names import WeightFormat
 from ..networks.autoencoders import build_vae
 from ..networks.building import build_denoiser
 from ..networks.text_building import build_text_encoder
 from ..pictures.saving import numbered_file
 from ..types import Clip, Model, Vae
-from .autoencoder_keys import vae_destinations
-from .catalogue import FAMILIES
-from .families import Family, ModelSpec
-from .keymaps import Destination
-from .kinds import kind_of
 from .stated import statements
-from .text_keymaps import text_destinations
 
 NETWORK_PREFIX = "model.diffusion_model."
 OPEN_CLIP_ENDING = ".model."  # of the prefix below which a family keeps a text encoder in OpenCLIP's layout

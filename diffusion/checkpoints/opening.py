@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ..families.autoencoders import TinyFamily
+from ..families.text_specs import ClipSpec, EncoderKey
 from ..names import PrecisionChoice, TextFamily
 from ..networks.memory import WeightMemory, Weights
 from ..networks.sources import DenoiserSource, TextSource, VaeSource, VisionSource
 from ..types import Clip, ClipVision, Model, Vae
-from .autoencoders import TinyFamily
 from .describe import CheckpointDescription, describe, describe_network
 from .describe_text import describe_text
 from .describe_vae import VaeDescription, describe_tiny_vae, describe_vae
 from .parts import Part, file_id
-from .text_specs import ClipSpec, EncoderKey
 from .tokenizer_files import checkpoint_tokenizers
 from .vision import describe_vision
 

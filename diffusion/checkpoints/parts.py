@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..layouts.scales import is_companion
+from ..layouts.structure import Shapes
 from .headers import Header
-from .scales import is_companion
-from .structure import Shapes
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from .catalogue import FAMILIES
-from .dit_specs import DiTSpec
-from .families import DenoiserSpec, DiTPattern, Family, Prediction, UNetPattern, UNetSpec
-from .kinds import KINDS
-from .plain_unets import PlainUNetSpec
-from .structure import Shapes
+from ..families.catalogue import FAMILIES
+from ..families.dit_specs import DiTSpec
+from ..families.plain_unets import PlainUNetSpec
+from ..families.specs import DenoiserSpec, DiTPattern, Family, Prediction, UNetPattern, UNetSpec
+from ..layouts.kinds import KINDS
+from ..layouts.structure import Shapes
 
 NETWORK_PREFIXES = ("model.diffusion_model.", "model.model.", "net.", "model.", "")
 PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "eps", "eps": "eps", "v": "v", "v_prediction": "v"}

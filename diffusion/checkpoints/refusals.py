@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..layouts.structure import StructureError
 from .headers import Header, HeaderError
 from .strangers import Stranger
-from .structure import StructureError
 
 
 def refuse_strangers(

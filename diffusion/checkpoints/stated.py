@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from ..families.specs import Colours, Family, LatentFormat, ModelSpec
 from ..levels.space_spec import ContinuousLevels, DiscreteLevels, FlowLevels, Levels
-from .families import Colours, Family, LatentFormat, ModelSpec
 from .headers import Header, read_floats
 
 BETAS, SCALE = "betas", "scale_factor"

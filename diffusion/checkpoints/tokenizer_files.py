@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .catalogue import FAMILIES
+from ..families.catalogue import FAMILIES
+from ..families.text_specs import ClipSpec, EncoderKey
 from .headers import read_header
 from .remembering import remembered
-from .text_specs import ClipSpec, EncoderKey
 
 GGUF = ".gguf"
 MODELS = "tokenizers"  # the folder of tokenizers among those of models

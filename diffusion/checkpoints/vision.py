@@ -14,15 +14,15 @@ from math import isqrt
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from ..layouts.keymaps import Origin, Origins, check_origins, is_ignored, open_clip_block_origin
+from ..layouts.structure import Shapes, StructureError, shape_of
 from .folders import INDEX, read_component, read_folder
 from .headers import Header, HeaderError, read_header
-from .keymaps import Origin, Origins, check_origins, is_ignored, open_clip_block_origin
 from .parts import Part, find_part, find_shapes
 from .recognise import network_prefix
 from .refusals import refuse_strangers
 from .remembering import remembered
 from .strangers import IMPOSTORS, PARTS, VISION, without_cures
-from .structure import Shapes, StructureError, shape_of
 
 VisionKind = Literal["clip", "siglip"]
 Triple = tuple[float, float, float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from ..checkpoints.keymaps import Origin, Origins, check_origins, rename, unet_modules
+from ..layouts.keymaps import Origin, Origins, check_origins, rename, unet_modules
 from .specs import ControlNetSpec, T2IAdapterSpec
 
 

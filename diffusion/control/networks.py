@@ -13,7 +13,7 @@ import torch
 from diffusers import ControlNetModel, ControlNetUnionModel, T2IAdapter
 from torch import Tensor, nn
 
-from ..checkpoints.structure import StructureError
+from ..layouts.structure import StructureError
 from ..networks.building import GROUPS
 from ..networks.patches import shared_copy
 from ..sampling.network_inputs import NetworkInputs

@@ -12,15 +12,15 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..checkpoints.catalogue import FAMILIES
-from ..checkpoints.families import Family, UNetSpec
 from ..checkpoints.folders import read_component
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.parts import Part, find_part, find_shapes
 from ..checkpoints.recognise import network_prefix, unlikeness
 from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.strangers import CONTROL_NET, IMPOSTORS, PARTS, T2I_ADAPTER, Stranger, without_cures
-from ..checkpoints.structure import Shapes, StructureError, read_encoder, with_heads
+from ..families.catalogue import FAMILIES
+from ..families.specs import Family, UNetSpec
+from ..layouts.structure import Shapes, StructureError, read_encoder, with_heads
 from .specs import AdapterKind, ControlNetSpec, ControlSpec, T2IAdapterSpec, UnionSpec
 from .transformer_reading import read_transformer_control
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
-from ..checkpoints.catalogue import FAMILIES
-from ..checkpoints.dit_specs import FluxSpec, MMDiTSpec
-from ..checkpoints.families import ModelSpec, UNetSpec
+from ..families.catalogue import FAMILIES
+from ..families.dit_specs import FluxSpec, MMDiTSpec
+from ..families.specs import ModelSpec, UNetSpec
 
 AdapterKind = Literal["full_adapter", "full_adapter_xl", "light_adapter"]
 

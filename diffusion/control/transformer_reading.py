@@ -7,9 +7,9 @@ from itertools import count, takewhile
 from math import isqrt
 from typing import Any
 
-from ..checkpoints.dit_specs import PATCH, FluxSpec, MMDiTSpec
-from ..checkpoints.dit_structure import MMDIT_HEAD, with_axes
-from ..checkpoints.structure import Shapes, StructureError, shape_of
+from ..families.dit_specs import PATCH, FluxSpec, MMDiTSpec
+from ..layouts.dit_structure import MMDIT_HEAD, with_axes
+from ..layouts.structure import Shapes, StructureError, shape_of
 from .specs import TransformerControlSpec
 
 SD3, FLUX = "pos_embed_input.proj.weight", "controlnet_x_embedder.weight"  # the keys that tell one from the other

@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxControlNetModel, SD3ControlNetModel
 from torch import Tensor
 
-from ..checkpoints.dit_specs import PATCH, FluxSpec, MMDiTSpec
+from ..families.dit_specs import PATCH, FluxSpec, MMDiTSpec
 from ..networks.patches import shared_copy
 from ..sampling.network_inputs import NetworkInputs
 from ..sampling.tokens import token_places, tokens_of, whole_tokens

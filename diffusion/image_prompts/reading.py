@@ -8,15 +8,15 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from ..checkpoints.families import ModelSpec, UNetSpec
 from ..checkpoints.headers import Header, HeaderError, read_header
-from ..checkpoints.keymaps import Origin, Origins, check_origins, rename
 from ..checkpoints.parts import Part, find_part, find_shapes
 from ..checkpoints.recognise import network_prefix
 from ..checkpoints.refusals import key_groups, refuse_strangers, unbuildable
 from ..checkpoints.strangers import IMPOSTORS, IP_ADAPTER, PARTS, without_cures
-from ..checkpoints.structure import Shapes, StructureError, shape_of
 from ..checkpoints.vision import ClipVisionSpec
+from ..families.specs import ModelSpec, UNetSpec
+from ..layouts.keymaps import Origin, Origins, check_origins, rename
+from ..layouts.structure import Shapes, StructureError, shape_of
 
 ProjectionKind = Literal["embedding", "resampler", "hidden"]
 

@@ -10,8 +10,8 @@ import torch
 from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from torch import nn
 
-from ..checkpoints.keymaps import Origin, Origins, check_origins
 from ..checkpoints.parts import Part
+from ..layouts.keymaps import Origin, Origins, check_origins
 from ..networks.filling import Conversion, fill
 from ..networks.memory import WeightMemory, Weights
 from ..networks.precision import NumericPolicy

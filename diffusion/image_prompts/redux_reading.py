@@ -10,8 +10,8 @@ from ..checkpoints.parts import Part, find_part, find_shapes
 from ..checkpoints.recognise import network_prefix
 from ..checkpoints.refusals import key_groups, refuse_strangers, unbuildable
 from ..checkpoints.strangers import IMPOSTORS, PARTS, without_cures
-from ..checkpoints.structure import StructureError, shape_of
 from ..checkpoints.vision import ClipVisionSpec
+from ..layouts.structure import StructureError, shape_of
 
 EXPECTED = "a style model"
 CURE = "Name FLUX.1 Redux, as a safetensors file."

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoints.autoencoders import VaeSpec
+from ..families.autoencoders import VaeSpec
 from ..networks.budget import gibibytes
 from ..networks.faults import check_finite
 from ..pictures.inpainting import grey_masked, grow_noise_mask

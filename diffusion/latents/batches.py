@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..checkpoints.families import LatentFormat
+from ..families.specs import LatentFormat
 from ..names import ResizeMethod
 from ..pictures.resize import resize_latent
 from ..types import Latent, Mask

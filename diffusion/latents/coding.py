@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..checkpoints.autoencoders import PATCH, ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
+from ..families.autoencoders import PATCH, ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
 
 CODES_AT_ONCE = 4096  # latent cells that are compared with a codebook at a time
 SEEDS = 1 << 64

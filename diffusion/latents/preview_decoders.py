@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..checkpoints.autoencoders import TINY_FORMATS, TinyFamily
-from ..checkpoints.families import LatentFormat
 from ..checkpoints.headers import HeaderError
 from ..checkpoints.opening import open_tiny_vae
+from ..families.autoencoders import TINY_FORMATS, TinyFamily
+from ..families.specs import LatentFormat
 from ..networks.memory import MemoryBudgetError, WeightMemory
 from ..types import Latent, Vae
 from .autoencoder import decode

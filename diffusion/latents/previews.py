@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..checkpoints.families import Colours, LatentFormat
+from ..families.specs import Colours, LatentFormat
 
 
 def preview_picture(x: Tensor, latent_format: LatentFormat) -> Tensor:

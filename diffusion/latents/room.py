@@ -6,7 +6,7 @@ of Stable Diffusion, which is 128 channels wide at full size.
 
 from __future__ import annotations
 
-from ..checkpoints.autoencoders import KLSpec, PatchedKLSpec, VaeSpec, VQSpec
+from ..families.autoencoders import KLSpec, PatchedKLSpec, VaeSpec, VQSpec
 from ..networks.budget import gibibytes
 from ..networks.exhaustion import Advice, Shortage
 from ..types import Vae

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderTiny, Consis
 from diffusers.schedulers.scheduling_consistency_decoder import ConsistencyDecoderScheduler
 from torch import nn
 
-from ..checkpoints.autoencoders import PATCH, ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
+from ..families.autoencoders import PATCH, ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
 from .building import GROUPS, check_widths
 
 # Of SD1's latents, by channel: openai/consistencydecoder, ldm_transform_latent.

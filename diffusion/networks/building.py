@@ -25,11 +25,11 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from ..checkpoints.dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
-from ..checkpoints.families import DenoiserSpec, NetworkKind, UNetSpec
-from ..checkpoints.plain_unets import PlainUNetSpec
-from ..checkpoints.structure import StructureError
 from ..checkpoints.vision import ClipVisionSpec
+from ..families.dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
+from ..families.plain_unets import PlainUNetSpec
+from ..families.specs import DenoiserSpec, NetworkKind, UNetSpec
+from ..layouts.structure import StructureError
 
 GROUPS = 32  # of every group norm in these networks
 

@@ -25,7 +25,7 @@ from ..adapters.files import Change, fit, read_adapter, refusal, unlike
 from ..adapters.places import UNET, NetworkSpec, Target, target_shapes
 from ..checkpoints.headers import HeaderError
 from ..checkpoints.parts import FileId, file_id
-from ..checkpoints.text_specs import ClipSpec
+from ..families.text_specs import ClipSpec
 from ..types import Clip, Model
 from .precision import NumericPolicy
 from .sources import DenoiserSource, TextSource

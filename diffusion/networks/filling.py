@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..checkpoints.completeness import FindOrigins, bare
 from ..checkpoints.headers import HeaderError
-from ..checkpoints.keymaps import KeyMapError, Origin
 from ..checkpoints.parts import Part
+from ..layouts.keymaps import KeyMapError, Origin
 from .reading import TensorFile, open_tensors
 from .stored import StoredWeight, can_store, store
 

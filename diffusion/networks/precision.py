@@ -13,8 +13,8 @@ from typing import Literal
 
 import torch
 
-from ..checkpoints.families import NetworkKind
-from ..checkpoints.text_specs import TextKind
+from ..families.specs import NetworkKind
+from ..families.text_specs import TextKind
 from ..names import Precision
 
 _Formats = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype]

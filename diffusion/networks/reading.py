@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.parts import FileId
-from ..checkpoints.scales import is_companion, scale_of
 from ..checkpoints.tensors import BLOCKS, TensorInfo
+from ..layouts.scales import is_companion, scale_of
 from .stored import StoredWeight
 
 _TYPES = {

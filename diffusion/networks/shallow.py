@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..checkpoints.families import NetworkKind
+from ..families.specs import NetworkKind
 
 OUTER_LAYERS = 2  # of a UNet's last block, which a shallow pass computes
 

@@ -10,15 +10,15 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from ..adapters.places import UNET
-from ..checkpoints.autoencoder_keys import vae_origins
-from ..checkpoints.autoencoder_structure import CODEBOOK, STATISTICS
-from ..checkpoints.autoencoders import VaeSpec
-from ..checkpoints.families import DenoiserSpec
-from ..checkpoints.kinds import kind_of
 from ..checkpoints.parts import Part
-from ..checkpoints.text_keymaps import text_origins
-from ..checkpoints.text_specs import ClipSpec
 from ..checkpoints.vision import ClipVisionSpec, vision_origins
+from ..families.autoencoders import VaeSpec
+from ..families.specs import DenoiserSpec
+from ..families.text_specs import ClipSpec
+from ..layouts.autoencoder_keys import vae_origins
+from ..layouts.autoencoder_structure import CODEBOOK, STATISTICS
+from ..layouts.kinds import kind_of
+from ..layouts.text_keymaps import text_origins
 from .attention import ExactUNetAttention, use_exact_vae_attention
 from .autoencoders import build_vae
 from .building import build_denoiser, build_vision

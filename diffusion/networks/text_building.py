@@ -21,7 +21,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from ..checkpoints.text_specs import (
+from ..families.text_specs import (
     CLIP_BEGIN,
     CLIP_END,
     BertSpec,

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..checkpoints.dit_specs import PATCH
-from ..checkpoints.families import NetworkKind
 from ..control.residuals import Residuals
+from ..families.dit_specs import PATCH
+from ..families.specs import NetworkKind
 from ..networks.sharing import SharedWork
 from .network_inputs import NetworkInputs
 from .tokens import free_corners, latent_of, token_places, tokens_of, whole_tokens

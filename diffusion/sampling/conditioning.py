@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..checkpoints.families import ModelSpec
+from ..families.specs import ModelSpec
 from ..latents.batches import fit_batch
 from ..latents.tiling import edge_ramp
 from ..levels.space import SamplingSpace

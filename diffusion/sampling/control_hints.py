@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..checkpoints.families import ModelSpec
 from ..control.specs import ControlSpec, TransformerControlSpec, refusal
+from ..families.specs import ModelSpec
 from ..latents.autoencoder import encode
 from ..latents.batches import fit_batch, to_model_space
 from ..levels.space import SamplingSpace

@@ -10,11 +10,11 @@ from operator import add
 
 from torch import Tensor
 
-from ..checkpoints.dit_specs import FluxSpec, MMDiTSpec
-from ..checkpoints.families import DenoiserSpec
 from ..control.lora import ControlLoraSource
 from ..control.networks import Controller
 from ..control.residuals import Residuals, spread_over
+from ..families.dit_specs import FluxSpec, MMDiTSpec
+from ..families.specs import DenoiserSpec
 from ..latents.batches import fit_batch
 from ..networks.memory import Weights
 from ..types import Model

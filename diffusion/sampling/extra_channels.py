@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..checkpoints.families import ExtraChannels, ModelSpec
+from ..families.specs import ExtraChannels, ModelSpec
 from ..latents.batches import fit_batch, to_model_space
 from ..pictures.resize import resize
 from ..pictures.sizes import CELL

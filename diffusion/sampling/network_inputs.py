@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoints.families import ModelSpec
+from ..families.specs import ModelSpec
 from ..latents.batches import fit_batch, to_model_space
 from ..types import Condition, Control
 from .extra_channels import extra_channels

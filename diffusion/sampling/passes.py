@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.families import NetworkKind
 from ..control.residuals import Residuals
+from ..families.specs import NetworkKind
 from ..image_prompts.showing import PictureAttention, ShownPictures, attend_to_pictures
 from ..levels.space import SamplingSpace
 from ..networks.deep_shrink import DeepShrink

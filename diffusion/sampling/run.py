@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoints.families import LatentFormat, ModelSpec
+from ..families.specs import LatentFormat, ModelSpec
 from ..image_prompts.showing import show
 from ..latents.batches import fit_empty, to_model_space, to_vae_space
 from ..latents.previews import preview_picture

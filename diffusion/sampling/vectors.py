@@ -15,7 +15,7 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
-from ..checkpoints.families import ModelSpec, SizeNumber
+from ..families.specs import ModelSpec, SizeNumber
 from ..types import Condition, PicturePrompt, PictureSize
 
 SCORE, NEGATIVE_SCORE = 6.0, 2.5  # of the refiner's training pictures, of 10; Podell et al. 2023, arXiv:2307.01952

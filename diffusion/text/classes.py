@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..checkpoints.text_specs import ClassSpec
+from ..families.text_specs import ClassSpec
 from ..types import Clip, Condition, Conditioning
 from .encoders import run_encoder
 from .tokens import Token

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, T5Spec, TextEncoderSpec, TextKind
+from ..families.text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, T5Spec, TextEncoderSpec, TextKind
 from ..networks.stored import device_of
 from .tokens import Chunk
 

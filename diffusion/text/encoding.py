@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.text_specs import ClipSpec, DecoderSpec, EncoderKey, TextEncoderSpec
 from ..checkpoints.tokenizer_files import TOKENIZERS, missing_tokenizer, needs_tokenizer
+from ..families.text_specs import ClipSpec, DecoderSpec, EncoderKey, TextEncoderSpec
 from ..networks.faults import check_finite
 from ..types import Clip, Condition, Conditioning
 from .encoders import run_encoder

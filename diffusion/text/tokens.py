@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..checkpoints.text_specs import Dialogue, Framing
+from ..families.text_specs import Dialogue, Framing
 from .prompt import parse_weights
 
 if TYPE_CHECKING:

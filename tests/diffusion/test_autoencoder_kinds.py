@@ -13,9 +13,9 @@ from diffusers import AutoencoderKL, AutoencoderTiny, ConsistencyDecoderVAE, VQM
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoints.autoencoders import ConsistencySpec, KLSpec, TinySpec, VQSpec
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import open_tiny_vae, open_vae
+from latentgraph.diffusion.families.autoencoders import ConsistencySpec, KLSpec, TinySpec, VQSpec
 from latentgraph.diffusion.latents.autoencoder import decode, decode_tiled, encode
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Image, Latent, Vae

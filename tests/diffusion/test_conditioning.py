@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoints.families import SD_LATENT, ModelSpec, UNetSpec
+from latentgraph.diffusion.families.specs import ModelSpec, UNetSpec
+from latentgraph.diffusion.families.stable_diffusion import SD_LATENT
 from latentgraph.diffusion.levels.space import discrete_space
 from latentgraph.diffusion.sampling.conditioning import prepare_conditions
 from latentgraph.diffusion.sampling.denoiser import estimate

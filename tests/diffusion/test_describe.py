@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.describe_vae import describe_vae
-from latentgraph.diffusion.checkpoints.families import SD_LATENT
 from latentgraph.diffusion.checkpoints.headers import HeaderError
+from latentgraph.diffusion.families.stable_diffusion import SD_LATENT
 
 DETECTION = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text())["detection"]
 SUPPORTED = {

@@ -16,8 +16,8 @@ from latentgraph.diffusion.adapters.deltas import changed
 from latentgraph.diffusion.adapters.files import fit, read_adapter
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
-from latentgraph.diffusion.checkpoints.kinds import kind_of
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_network
+from latentgraph.diffusion.layouts.kinds import kind_of
 from latentgraph.diffusion.networks.derived import AdapterMismatchError, adapt, merge, mix
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Model

@@ -20,12 +20,12 @@ from diffusers import (
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_destinations
-from latentgraph.diffusion.checkpoints.autoencoder_structure import read_vae
-from latentgraph.diffusion.checkpoints.dit_families import FLUX_LATENT
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint, open_network, open_vae
+from latentgraph.diffusion.families.transformers import FLUX_LATENT
 from latentgraph.diffusion.latents.autoencoder import condition_on_inpaint, decode, encode
 from latentgraph.diffusion.latents.batches import empty_latent, set_noise_mask, to_model_space
+from latentgraph.diffusion.layouts.autoencoder_keys import vae_destinations
+from latentgraph.diffusion.layouts.autoencoder_structure import read_vae
 from latentgraph.diffusion.levels.chosen import flux2_levels
 from latentgraph.diffusion.levels.schedules import ksampler_sigmas
 from latentgraph.diffusion.levels.space import make_space

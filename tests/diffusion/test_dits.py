@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.describe import describe
-from latentgraph.diffusion.checkpoints.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
 from latentgraph.diffusion.checkpoints.export import stacked
-from latentgraph.diffusion.checkpoints.families import DenoiserSpec
 from latentgraph.diffusion.checkpoints.headers import HeaderError
-from latentgraph.diffusion.checkpoints.kinds import kind_of
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.families.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
+from latentgraph.diffusion.families.specs import DenoiserSpec
+from latentgraph.diffusion.layouts.kinds import kind_of
 from latentgraph.diffusion.levels.space_spec import FlowLevels, FluxLevels
 from latentgraph.diffusion.networks.building import build_denoiser
 from latentgraph.diffusion.networks.memory import WeightMemory

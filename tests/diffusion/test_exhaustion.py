@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentgraph.diffusion.checkpoints.autoencoders import KLSpec
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_vae
+from latentgraph.diffusion.families.autoencoders import KLSpec
 from latentgraph.diffusion.latents.autoencoder import decode, decode_tiled, encode, encode_tiled
 from latentgraph.diffusion.latents.room import decode_bytes, encode_bytes
 from latentgraph.diffusion.networks.budget import free_bytes

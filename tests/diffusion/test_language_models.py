@@ -17,8 +17,8 @@ from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3Fo
 from latentgraph.diffusion.checkpoints.describe_text import describe_text
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import open_text
-from latentgraph.diffusion.checkpoints.text_layout import text_layout
-from latentgraph.diffusion.checkpoints.text_sets import FLUX2_TEXT, KLEIN_TEXT
+from latentgraph.diffusion.families.text_sets import FLUX2_TEXT, KLEIN_TEXT
+from latentgraph.diffusion.layouts.text_layout import text_layout
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.text_building import build_text_encoder
 from latentgraph.diffusion.text.encoding import encode_prompt

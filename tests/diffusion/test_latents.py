@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentgraph.diffusion.checkpoints.families import LatentFormat
+from latentgraph.diffusion.families.specs import LatentFormat
 from latentgraph.diffusion.latents.batches import (
     empty_latent,
     fit_batch,

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from latentgraph.diffusion.checkpoints.families import UNetSpec
-from latentgraph.diffusion.checkpoints.layout import modules_of, unet_layout
-from latentgraph.diffusion.checkpoints.text_layout import text_layout
-from latentgraph.diffusion.checkpoints.text_specs import BertSpec, ClipTextSpec, T5Spec, TextEncoderSpec
+from latentgraph.diffusion.families.specs import UNetSpec
+from latentgraph.diffusion.families.text_specs import BertSpec, ClipTextSpec, T5Spec, TextEncoderSpec
+from latentgraph.diffusion.layouts.layout import modules_of, unet_layout
+from latentgraph.diffusion.layouts.text_layout import text_layout
 from latentgraph.diffusion.networks.building import build_unet
 from latentgraph.diffusion.networks.text_building import build_text_encoder
 

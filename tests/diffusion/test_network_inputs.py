@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoints.families import SDXL_VECTOR as SDXL
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.families.specs import SDXL_VECTOR as SDXL
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.sampling.calls import unet_network
 from latentgraph.diffusion.sampling.extra_channels import BLANK_PICTURE, extra_channels

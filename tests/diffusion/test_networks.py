@@ -8,15 +8,15 @@ from types import ModuleType
 import pytest
 import torch
 
-from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_origins
-from latentgraph.diffusion.checkpoints.autoencoder_structure import read_vae
-from latentgraph.diffusion.checkpoints.keymaps import KeyMapError, rename, unet_origins
 from latentgraph.diffusion.checkpoints.recognise import recognise
-from latentgraph.diffusion.checkpoints.structure import StructureError, read_unet, with_heads
-from latentgraph.diffusion.checkpoints.text_keymaps import text_origins
-from latentgraph.diffusion.checkpoints.text_sets import SD2_TEXT
-from latentgraph.diffusion.checkpoints.text_specs import ClipTextSpec
-from latentgraph.diffusion.checkpoints.text_structure import read_text_encoder
+from latentgraph.diffusion.families.text_sets import SD2_TEXT
+from latentgraph.diffusion.families.text_specs import ClipTextSpec
+from latentgraph.diffusion.layouts.autoencoder_keys import vae_origins
+from latentgraph.diffusion.layouts.autoencoder_structure import read_vae
+from latentgraph.diffusion.layouts.keymaps import KeyMapError, rename, unet_origins
+from latentgraph.diffusion.layouts.structure import StructureError, read_unet, with_heads
+from latentgraph.diffusion.layouts.text_keymaps import text_origins
+from latentgraph.diffusion.layouts.text_structure import read_text_encoder
 from latentgraph.diffusion.networks.autoencoders import build_vae
 from latentgraph.diffusion.networks.building import build_unet
 from latentgraph.diffusion.networks.text_building import build_text_encoder

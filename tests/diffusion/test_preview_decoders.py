@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from latentgraph.diffusion.checkpoints.families import SD_LATENT, SDXL_LATENT
 from latentgraph.diffusion.checkpoints.opening import open_tiny_vae
+from latentgraph.diffusion.families.stable_diffusion import SD_LATENT, SDXL_LATENT
 from latentgraph.diffusion.latents.autoencoder import decode
 from latentgraph.diffusion.latents.preview_decoders import PreviewDecoders
 from latentgraph.diffusion.latents.previews import preview_picture

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentgraph.diffusion.checkpoints.families import SD_LATENT, SDXL_LATENT, LatentFormat
+from latentgraph.diffusion.families.specs import LatentFormat
+from latentgraph.diffusion.families.stable_diffusion import SD_LATENT, SDXL_LATENT
 from latentgraph.diffusion.latents.previews import preview_picture
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.checkpoints.text_specs import CLIP_BEGIN, CLIP_END, Framing
+from latentgraph.diffusion.families.text_specs import CLIP_BEGIN, CLIP_END, Framing
 from latentgraph.diffusion.text.tokens import Token, TokenizedPrompt, embedding_names, pack, tokenize
 from latentgraph.diffusion.text.vocabularies import clip_ids
 

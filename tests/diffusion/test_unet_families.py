@@ -37,12 +37,13 @@ from torch.nn import functional
 
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
-from latentgraph.diffusion.checkpoints.families import PLAYGROUND_LATENT, REFINER_VECTOR
-from latentgraph.diffusion.checkpoints.kinds import kind_of
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
-from latentgraph.diffusion.checkpoints.plain_unets import PlainUNetSpec
+from latentgraph.diffusion.families.plain_unets import PlainUNetSpec
+from latentgraph.diffusion.families.specs import REFINER_VECTOR
+from latentgraph.diffusion.families.stable_diffusion import PLAYGROUND_LATENT
 from latentgraph.diffusion.latents.autoencoder import condition_on_picture, decode
 from latentgraph.diffusion.latents.batches import empty_latent, to_model_space, to_vae_space
+from latentgraph.diffusion.layouts.kinds import kind_of
 from latentgraph.diffusion.levels.space_spec import ContinuousLevels, DiscreteLevels
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise

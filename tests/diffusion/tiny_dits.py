@@ -13,12 +13,12 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLFlux2
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoints.autoencoder_keys import vae_destinations
-from latentgraph.diffusion.checkpoints.autoencoder_structure import read_vae
-from latentgraph.diffusion.checkpoints.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
 from latentgraph.diffusion.checkpoints.export import stacked
-from latentgraph.diffusion.checkpoints.families import DenoiserSpec
-from latentgraph.diffusion.checkpoints.kinds import kind_of
+from latentgraph.diffusion.families.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
+from latentgraph.diffusion.families.specs import DenoiserSpec
+from latentgraph.diffusion.layouts.autoencoder_keys import vae_destinations
+from latentgraph.diffusion.layouts.autoencoder_structure import read_vae
+from latentgraph.diffusion.layouts.kinds import kind_of
 from latentgraph.diffusion.networks.building import build_denoiser
 
 NETWORK = "model.diffusion_model."

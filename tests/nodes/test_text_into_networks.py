@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from latentgraph.diffusion.checkpoints.text_layout import text_layout
-from latentgraph.diffusion.checkpoints.text_sets import KLEIN_TEXT, DecoderReading
-from latentgraph.diffusion.checkpoints.text_specs import DecoderSpec
+from latentgraph.diffusion.families.text_sets import KLEIN_TEXT, DecoderReading
+from latentgraph.diffusion.families.text_specs import DecoderSpec
+from latentgraph.diffusion.layouts.text_layout import text_layout
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.graph import Context, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry

@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from latentgraph.diffusion.checkpoints.dit_specs import FluxSpec, MMDiTSpec
+from latentgraph.diffusion.families.dit_specs import FluxSpec, MMDiTSpec
 
 Shapes = dict[str, tuple[int, ...]]
 

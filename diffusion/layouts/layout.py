@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from .families import UNetSpec
+from ..families.specs import UNetSpec
 from .structure import Shapes
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 
+from ..families.dit_specs import DiTSpec, Flux2Spec, FluxSpec, MMDiTSpec
 from .dit_layout import GROWTH
-from .dit_specs import DiTSpec, Flux2Spec, FluxSpec, MMDiTSpec
 from .keymaps import Destination, Origin, Origins, Rows, check_origins, rename, turned_around
 
 Modules = Mapping[str, tuple[str, Rows | None]]

@@ -11,8 +11,8 @@ from functools import cache
 from itertools import count, takewhile
 from typing import Any
 
+from ..families.plain_unets import PlainUNetSpec
 from .layout import Entry, conv, dense, norm, res
-from .plain_unets import PlainUNetSpec
 from .structure import Shapes, StructureError, grid_of, shape_of
 
 _GROWING = [

@@ -11,7 +11,7 @@ from itertools import count, takewhile
 from math import isqrt
 from typing import Any, TypeVar
 
-from .dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
+from ..families.dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
 from .structure import Shapes, StructureError, shape_of
 
 MMDIT_HEAD = 64  # width of a head of every SD3; those that normalise queries show it

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from ..families.text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, T5Spec, TextEncoderSpec, TextKind
 from .layout import Entry, dense, norm
 from .structure import Shapes
-from .text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, T5Spec, TextEncoderSpec, TextKind
 
 
 @cache

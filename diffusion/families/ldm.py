@@ -6,7 +6,8 @@ Rombach et al. 2022, arXiv:2112.10752, tables 12 to 15, and the configs of CompV
 from __future__ import annotations
 
 from ..levels.space_spec import DiscreteLevels
-from .families import SD_LATENT, Family, LatentFormat, UNetPattern
+from .specs import Family, LatentFormat, UNetPattern
+from .stable_diffusion import SD_LATENT
 from .text_sets import CLASSES, LDM_TEXT
 
 PLAIN_MARKERS: tuple[tuple[str, ...], ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..levels.space_spec import FlowLevels, FluxLevels
-from .families import DiTPattern, Family, LatentFormat, PredictionRule
+from .specs import DiTPattern, Family, LatentFormat, PredictionRule
 from .text_sets import FLUX_TEXT, SD3_TEXT
 
 # Colours: least-squares fits to decoded pictures, as published with InvokeAI (invokeai/app/util/step_callback.py).

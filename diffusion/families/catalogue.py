@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .dit_families import DIT_FAMILIES
-from .families import UNET_FAMILIES, Family
-from .ldm_families import LDM_FAMILIES
+from .ldm import LDM_FAMILIES
+from .specs import Family
+from .stable_diffusion import UNET_FAMILIES
 from .text_specs import ClipSpec
+from .transformers import DIT_FAMILIES
 
 FAMILIES: tuple[Family, ...] = (*LDM_FAMILIES, *UNET_FAMILIES, *DIT_FAMILIES)
 

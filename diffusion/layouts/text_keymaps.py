@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from ..families.text_specs import TextEncoderSpec, TextKind
 from .keymaps import Destination, Origin, Origins, check_origins, open_clip_block_origin, turned_around
-from .text_specs import TextEncoderSpec, TextKind
 from .text_structure import BERT_NAMES, T5_TOKENS, decoder_prefix
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from .dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
+from ..families.dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
 from .structure import Shapes
 
 Entry = tuple[str, tuple[int, ...]]

@@ -10,6 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..families.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
+from ..families.plain_unets import PlainUNetSpec
+from ..families.specs import DenoiserSpec, Family, NetworkKind, UNetSpec
 from .dit_keymaps import (
     flux2_destinations,
     flux2_origins,
@@ -19,14 +22,11 @@ from .dit_keymaps import (
     mmdit_origins,
 )
 from .dit_layout import flux2_layout, flux_layout, mmdit_layout, mmdit_tables
-from .dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
 from .dit_structure import read_flux, read_flux2, read_mmdit, with_axes
-from .families import DenoiserSpec, Family, NetworkKind, UNetSpec
 from .keymaps import Destination, Origins, unet_destinations, unet_origins
 from .layout import unet_layout
 from .plain_unet_keys import plain_unet_destinations, plain_unet_origins
 from .plain_unet_structure import complete_plain_unet, plain_unet_layout, read_plain_unet
-from .plain_unets import PlainUNetSpec
 from .structure import Shapes, read_unet, with_heads
 
 Config = Mapping[str, Any]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from ..families.plain_unets import PlainUNetSpec
 from .keymaps import (
     Destination,
     Origin,
@@ -17,7 +18,6 @@ from .keymaps import (
     resnet_modules,
     turned_around,
 )
-from .plain_unets import PlainUNetSpec
 
 _QKV = ("to_q", "to_k", "to_v")
 

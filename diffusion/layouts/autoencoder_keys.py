@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from .autoencoders import ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
+from ..families.autoencoders import ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
 from .keymaps import Destination, KeyMapError, Origin, Origins, check_origins, old_attention_name, rename
 
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count, islice, repeat, takewhile
 
-from .families import UNetSpec
+from ..families.specs import UNetSpec
 
 Shapes = Mapping[str, tuple[int, ...]]
 

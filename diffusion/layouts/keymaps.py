@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from .families import UNetSpec
+from ..families.specs import UNetSpec
 from .scales import is_companion
 
 IGNORED_NAMES = (

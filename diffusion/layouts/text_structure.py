@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from typing import Any
 
+from ..families.text_sets import BertReading, ClassReading, ClipReading, DecoderReading, T5Reading, TextEncoderLayout
+from ..families.text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, EncoderKey, T5Spec, TextEncoderSpec
 from .structure import Shapes, StructureError, shape_of
-from .text_sets import BertReading, ClassReading, ClipReading, DecoderReading, T5Reading, TextEncoderLayout
-from .text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, EncoderKey, T5Spec, TextEncoderSpec
 
 HEAD_WIDTH = 64  # of every CLIP text model in use, and of latent diffusion's BERT
 

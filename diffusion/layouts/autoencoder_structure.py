@@ -6,7 +6,7 @@ from collections.abc import Collection
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from .autoencoders import PATCH, ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
+from ..families.autoencoders import PATCH, ConsistencySpec, KLSpec, PatchedKLSpec, TinySpec, VaeSpec, VQSpec
 from .structure import Shapes, StructureError, grid_of, shape_of
 
 CODEBOOK = "quantize.embedding.weight"
