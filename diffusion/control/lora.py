@@ -19,9 +19,8 @@ from ..checkpoints.parts import Part, find_shapes
 from ..networks.attention import ExactUNetAttention
 from ..networks.precision import NumericPolicy
 from ..networks.reading import TensorFile, open_tensors
-from ..networks.sources import file_names
 from ..networks.stored import StoredWeight
-from ..networks.weight_source import WeightSource
+from ..networks.weight_source import WeightSource, file_names
 from .keymaps import original_keys
 from .networks import Controller, ControlNetController, build_control_net
 from .reading import whole_shapes

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from ..checkpoints.parts import Part
 from ..networks.attention import ExactUNetAttention
 from ..networks.filling import Conversion, fill
 from ..networks.precision import NumericPolicy
-from ..networks.sources import file_names
+from ..networks.weight_source import OnePart
 from .keymaps import control_net_origins, diffusers_origins, t2i_adapter_origins
 from .lora import ControlLoraSource
 from .networks import (
@@ -25,21 +26,12 @@ from .transformers import build_transformer_control, controller_of
 
 
 @dataclass(frozen=True, slots=True)
-class ControlNetSource:
+class ControlNetSource(OnePart):
     """The ControlNet in a part of a file."""
 
     spec: ControlNetSpec
     part: Part
-
-    @property
-    def title(self) -> str:
-        """What it is, for messages."""
-        return f"the ControlNet of {file_names(self.part)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
+    noun: ClassVar[str] = "ControlNet"
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
@@ -57,21 +49,12 @@ class ControlNetSource:
 
 
 @dataclass(frozen=True, slots=True)
-class T2IAdapterSource:
+class T2IAdapterSource(OnePart):
     """The T2I adapter in a part of a file."""
 
     spec: T2IAdapterSpec
     part: Part
-
-    @property
-    def title(self) -> str:
-        """What it is, for messages."""
-        return f"the T2I adapter of {file_names(self.part)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
+    noun: ClassVar[str] = "T2I adapter"
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
@@ -86,21 +69,12 @@ class T2IAdapterSource:
 
 
 @dataclass(frozen=True, slots=True)
-class TransformerControlSource:
+class TransformerControlSource(OnePart):
     """The ControlNet for a transformer in a part of a file."""
 
     spec: TransformerControlSpec
     part: Part
-
-    @property
-    def title(self) -> str:
-        """What it is, for messages."""
-        return f"the ControlNet of {file_names(self.part)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
+    noun: ClassVar[str] = "ControlNet"
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""

@@ -10,7 +10,8 @@ import torch
 from diffusers import FluxControlNetModel, SD3ControlNetModel
 from torch import Tensor
 
-from ..families.dit_specs import PATCH, FluxSpec, MMDiTSpec
+from ..families.dit_specs import PATCH, FluxSpec
+from ..networks.building import flux_config, mmdit_config
 from ..networks.patches import shared_copy
 from ..sampling.network_inputs import NetworkInputs
 from ..sampling.tokens import token_places, tokens_of, whole_tokens
@@ -87,41 +88,13 @@ def build_transformer_control(spec: TransformerControlSpec) -> SD3ControlNetMode
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # diffusers warns of a class that it uses itself
         if isinstance(network, FluxSpec):
-            return FluxControlNetModel(
-                in_channels=PATCH**2 * network.in_channels,
-                num_layers=network.double_blocks,
-                num_single_layers=network.single_blocks,
-                attention_head_dim=network.width // network.heads,
-                num_attention_heads=network.heads,
-                joint_attention_dim=network.context_width,
-                pooled_projection_dim=network.pooled_width,
-                guidance_embeds=network.guidance,
-                axes_dims_rope=network.axes,
-                num_mode=spec.union,
-            )
-        return _build_sd3(network)
+            return FluxControlNetModel(num_mode=spec.union, **flux_config(network))
+        return SD3ControlNetModel(**mmdit_config(network))
 
 
 def controller_of(network: Any, spec: TransformerControlSpec) -> SD3Controller | FluxController:
     """Returns a network that is filled, with its face."""
     return (FluxController if isinstance(spec.network, FluxSpec) else SD3Controller)(network, spec)
-
-
-def _build_sd3(network: MMDiTSpec) -> SD3ControlNetModel:
-    return SD3ControlNetModel(
-        patch_size=PATCH,
-        in_channels=network.in_channels,
-        out_channels=network.out_channels,
-        num_layers=network.depth,
-        attention_head_dim=network.width // network.heads,
-        num_attention_heads=network.heads,
-        joint_attention_dim=network.context_width,
-        caption_projection_dim=network.width,
-        pooled_projection_dim=network.pooled_width,
-        pos_embed_max_size=network.positions,
-        dual_attention_layers=network.dual_attention,
-        qk_norm="rms_norm" if network.query_norm else None,
-    )
 
 
 def _pooled(inputs: NetworkInputs) -> Tensor:

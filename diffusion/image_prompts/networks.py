@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from diffusers.models.embeddings import ImageProjection, IPAdapterFullImageProjection, IPAdapterPlusImageProjection
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ..checkpoints.parts import Part
 from ..networks.filling import Conversion, fill
 from ..networks.precision import NumericPolicy
-from ..networks.sources import file_names
+from ..networks.weight_source import OnePart
 from .reading import HEAD_WIDTH, IPAdapterSpec, ip_adapter_origins
 
 
@@ -38,21 +39,12 @@ class IPAdapterNetwork(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class IPAdapterSource:
+class IPAdapterSource(OnePart):
     """The IP adapter in a part of a file."""
 
     spec: IPAdapterSpec
     part: Part
-
-    @property
-    def title(self) -> str:
-        """What it is, for messages."""
-        return f"the IP adapter of {file_names(self.part)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
+    noun: ClassVar[str] = "IP adapter"
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""

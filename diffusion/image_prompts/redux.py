@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
@@ -15,27 +16,18 @@ from ..layouts.keymaps import Origin, Origins, check_origins
 from ..networks.filling import Conversion, fill
 from ..networks.memory import WeightMemory, Weights
 from ..networks.precision import NumericPolicy
-from ..networks.sources import file_names
+from ..networks.weight_source import OnePart
 from ..types import ClipVisionOutput, Conditioning, StyleModel
 from .redux_reading import StyleSpec, describe_style
 
 
 @dataclass(frozen=True, slots=True)
-class StyleSource:
+class StyleSource(OnePart):
     """The style model in a part of a file."""
 
     spec: StyleSpec
     part: Part
-
-    @property
-    def title(self) -> str:
-        """What it is, for messages."""
-        return f"the style model of {file_names(self.part)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
+    noun: ClassVar[str] = "style model"
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""

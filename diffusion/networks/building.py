@@ -103,38 +103,46 @@ def build_plain_unet(spec: PlainUNetSpec) -> UNet2DModel:
 def build_mmdit(spec: MMDiTSpec) -> SD3Transformer2DModel:
     """Returns diffusers' SD3 transformer of this structure."""
     with torch.device("meta"):
-        return SD3Transformer2DModel(
-            patch_size=PATCH,
-            in_channels=spec.in_channels,
-            out_channels=spec.out_channels,
-            num_layers=spec.depth,
-            attention_head_dim=spec.width // spec.heads,
-            num_attention_heads=spec.heads,
-            joint_attention_dim=spec.context_width,
-            caption_projection_dim=spec.width,
-            pooled_projection_dim=spec.pooled_width,
-            pos_embed_max_size=spec.positions,
-            dual_attention_layers=spec.dual_attention,
-            qk_norm="rms_norm" if spec.query_norm else None,
-        )
+        return SD3Transformer2DModel(**mmdit_config(spec))
+
+
+def mmdit_config(spec: MMDiTSpec) -> dict[str, Any]:
+    """Returns the arguments by which diffusers makes SD3's transformer, or a ControlNet for it, of this structure."""
+    return {
+        "patch_size": PATCH,
+        "in_channels": spec.in_channels,
+        "out_channels": spec.out_channels,
+        "num_layers": spec.depth,
+        "attention_head_dim": spec.width // spec.heads,
+        "num_attention_heads": spec.heads,
+        "joint_attention_dim": spec.context_width,
+        "caption_projection_dim": spec.width,
+        "pooled_projection_dim": spec.pooled_width,
+        "pos_embed_max_size": spec.positions,
+        "dual_attention_layers": spec.dual_attention,
+        "qk_norm": "rms_norm" if spec.query_norm else None,
+    }
 
 
 def build_flux(spec: FluxSpec) -> FluxTransformer2DModel:
     """Returns diffusers' FLUX.1 transformer of this structure; it is given tokens of 2x2 cells."""
     with torch.device("meta"):
-        return FluxTransformer2DModel(
-            patch_size=1,
-            in_channels=PATCH**2 * spec.in_channels,
-            out_channels=PATCH**2 * spec.out_channels,
-            num_layers=spec.double_blocks,
-            num_single_layers=spec.single_blocks,
-            attention_head_dim=spec.width // spec.heads,
-            num_attention_heads=spec.heads,
-            joint_attention_dim=spec.context_width,
-            pooled_projection_dim=spec.pooled_width,
-            guidance_embeds=spec.guidance,
-            axes_dims_rope=spec.axes,
-        )
+        return FluxTransformer2DModel(patch_size=1, out_channels=PATCH**2 * spec.out_channels, **flux_config(spec))
+
+
+def flux_config(spec: FluxSpec) -> dict[str, Any]:
+    """Returns the arguments by which diffusers makes FLUX.1's transformer, or a ControlNet for it, of this structure."""
+    return {
+        "in_channels": PATCH**2 * spec.in_channels,
+        "num_layers": spec.double_blocks,
+        "num_single_layers": spec.single_blocks,
+        "attention_head_dim": spec.width // spec.heads,
+        "num_attention_heads": spec.heads,
+        "joint_attention_dim": spec.context_width,
+        "pooled_projection_dim": spec.pooled_width,
+        "guidance_embeds": spec.guidance,
+        "axes_dims_rope": spec.axes,
+    }
 
 
 def build_flux2(spec: Flux2Spec) -> Flux2Transformer2DModel:

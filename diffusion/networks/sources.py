@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -25,10 +26,11 @@ from .building import build_denoiser, build_vision
 from .filling import Conversion, Room, fill
 from .precision import NumericPolicy
 from .text_building import build_text_encoder, restore_buffers
+from .weight_source import OnePart, file_names
 
 
 @dataclass(frozen=True, slots=True)
-class DenoiserSource:
+class DenoiserSource(OnePart):
     """The denoising network in a part of a file."""
 
     spec: DenoiserSpec
@@ -38,11 +40,6 @@ class DenoiserSource:
     def title(self) -> str:
         """What it is, for messages."""
         return f"the {kind_of(self.spec).title} of {file_names(self.part)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
@@ -168,21 +165,12 @@ class TextSource:
 
 
 @dataclass(frozen=True, slots=True)
-class VisionSource:
+class VisionSource(OnePart):
     """The vision tower in a part of a file."""
 
     spec: ClipVisionSpec
     part: Part
-
-    @property
-    def title(self) -> str:
-        """What it is, for messages."""
-        return f"the vision model of {file_names(self.part)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
+    noun: ClassVar[str] = "vision model"
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
@@ -207,8 +195,3 @@ def _move_buffers(network: nn.Module, device: torch.device, dtype: torch.dtype) 
         for name, buffer in list(module.named_buffers(recurse=False)):
             if f"{path}.{name}".removeprefix(".") not in from_file:
                 module.register_buffer(name, buffer.to(device, dtype), persistent=False)
-
-
-def file_names(*parts: Part) -> str:
-    """Returns the names of the files that parts are in, for messages."""
-    return ", ".join(dict.fromkeys(file.path.name for part in parts for file in part.files))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from ..checkpoints.parts import Part
 from .precision import NumericPolicy
 
 
@@ -28,6 +29,25 @@ class WeightSource(Hashable, Protocol):
 
     def load(self, policy: NumericPolicy, *ingredients: Any) -> Any:
         """Returns the network, on the policy's device and in its number formats, made from the loaded ingredients."""
+
+
+class OnePart:
+    """A mixin for sources that are one part of a file. noun: what such a network is called, for messages."""
+
+    __slots__ = ()
+
+    part: Part
+    noun: ClassVar[str]
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"the {self.noun} of {file_names(self.part)}"
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
 
 
 @runtime_checkable
@@ -73,3 +93,8 @@ class Wanted:
         if room_bytes is not None and isinstance(self.source, PartlyLoadable):
             return self.source.load_within(self.policy, room_bytes, *ingredients)
         return self.source.load(self.policy, *ingredients)
+
+
+def file_names(*parts: Part) -> str:
+    """Returns the names of the files that parts are in, for messages."""
+    return ", ".join(dict.fromkeys(file.path.name for part in parts for file in part.files))

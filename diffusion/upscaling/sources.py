@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,26 +19,18 @@ from ..checkpoints.parts import Part
 from ..networks.precision import NumericPolicy
 from ..networks.reading import open_tensors
 from ..networks.stored import StoredWeight
+from ..networks.weight_source import OnePart
 from .reading import CURE, EXPECTED
 
 COLOURS = 3  # channels of the pictures that a model takes and gives
 
 
 @dataclass(frozen=True, slots=True)
-class UpscalerSource:
+class UpscalerSource(OnePart):
     """The upscale model in a part of a file."""
 
     part: Part
-
-    @property
-    def title(self) -> str:
-        """What it is, for messages."""
-        return f"the upscale model of {self.part.files[0].path.name}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
+    noun: ClassVar[str] = "upscale model"
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
