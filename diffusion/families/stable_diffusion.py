@@ -45,7 +45,11 @@ INSTRUCT = frozenset({8})  # latent + latent of the picture to edit
 
 _SDXL = UNetPattern(linear_projection=True, vector=True, outer_attention=False, inner_attention=True)
 
-_EDM_V = (("edm_vpred.sigma_max",), ("scheduler/EDMEulerScheduler/v_prediction",))
+_EDM_V = (
+    ("edm_vpred.sigma_max",),
+    ("scheduler/EDMDPMSolverMultistepScheduler/v_prediction",),
+    ("scheduler/EDMEulerScheduler/v_prediction",),
+)
 
 UNET_FAMILIES: tuple[Family, ...] = (
     Family(

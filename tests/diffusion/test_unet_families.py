@@ -15,6 +15,7 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
+    EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     LDMPipeline,
@@ -34,10 +35,11 @@ from PIL import Image as Pillow
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from latentgraph.diffusion.checkpoints.describe import describe
+from latentgraph.diffusion.checkpoints.describe import describe, describe_network
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
-from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
+from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint, open_vision
 from latentgraph.diffusion.families.plain_unets import PlainUNetSpec
 from latentgraph.diffusion.families.specs import REFINER_VECTOR
 from latentgraph.diffusion.families.stable_diffusion import PLAYGROUND_LATENT
@@ -68,6 +70,7 @@ from latentgraph.diffusion.types import (
     Sampler,
     Sigmas,
 )
+from latentgraph.diffusion.vision.encoding import encode_pictures, preprocess
 
 SEED = 3
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -281,6 +284,61 @@ def test_picture_vectors_are_the_references(tiny: ModuleType, tmp_path: Path) ->
     assert one[0, 1024:1028].tolist() == pytest.approx(wanted["1024.."], abs=1e-6)
 
 
+def unclip_pipeline(tiny: ModuleType, **parts: Any) -> StableUnCLIPImg2ImgPipeline:
+    """Returns diffusers' pipeline of these parts; as far as they are not given, of an autoencoder alone."""
+    others = {
+        "vae": kl(tiny),
+        "scheduler": euler(4),
+        "image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        "feature_extractor": None,
+        "image_encoder": kl(tiny),  # asked for its number format alone
+        "text_encoder": None,
+        "tokenizer": None,
+    }
+    pipeline = StableUnCLIPImg2ImgPipeline(**{**others, **parts})
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def normalizer_of(*, stats: bool) -> StableUnCLIPImageNormalizer:
+    normalizer = StableUnCLIPImageNormalizer(64)
+    if stats:
+        normalizer.load_state_dict({"mean": noise(1, 64), "std": noise(1, 64).exp()})
+    return normalizer.eval()
+
+
+def varied_by_diffusers(
+    pipeline: StableUnCLIPImg2ImgPipeline, positive: Conditioning, negative: Conditioning, **shown: Tensor
+) -> Tensor:
+    """Returns the latent of a variation at a noise of 100 and a guidance of 5, in model space."""
+    pipeline.scheduler.set_timesteps(4)
+    result: Tensor = pipeline(
+        **shown,
+        prompt_embeds=positive.entries[0].embedding,
+        negative_prompt_embeds=negative.entries[0].embedding,
+        latents=initial_noise(torch.Size((1, 4, 8, 8)), SEED) * pipeline.scheduler.sigmas[0],  # taken as they are
+        height=64,
+        width=64,
+        noise_level=100,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        generator=torch.Generator().manual_seed((SEED - 10) % 2**64),
+        output_type="latent",
+    ).images
+    return result
+
+
+def varied(
+    checkpoint: Checkpoint, positive: Conditioning, negative: Conditioning, pictures: ClipVisionOutput
+) -> Tensor:
+    """Returns the latent of the same variation by a checkpoint of ours."""
+    lists: dict[ListName, Conditioning] = {
+        "positive": show_pictures(positive, pictures, noise=100 / 999),
+        "negative": negative,
+    }
+    return sampled(checkpoint, lists, ClassifierFree(5.0), Latent(torch.zeros(1, 4, 8, 8)), 4)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("stats", [False, True])
 def test_variations_of_a_picture_are_those_of_diffusers_pipeline(stats: bool, tiny: ModuleType, tmp_path: Path) -> None:
@@ -289,42 +347,62 @@ def test_variations_of_a_picture_are_those_of_diffusers_pipeline(stats: bool, ti
     assert (spec.family, spec.network.picture_width, spec.pooled_width) == ("sd2-unclip", 64, None)
     assert len(spec.picture_mean) == (64 if stats else 0)
     positive, negative, shown = text(64, 1), text(64, 2), noise(1, 64, seed=5)
-    normalizer = StableUnCLIPImageNormalizer(64)
-    if stats:
-        normalizer.load_state_dict({"mean": noise(1, 64), "std": noise(1, 64).exp()})
     with checkpoint.model.weights.use() as unet:
-        pipeline = StableUnCLIPImg2ImgPipeline(
-            unet=unet,
-            vae=kl(tiny),
-            scheduler=euler(4),
-            image_normalizer=normalizer.eval(),
-            image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
-            feature_extractor=None,
-            image_encoder=kl(tiny),  # asked for its number format alone
-            text_encoder=None,
-            tokenizer=None,
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        expected = pipeline(
-            image_embeds=shown,
-            prompt_embeds=positive.entries[0].embedding,
-            negative_prompt_embeds=negative.entries[0].embedding,
-            latents=initial_noise(torch.Size((1, 4, 8, 8)), SEED) * pipeline.scheduler.sigmas[0],  # taken as they are
-            height=64,
-            width=64,
-            noise_level=100,
-            num_inference_steps=4,
-            guidance_scale=5.0,
-            generator=torch.Generator().manual_seed((SEED - 10) % 2**64),
-            output_type="latent",
-        ).images
-    pictures = ClipVisionOutput(noise(1, 3, 64), noise(1, 3, 64), shown)
-    lists: dict[ListName, Conditioning] = {
-        "positive": show_pictures(positive, pictures, noise=100 / 999),
-        "negative": negative,
-    }
-    result = sampled(checkpoint, lists, ClassifierFree(5.0), Latent(torch.zeros(1, 4, 8, 8)), 4)
+        pipeline = unclip_pipeline(tiny, unet=unet, image_normalizer=normalizer_of(stats=stats))
+        expected = varied_by_diffusers(pipeline, positive, negative, image_embeds=shown)
+    result = varied(checkpoint, positive, negative, ClipVisionOutput(noise(1, 3, 64), noise(1, 3, 64), shown))
     torch.testing.assert_close(result, expected, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_an_unclip_folder_of_diffusers_varies_a_picture_as_its_pipeline_does(
+    prediction: str, tiny: ModuleType, tmp_path: Path
+) -> None:
+    unet = UNet2DConditionModel(
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        cross_attention_dim=64,
+        attention_head_dim=(1, 2),
+        use_linear_projection=True,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=2 * 64,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    texts = CLIPTextModel(CLIPTextConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=1, hidden_act="gelu"))
+    tower = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=128, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14, projection_dim=64
+        )
+    )
+    pipeline = unclip_pipeline(
+        tiny,
+        unet=filled(tiny, unet),
+        scheduler=EulerDiscreteScheduler.from_config(euler(4).config, prediction_type=prediction),
+        text_encoder=filled(tiny, texts, gain=1.0),
+        image_encoder=filled(tiny, tower, gain=1.0),
+        image_normalizer=normalizer_of(stats=True),
+    )
+    pipeline.save_pretrained(tmp_path / "unclip")
+
+    memory = WeightMemory(precision="fp32")
+    checkpoint, vision = open_checkpoint(tmp_path / "unclip", memory), open_vision(tmp_path / "unclip", memory)
+    spec = checkpoint.model.spec
+    assert checkpoint.clip is not None
+    assert (spec.family, spec.network.picture_width) == ("sd2-unclip", 64)
+    assert spec.prediction == {"epsilon": "eps", "v_prediction": "v"}[prediction]
+    assert spec.picture_mean == tuple(noise(1, 64).flatten().tolist())
+    picture = Image(torch.rand(1, 28, 28, 3, generator=torch.Generator().manual_seed(6)))
+    positive, negative = (encode_prompt(checkpoint.clip, words).conditioning for words in ("a cat", "a dog"))
+    with torch.no_grad():
+        words = torch.tensor([[49406, 320, 2368, 49407, *[0] * 73]])  # "a cat", filled up as Stable Diffusion 2 does
+        torch.testing.assert_close(positive.entries[0].embedding, pipeline.text_encoder(words)[0], atol=1e-5, rtol=1e-5)
+    expected = varied_by_diffusers(pipeline, positive, negative, image=preprocess(picture, vision.spec))
+    result = varied(checkpoint, positive, negative, encode_pictures(vision, picture))
+    torch.testing.assert_close(result, expected, atol=2e-4, rtol=1e-3)
+    unseen = varied(checkpoint, positive, negative, ClipVisionOutput(noise(1), noise(1), noise(1, 64)))
+    assert not torch.allclose(unseen, expected, atol=1e-2)
 
 
 def test_several_pictures_are_mixed_and_a_strength_of_zero_leaves_one_out(tiny: ModuleType, tmp_path: Path) -> None:
@@ -407,19 +485,25 @@ def test_sdxl_networks_of_continuous_levels_paint_as_diffusers_pipeline_does(
             guidance_scale=3.0,
             output_type="latent",
         ).images
-    result = sample_guided(
-        Guider(
-            checkpoint.model,
-            {"positive": Conditioning((first,)), "negative": Conditioning((second,))},
-            ClassifierFree(3.0),
-        ),
-        Latent(torch.zeros(1, 4, 8, 6)),
-        noise=Noise(SEED),
-        sampler=Sampler("euler"),
-        sigmas=Sigmas(scheduler.sigmas),
-    )
-    ours = to_model_space(result.latent.samples, spec.latent)
-    torch.testing.assert_close(ours, expected, atol=2e-3, rtol=2e-3)
+        pipeline.save_pretrained(tmp_path / "folder")
+    folder = opened(tmp_path / "folder")
+    assert folder.model.spec == spec
+    for model in (checkpoint.model, folder.model):
+        result = sample_guided(
+            Guider(
+                model,
+                {"positive": Conditioning((first,)), "negative": Conditioning((second,))},
+                ClassifierFree(3.0),
+            ),
+            Latent(torch.zeros(1, 4, 8, 6)),
+            noise=Noise(SEED),
+            sampler=Sampler("euler"),
+            sigmas=Sigmas(scheduler.sigmas),
+        )
+        ours = to_model_space(result.latent.samples, spec.latent)
+        torch.testing.assert_close(ours, expected, atol=2e-3, rtol=2e-3)
+    EDMDPMSolverMultistepScheduler(**config).save_pretrained(tmp_path / "folder" / "scheduler")
+    assert describe_network(tmp_path / "folder").model == spec
     written = save_checkpoint(tmp_path, prefix="again", model=checkpoint.model)
     assert describe(written).model == spec
 
