@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from .names import SamplerName
+from .pictures.sizes import CELL
 from .sampling.options import SamplingOptions
 
 if TYPE_CHECKING:
@@ -53,14 +54,19 @@ class Latent:
     samples: float32 (B, C, h, w).
     noise_mask: float32 (B, 1, H, W) in pixel or latent resolution, 1 where sampling may change the latent, or None.
     batch_index: which draw of the noise each item gets; None means 0..B-1.
-    cell: of an empty latent, how many pixels along a side a cell was taken for; sampling fits it to what the model has. None:
-    the latent has its size.
+    cell: how many pixels of the picture a cell stands for along a side, by the autoencoder or the model that made it. Of an
+    empty latent, what it was taken for; sampling fits it to what the model has. None: nobody told; see `downscale`.
     """
 
     samples: Tensor
     noise_mask: Tensor | None = None
     batch_index: tuple[int, ...] | None = None
     cell: int | None = None
+
+    @property
+    def downscale(self) -> int:
+        """Pixels that a cell stands for along a side; `CELL` where nobody told."""
+        return self.cell or CELL
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from latentgraph.diffusion.families.autoencoders import VaeSpec
 from latentgraph.diffusion.families.dit_specs import PATCH, MMDiTSpec
 from latentgraph.diffusion.families.specs import ModelSpec
 from latentgraph.diffusion.families.text_specs import ClipSpec
-from latentgraph.diffusion.pictures.sizes import CELL, Size, resized, whole_cells
+from latentgraph.diffusion.pictures.sizes import CELL, Size, cells_of, resized, whole_cells
 from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
 
 T = TypeVar("T")
@@ -145,6 +145,11 @@ def resized_size(known: Known, name: str, *, least: int = 1) -> Size | None:
     return resized(size, width=width, height=height, least=least)
 
 
+def cell_of(known: Known, name: str) -> int:
+    """Returns how many pixels a latent cell of what is linked to an input stands for along a side, `CELL` if nobody tells."""
+    return int(known.fact(name, "downscale") or CELL)
+
+
 def batch_of(known: Known, name: str) -> Any:
     """Returns how many items are in what is linked to an input, or None."""
     return known.fact(name, "batch")
@@ -221,7 +226,7 @@ def encoded_facts(known: Known) -> Facts:
     spec = known.fact("vae", "spec")
     if spec is not None and not spec.encodes:
         known.problem("vae", "is a decoder alone and can't encode; give LoadTinyVAE the encoder's file, too")
-    size, cell = size_of(known, "image"), int(known.fact("vae", "downscale") or CELL)
+    size, cell = size_of(known, "image"), cell_of(known, "vae")
     cropped = None if size is None else whole_cells(size, cell)
     return {**some(known.facts("vae"), LATENT_FORMAT), **size_facts(cropped, batch_of(known, "image"))}
 
@@ -330,8 +335,7 @@ def check_noise_mask(known: Known, mask: str, latent: str) -> None:
     found, picture = size_of(known, mask), size_of(known, latent)
     if found is None or picture is None:
         return
-    cell = known.fact(latent, "downscale") or CELL
-    cells = Size(picture.width // int(cell), picture.height // int(cell))
+    cells = cells_of(picture, cell_of(known, latent))
     if found not in (picture, cells):
         known.problem(mask, f"is {found}, but input {latent!r} is a latent of a {picture} picture; use ScaleMask")
 

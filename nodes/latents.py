@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from latentgraph.diffusion.names import CropName
-from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE, Size, resized, scaled, whole_cells
+from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE, Size, cells_of, resized, scaled
 from latentgraph.diffusion.types import Conditioning, Image, Latent, Mask, Vae
 from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
@@ -16,6 +16,7 @@ from latentgraph.graph.params import MAX_SEED
 from .facts import (
     LATENT_FORMAT,
     batch_of,
+    cell_of,
     check_latent,
     check_mask,
     check_noise_mask,
@@ -26,7 +27,7 @@ from .facts import (
     some,
 )
 
-LEAST_SIDE = 8 * CELL  # of a latent that is resized with its aspect kept, in pixels
+LEAST_SIDE = 64  # of a latent that is resized with its aspect kept, in pixels
 LatentMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]
 
 
@@ -231,7 +232,10 @@ class InpaintConditioning(
 class LatentUpscale(
     Node, version=1, comfy=ComfyName("LatentUpscale", {"latent": "samples", "method": "upscale_method"})
 ):
-    """Resize latents to a size in pixels of the picture; sample them again at a lower denoise to draw the new detail."""
+    """Resize latents to a size in pixels of the picture; sample them again at a lower denoise to draw the new detail.
+
+    A size that is no whole number of the latent's cells (8 pixels; FLUX.2's: 16) is rounded down.
+    """
 
     latent: Latent = Field(description="The latents.")
     method: LatentMethod = Field("nearest-exact", description="How values between the old ones are made.")
@@ -242,16 +246,15 @@ class LatentUpscale(
     def run(self, ctx: Context) -> Latent:
         from latentgraph.diffusion.pictures.resize import resize_latent
 
-        h, w = self.latent.samples.shape[-2:]
-        size = resized(Size(w * CELL, h * CELL), width=self.width, height=self.height, least=LEAST_SIDE)
-        return resize_latent(
-            self.latent, width=size.width // CELL, height=size.height // CELL, method=self.method, crop=self.crop
-        )
+        (h, w), cell = self.latent.samples.shape[-2:], self.latent.downscale
+        size = resized(Size(w * cell, h * cell), width=self.width, height=self.height, least=LEAST_SIDE)
+        cells = cells_of(size, cell)
+        return resize_latent(self.latent, width=cells.width, height=cells.height, method=self.method, crop=self.crop)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         size = resized_size(known, "latent", least=LEAST_SIDE)
-        return {"latent": _like_latent(known, None if size is None else whole_cells(size))}
+        return {"latent": _like_latent(known, None if size is None else cells_of(size, cell_of(known, "latent")))}
 
 
 class LatentUpscaleBy(
@@ -275,8 +278,7 @@ class LatentUpscaleBy(
         size, factor = size_of(known, "latent"), known.value("factor")
         if size is None or factor is None:
             return {"latent": _like_latent(known, None)}
-        cells = scaled(Size(size.width // CELL, size.height // CELL), factor)
-        return {"latent": _like_latent(known, Size(cells.width * CELL, cells.height * CELL))}
+        return {"latent": _like_latent(known, scaled(cells_of(size, cell_of(known, "latent")), factor))}
 
 
 class LatentFromBatch(
@@ -318,7 +320,10 @@ class RepeatLatent(Node, version=1, comfy=ComfyName("RepeatLatentBatch", {"laten
 
 
 class CompositeLatent(Node, version=1, comfy=ComfyName("LatentCompositeMasked")):
-    """Lay latents over others, through a mask if there is one."""
+    """Lay latents over others, through a mask if there is one.
+
+    A place that is no whole number of the latents' cells (8 pixels; FLUX.2's: 16) is rounded down.
+    """
 
     destination: Latent = Field(description="The latents below.")
     source: Latent = Field(description="The latents above.")
@@ -335,8 +340,8 @@ class CompositeLatent(Node, version=1, comfy=ComfyName("LatentCompositeMasked"))
         return composite_latent(
             self.destination,
             self.source,
-            x=self.x // CELL,
-            y=self.y // CELL,
+            x=self.x // self.destination.downscale,
+            y=self.y // self.destination.downscale,
             mask=self.mask,
             resize_source=self.resize_source,
         )
@@ -350,7 +355,10 @@ class CompositeLatent(Node, version=1, comfy=ComfyName("LatentCompositeMasked"))
 class PasteLatent(
     Node, version=1, comfy=ComfyName("LatentComposite", {"destination": "samples_to", "source": "samples_from"})
 ):
-    """Paste latents onto others, fading in at the edges."""
+    """Paste latents onto others, fading in at the edges.
+
+    Pixels that are no whole number of the latents' cells (8 pixels; FLUX.2's: 16) are rounded down.
+    """
 
     destination: Latent = Field(description="The latents below.")
     source: Latent = Field(description="The latents above.")
@@ -361,9 +369,8 @@ class PasteLatent(
     def run(self, ctx: Context) -> Latent:
         from latentgraph.diffusion.pictures.compositing import paste_latent
 
-        return paste_latent(
-            self.destination, self.source, x=self.x // CELL, y=self.y // CELL, feather=self.feather // CELL
-        )
+        x, y, feather = (pixels // self.destination.downscale for pixels in (self.x, self.y, self.feather))
+        return paste_latent(self.destination, self.source, x=x, y=y, feather=feather)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -375,7 +382,10 @@ def _progress(ctx: Context) -> Callable[[float], None]:
     return lambda fraction: ctx.progress(round(100 * fraction), 100)
 
 
-def _like_latent(known: Known, size: Size | None) -> Facts:
+def _like_latent(known: Known, cells: Size | None) -> Facts:
+    """Facts of a latent like that of the input 'latent', of so many cells."""
+    cell = cell_of(known, "latent")
+    size = None if cells is None else Size(cells.width * cell, cells.height * cell)
     return {**some(known.facts("latent"), LATENT_FORMAT), **size_facts(size, batch_of(known, "latent"))}
 
 

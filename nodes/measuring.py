@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.pictures.sizes import CELL, whole_cells
+from latentgraph.diffusion.pictures.sizes import whole_cells
 from latentgraph.diffusion.types import Image, Vae
 from latentgraph.graph import Context, Known, Node, OutputFacts
 
-from .facts import batch_of, size_facts, size_of
+from .facts import batch_of, cell_of, size_facts, size_of
 
 
 class RoundTrip(NamedTuple):
@@ -41,7 +41,7 @@ class VAERoundTrip(Node, version=1, lane="device"):
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        size, cell = size_of(known, "image"), int(known.fact("vae", "downscale") or CELL)
+        size, cell = size_of(known, "image"), cell_of(known, "vae")
         cropped = None if size is None else whole_cells(size, cell)
         return {"image": size_facts(cropped, batch_of(known, "image"))}
 

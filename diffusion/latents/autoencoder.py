@@ -54,8 +54,10 @@ def encode(
         one = partial(_encode, vae.spec, network)
         pixels = x.shape[2] * x.shape[3]
         if _needs_tiles(vae, encode_bytes(vae.spec, pixels, _itemsize(vae)), "the picture is encoded", on_notice):
-            return Latent(_encode_in_tiles(vae, one, x, TILE, OVERLAP, on_progress))
-        return Latent(_in_batches(lambda part, _: one(part), x, max_pixels, on_progress))
+            z = _encode_in_tiles(vae, one, x, TILE, OVERLAP, on_progress)
+        else:
+            z = _in_batches(lambda part, _: one(part), x, max_pixels, on_progress)
+    return Latent(z, cell=vae.spec.downscale)
 
 
 @torch.inference_mode()
@@ -105,7 +107,8 @@ def encode_tiled(
         )
     x = _network_pixels(vae, image)
     with vae.weights.use(tile_advice(vae, "smaller tiles")) as network:
-        return Latent(_encode_in_tiles(vae, partial(_encode, vae.spec, network), x, tile_size, overlap, on_progress))
+        z = _encode_in_tiles(vae, partial(_encode, vae.spec, network), x, tile_size, overlap, on_progress)
+    return Latent(z, cell=cell)
 
 
 @torch.inference_mode()
@@ -186,7 +189,9 @@ def condition_on_picture(
     def carrying(conditioning: Conditioning) -> Conditioning:
         return Conditioning(tuple(replace(entry, concat_latent=picture) for entry in conditioning.entries))
 
-    return PictureConditions(carrying(positive), carrying(negative), Latent(torch.zeros_like(picture)))
+    return PictureConditions(
+        carrying(positive), carrying(negative), Latent(torch.zeros_like(picture), cell=vae.spec.downscale)
+    )
 
 
 def _network_pixels(vae: Vae, image: Image) -> Tensor:

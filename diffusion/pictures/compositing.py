@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
@@ -45,7 +47,7 @@ def composite_latent(
 ) -> Latent:
     """Returns `destination` with `source` laid at (x, y), in latent cells, as `composite_image` does with pictures."""
     samples = _composite(destination.samples, source.samples, x=x, y=y, mask=mask, resize_source=resize_source)
-    return Latent(samples, destination.noise_mask, destination.batch_index)
+    return replace(destination, samples=samples)
 
 
 def paste_latent(destination: Latent, source: Latent, *, x: int, y: int, feather: int = 0) -> Latent:
@@ -60,7 +62,7 @@ def paste_latent(destination: Latent, source: Latent, *, x: int, y: int, feather
     columns = edge_ramp(w, feather, at_start=x > 0, at_end=x + w < width)
     weights = (rows.unsqueeze(-1) * columns).unsqueeze(0)
     samples = _composite(destination.samples, pasted, x=x, y=y, mask=Mask(weights), resize_source=False)
-    return Latent(samples, destination.noise_mask, destination.batch_index)
+    return replace(destination, samples=samples)
 
 
 def _composite(

@@ -6,6 +6,7 @@ ComfyUI 0.8.0 (behaviour), because a graph's pixels depend on them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -67,7 +68,7 @@ def resize_latent(
     h, w = latent.samples.shape[-2:]
     size = resized(Size(w, h), width=width, height=height, least=8)
     samples = resize(latent.samples, width=size.width, height=size.height, method=method, crop=crop)
-    return Latent(samples, latent.noise_mask, latent.batch_index)
+    return replace(latent, samples=samples)
 
 
 def resize(x: Tensor, *, width: int, height: int, method: ResizeMethod, crop: CropName = "disabled") -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-CELL = 8  # pixels per latent cell along a side, in every family that can be run; a latent does not know its own
+CELL = 8  # pixels per latent cell along a side in most families; what an empty latent counts until it meets its model
 MAX_SIDE = 16384  # pixels; the longest side that anything may ask for, as in ComfyUI
 
 
@@ -57,6 +57,11 @@ def kontext_size(aspect: float) -> Size:
     """Returns the one of FLUX Kontext's sizes whose width by height is nearest to an aspect."""
     sizes = map(Size, KONTEXT_SIDES, reversed(KONTEXT_SIDES))
     return min(sizes, key=lambda size: (abs(aspect - size.width / size.height), size))
+
+
+def cells_of(size: Size, cell: int) -> Size:
+    """Returns how many whole latent cells of `cell` pixels a size in pixels has, at least 1 along a side."""
+    return Size(max(1, size.width // cell), max(1, size.height // cell))
 
 
 def whole_cells(size: Size, cell: int = CELL) -> Size:

@@ -188,7 +188,7 @@ def sample_guided(
         x = run_sampler(run.begin(last), denoise)
 
     def finished(result: Tensor) -> Latent:
-        return replace(latent, samples=to_vae_space(result, spec.latent).float().cpu(), cell=None)
+        return replace(latent, samples=to_vae_space(result, spec.latent).float().cpu(), cell=cell)
 
     return Sampled(finished(x), finished(x if last.denoised is None else last.denoised))
 
@@ -207,7 +207,8 @@ def add_noise(model: Model, latent: Latent, *, noise: Noise, sigmas: Sigmas) -> 
     amount = (levels[0] - levels[-1]).abs() if len(levels) > 1 else levels[0]
     first = torch.zeros_like(start) if noise.silent else initial_noise(start.shape, noise.seed, latent.batch_index)
     x = to_vae_space(space.noise_scaling(amount, first, start), spec.latent)
-    return replace(latent, samples=x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+    samples = x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    return replace(latent, samples=samples, cell=spec.latent.downscale)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -196,6 +196,7 @@ def test_flux2_paints_as_diffusers_does(tiny_dits: ModuleType, tmp_path: Path) -
     torch.testing.assert_close(decode(vae, result.latent).pixels, torch.from_numpy(expected), rtol=0, atol=1e-4)
     reference = encode(vae, Image(torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(3))))
     assert reference.samples.shape == (1, 128, 2, 2)
+    assert (reference.downscale, result.latent.downscale) == (16, 16)
     changed = sample_guided(
         replace(guider, lists={"positive": add_reference(positive, reference)}), empty, noise=Noise(SEED),
         sampler=Sampler("euler"), sigmas=Sigmas(sigmas),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image as Pillow
+from safetensors.torch import save_file
 
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Image, Latent, Mask
@@ -33,7 +34,7 @@ from latentgraph.nodes.codec import TensorCodec
 def files(tmp_path_factory: pytest.TempPathFactory, tiny: ModuleType) -> Path:
     """Pictures by their size, and files that are wrong."""
     folder = tmp_path_factory.mktemp("files")
-    for width, height in ((64, 48), (67, 45), (128, 128), (8, 6), (32, 32)):
+    for width, height in ((64, 48), (67, 45), (67, 50), (128, 128), (8, 6), (32, 32)):
         Pillow.new("RGBA", (width, height), (200, 40, 40, 255)).save(folder / f"{width}x{height}.png")
     (folder / "notes.png").write_text("no picture")
     (folder / "model.safetensors").write_text("no model")
@@ -376,6 +377,30 @@ def test_what_a_model_of_finer_cells_makes_has_the_size_of_the_empty_latent(file
     )
     graph = build(nodes, files=files)
     assert graph.nodes["last"].facts["image"] == measured(run(graph)["last"]) == {"width": 64, "height": 32, "batch": 2}
+
+
+@pytest.mark.parametrize(
+    ("node", "size"),
+    [
+        ("{type: LatentUpscale, latent: $encode, width: 104, height: 0}", (96, 64)),
+        ("{type: LatentUpscaleBy, latent: $encode, factor: 1.3}", (80, 64)),
+    ],
+)
+def test_sizes_of_flux2_latents_are_foretold_truly(
+    node: str, size: tuple[int, int], files: Path, tiny_dits: ModuleType, tmp_path: Path
+) -> None:
+    save_file(tiny_dits.flux2_vae().state_dict(), tmp_path / "flux2.safetensors")
+    nodes = (
+        "  vae: {type: LoadVAE, file: <files>/flux2.safetensors}\n"
+        "  odd: {type: LoadImage, file: <pictures>/67x50.png}\n"
+        "  encode: {type: VAEEncode, vae: $vae, image: $odd.image}\n"
+        f"  larger: {node}\n"
+        "  last: {type: VAEDecode, vae: $vae, latent: $larger}"
+    )
+    graph = build(nodes, files=tmp_path, pictures=files)
+    foretold = graph.nodes["last"].facts["image"]
+    assert (foretold["width"], foretold["height"]) == size
+    assert {**foretold, "batch": 1} == measured(run(graph)["last"])
 
 
 def test_an_outpainted_picture_and_its_mask_are_foretold(files: Path) -> None:

@@ -29,6 +29,7 @@ from latentgraph.nodes.latents import (
 CTX = Context()
 PICTURE = Image(torch.linspace(0, 1, 64 * 64 * 3).reshape(1, 64, 64, 3))
 LEFT_HALF = Mask(torch.cat([torch.ones(1, 64, 32), torch.zeros(1, 64, 32)], dim=2))
+COARSE = {"cell": 16}  # as FLUX.2 has it
 LATENT = Latent(torch.arange(2 * 4 * 4 * 6, dtype=torch.float32).reshape(2, 4, 4, 6))
 
 
@@ -100,6 +101,15 @@ def test_a_size_in_pixels_becomes_whole_cells_and_0_keeps_the_aspect(
     assert (latent.samples.shape[3], latent.samples.shape[2]) == cells
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "cells"), [(160, 96, (10, 6)), (168, 96, (10, 6)), (192, 0, (12, 8)), (8, 8, (1, 1))]
+)
+def test_a_size_in_pixels_counts_the_cells_of_the_latent(width: int, height: int, cells: tuple[int, int]) -> None:
+    coarse = LatentUpscale(latent=Latent(LATENT.samples, **COARSE), width=width, height=height).run(CTX)
+    assert (coarse.samples.shape[3], coarse.samples.shape[2]) == cells
+    assert coarse.downscale == 16
+
+
 def test_a_latent_is_scaled_by_a_factor() -> None:
     assert LatentUpscaleBy(latent=LATENT, factor=1.5, method="bislerp").run(CTX).samples.shape == (2, 4, 6, 9)
 
@@ -122,6 +132,17 @@ def test_latents_are_laid_over_others_at_a_place_in_pixels() -> None:
     ):
         laid = node.run(CTX).samples[0, 0]
         assert laid.nonzero().tolist() == [[1, 2], [1, 3], [2, 2], [2, 3]]
+
+
+def test_a_place_in_pixels_counts_the_cells_of_the_latent() -> None:
+    below, above = Latent(torch.zeros(1, 4, 4, 6), **COARSE), Latent(torch.ones(1, 4, 2, 2), **COARSE)
+    for node in (
+        CompositeLatent(destination=below, source=above, x=32, y=16),
+        PasteLatent(destination=below, source=above, x=32, y=16),
+    ):
+        laid = node.run(CTX)
+        assert laid.samples[0, 0].nonzero().tolist() == [[1, 2], [1, 3], [2, 2], [2, 3]]
+        assert laid.downscale == 16
 
 
 def test_a_pasted_latent_fades_in() -> None:
