@@ -115,7 +115,7 @@ def _vae_entries(vae: Vae) -> list[_Entry]:
 def _text_parts(family: Family, clip: Clip | None) -> Iterator[_Part]:
     if clip is None:
         return
-    prefixes = {layout.key: layout.prefixes[0] for layout in family.text.encoders}
+    prefixes = {layout.key: layout.prefixes[0] for layout in family.text.encoders if layout.prefixes}
     for spec in clip.spec.encoders:
         shapes, prefix = _shapes(build_text_encoder(spec)), prefixes[spec.key]
         destinations = text_destinations(spec, shapes, open_clip=prefix.endswith(OPEN_CLIP_ENDING))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from ..families.catalogue import FAMILIES
@@ -69,9 +70,10 @@ def find_tokenizer(key: EncoderKey, encoder: Path, *, component: str | None = No
 
 def checkpoint_tokenizers(path: Path, clip: ClipSpec) -> dict[EncoderKey, Path | None]:
     """Returns the tokenizers of a checkpoint's text encoders, None for each that is not there; CLIP's are left out."""
-    text_set = next(family.text for family in FAMILIES if family.name == clip.family)
+    rows = [family.text.encoders for family in FAMILIES if family.name == clip.family]
+    folders = {layout.key: layout.folder for layout in chain.from_iterable(rows)}
     return {
-        spec.key: find_tokenizer(spec.key, path, component=text_set.layout(spec.key).folder if path.is_dir() else None)
+        spec.key: find_tokenizer(spec.key, path, component=folders[spec.key] if path.is_dir() else None)
         for spec in clip.encoders
         if needs_tokenizer(spec.key)
     }

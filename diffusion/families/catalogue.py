@@ -12,6 +12,8 @@ FAMILIES: tuple[Family, ...] = (*LDM_FAMILIES, *UNET_FAMILIES, *DIT_FAMILIES)
 
 
 def holds_text(clip: ClipSpec) -> bool:
-    """Returns whether checkpoints of a family hold these text encoders of it, or they always have files of their own."""
-    kept = [{layout.key for layout in row.text.encoders} for row in FAMILIES if row.name == clip.family]
+    """Returns whether single files of a family hold these text encoders of it, or they always have files of their own."""
+    kept = [
+        {layout.key for layout in row.text.encoders if layout.prefixes} for row in FAMILIES if row.name == clip.family
+    ]
     return any({encoder.key for encoder in clip.encoders} <= keys for keys in kept)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..levels.space_spec import FlowLevels, FluxLevels
 from .specs import DiTPattern, Family, LatentFormat, PredictionRule
-from .text_sets import FLUX_TEXT, SD3_TEXT
+from .text_sets import FLUX2_TEXT, FLUX_TEXT, KLEIN_TEXT, SD3_TEXT
 
 # Colours: least-squares fits to decoded pictures, as published with InvokeAI (invokeai/app/util/step_callback.py).
 SD3_LATENT = LatentFormat(
@@ -89,6 +89,24 @@ _FLUX = Family(
     supported=True,
 )
 
+_FLUX2 = Family(
+    name="flux2",
+    title="FLUX.2",
+    markers=(
+        ("double_stream_modulation_img.lin.weight",),
+        ("double_stream_modulation_img.linear.weight",),
+    ),
+    kind="flux2",
+    transformer=_takes(128),
+    latent=FLUX2_LATENT,
+    prediction=FLOW,
+    levels=FluxLevels(shift=2.02),
+    resolution=1024,
+    text=FLUX2_TEXT,
+    vae_prefix="vae.",
+    supported=True,
+)
+
 DIT_FAMILIES: tuple[Family, ...] = (
     Family(
         name="sd3",
@@ -117,20 +135,6 @@ DIT_FAMILIES: tuple[Family, ...] = (
         _FLUX, title="FLUX.1 schnell", transformer=_takes(16, guidance=False), levels=FlowLevels(1.0, multiplier=1.0)
     ),
     _FLUX,
-    Family(
-        name="flux2",
-        title="FLUX.2",
-        markers=(
-            ("double_stream_modulation_img.lin.weight",),
-            ("double_stream_modulation_img.linear.weight",),
-        ),
-        kind="flux2",
-        transformer=DiTPattern(in_channels=frozenset({128})),
-        latent=FLUX2_LATENT,
-        prediction=FLOW,
-        levels=FluxLevels(shift=2.02),
-        resolution=1024,
-        vae_prefix="vae.",
-        supported=True,
-    ),
+    _FLUX2,
+    replace(_FLUX2, title="FLUX.2 klein", transformer=_takes(128, guidance=False), text=KLEIN_TEXT),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3Fo
 
 from latentgraph.diffusion.checkpoints.describe_text import describe_text
 from latentgraph.diffusion.checkpoints.headers import HeaderError
-from latentgraph.diffusion.checkpoints.opening import open_text
+from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_text
 from latentgraph.diffusion.families.text_sets import FLUX2_TEXT, KLEIN_TEXT
 from latentgraph.diffusion.layouts.text_layout import text_layout
 from latentgraph.diffusion.networks.memory import WeightMemory
@@ -119,6 +120,26 @@ def test_a_model_of_too_few_layers_is_refused(models: dict[str, Any], tmp_path: 
 
 def test_the_published_widths_are_those_of_the_transformers() -> None:
     assert [each.join.order[0].width for each in (FLUX2_TEXT, KLEIN_TEXT)] == [3 * 5120, 3 * 2560]
+
+
+@pytest.mark.parametrize(("key", "guidance"), [("mistral", True), ("qwen3", False)])
+def test_a_folder_of_diffusers_has_the_language_model_of_its_transformer(
+    key: str, guidance: bool, models: dict[str, Any], folder: Path, tiny_dits: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "model_index.json").write_text(
+        '{"transformer": ["diffusers", "x"], "text_encoder": ["diffusers", "y"]}'
+    )
+    spec = replace(tiny_dits.FLUX2, context_width=96, guidance=guidance)
+    tiny_dits.network(spec).save_pretrained(tmp_path / "transformer")
+    models[key].save_pretrained(tmp_path / "text_encoder")
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_bytes((folder / f"{key}.tokenizer.json").read_bytes())
+    clip = open_checkpoint(tmp_path, WeightMemory(precision="exact")).clip
+    assert clip is not None
+    assert [encoder.key for encoder in clip.spec.encoders] == [key]
+    alone = open_text([folder / f"{key}.safetensors"], WeightMemory(precision="exact"))
+    found, wanted = (encode_prompt(each, PROMPT).conditioning.entries[0].embedding for each in (clip, alone))
+    assert torch.equal(found, wanted)
 
 
 class Told:
