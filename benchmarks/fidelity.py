@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 from networks import median
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import latentgraph.models
-from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
+from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint, open_network
 from latentgraph.diffusion.latents.autoencoder import decode
 from latentgraph.diffusion.latents.batches import empty_latent
 from latentgraph.diffusion.networks.memory import WeightMemory
@@ -33,7 +34,8 @@ from latentgraph.diffusion.pictures.differences import psnr
 from latentgraph.diffusion.sampling.calls import call_of
 from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
 from latentgraph.diffusion.sampling.run import sample
-from latentgraph.diffusion.types import Image
+from latentgraph.diffusion.sampling.vectors import vector_of
+from latentgraph.diffusion.types import Condition, Image, PicturePrompt
 from latentgraph.graph import Context
 from latentgraph.nodes.text import TextEncode
 
@@ -110,13 +112,15 @@ def graph_rows(folder: Path) -> tuple[bool, list[str]]:
 
 @dataclass(frozen=True)
 class Family:
-    """A small network with made-up weights, in a file or built, and what it is fed."""
+    """A small network with made-up weights, read from a file; what it is fed; and what diffusers' own makes of that."""
 
     name: str
     kind: Any
     network: Any
     x: Tensor
+    time: Tensor
     inputs: NetworkInputs
+    plain: Tensor
 
 
 def family_rows(folder: Path) -> Iterator[str]:
@@ -124,12 +128,11 @@ def family_rows(folder: Path) -> Iterator[str]:
     yield "| family | `exact` against diffusers in float32 | `auto` against `exact` |"
     yield "|---|---|---|"
     for family in _families(folder):
-        plain = _call(family, torch.float32, diffusers_attention=True)
         exact = _call(family, torch.float32)
         policy = resolve("auto")
         auto = _call(family, policy.unet if family.kind == "unet" else policy.transformer, diffusers_attention=True)
         error = (auto - exact).square().mean().sqrt() / exact.square().mean().sqrt()
-        yield f"| {family.name} | {_difference(exact, plain)} | {error.item():.1e} of the RMS |"
+        yield f"| {family.name} | {_difference(exact, family.plain)} | {error.item():.1e} of the RMS |"
 
 
 def picture_rows(prompts: int) -> Iterator[str]:
@@ -155,29 +158,76 @@ def _picture(model: Checkpoint, text: str, run: dict[str, Any]) -> Image:
 
 
 def _families(folder: Path) -> Iterator[Family]:
-    tiny, dits = module("tests/diffusion/tiny.py"), module("tests/diffusion/tiny_dits.py")
+    yield from _unets(folder)
+    yield from _transformers(folder)
+
+
+def _unets(folder: Path) -> Iterator[Family]:
+    tiny = module("tests/diffusion/tiny.py")
     files = {
-        "Stable Diffusion 1.x": tiny.write_sd1,
-        "Stable Diffusion 2.x": tiny.write_sd2,
-        "Stable Diffusion XL": tiny.write_sdxl,
+        "Stable Diffusion 1.x": tiny.sd1_tensors(),
+        "Stable Diffusion 1.x, inpainting": tiny.sd1_tensors(in_channels=9),
+        "Stable Diffusion 1.x, InstructPix2Pix": tiny.sd1_tensors(in_channels=8),
+        "Stable Diffusion 2.x": tiny.sd2_tensors(),
+        "Stable Diffusion 2 depth": tiny.sd2_tensors(in_channels=5),
+        "Stable Diffusion 2.1 unCLIP": tiny.unclip_tensors(),
+        "Stable Diffusion XL": tiny.sdxl_tensors(),
+        "Stable Diffusion XL refiner": tiny.refiner_tensors(),
     }
-    for name, write in files.items():
-        path = write(folder / f"{name}.safetensors")
+    for name, tensors in files.items():
+        path = tiny.write(folder / f"{name}.safetensors", tensors)
         model = open_checkpoint(path, WeightMemory(precision="exact")).model
-        pooled = sizes = None
-        if (width := model.spec.network.pooled_width) is not None:
-            pooled = _draw(3, 1, width)
-            sizes = torch.tensor([[128.0, 128, 0, 0, 128, 128]])
-        context = _draw(2, 1, 77, model.spec.context_width)
+        spec: Any = model.spec.network
+        latent, time = _draw(1, 1, 4, 16, 16), torch.tensor([500.0])
+        concat = _draw(4, 1, spec.in_channels - 4, 16, 16) if spec.in_channels > 4 else None
+        shown = (PicturePrompt(_draw(3, 1, spec.picture_width)),) if spec.vector_width and not spec.pooled_width else ()
+        pooled = _draw(3, 1, spec.pooled_width) if spec.pooled_width else None
+        condition = Condition(_draw(2, 1, 77, model.spec.context_width), pooled=pooled, pictures=shown)
+        vector = vector_of(condition, spec=model.spec, latent=latent)
+        inputs = NetworkInputs(condition.embedding, vector.pooled, vector.sizes, concat=concat)
         with model.weights.use() as network:
-            yield Family(name, "unet", network, _draw(1, 1, 4, 16, 16), NetworkInputs(context, pooled, sizes))
-    titles = {"SD3": "Stable Diffusion 3", "SD3.5": "Stable Diffusion 3.5", "FLUX": "FLUX.1", "FLUX.2": "FLUX.2"}
+            plain = _unet_by_diffusers(network.config, load_file(path), latent, time, inputs)
+            yield Family(name, "unet", network, latent, time, inputs, plain)
+
+
+@torch.inference_mode()
+def _unet_by_diffusers(
+    config: Any, tensors: dict[str, Tensor], latent: Tensor, time: Tensor, inputs: NetworkInputs
+) -> Tensor:
+    """Diffusers' class, its own conversion of the file's keys, and its own attention."""
+    from diffusers import UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    network: Any = UNet2DConditionModel.from_config(config)
+    weights = {key: weight.float() for key, weight in tensors.items()}
+    blocks = config["layers_per_block"][0]  # the small ones have as many on each level
+    network.load_state_dict(convert_ldm_unet_checkpoint(weights, {**config, "layers_per_block": blocks}))
+    told: dict[str, Any] = {"class_labels": inputs.pooled}
+    if config["addition_embed_type"] == "text_time":
+        told = {"added_cond_kwargs": {"text_embeds": inputs.pooled, "time_ids": inputs.sizes}}
+    x = latent if inputs.concat is None else torch.cat([latent, inputs.concat], dim=1)
+    result: Tensor = network.eval()(x, time, inputs.context, **told).sample
+    return result
+
+
+@torch.inference_mode()
+def _transformers(folder: Path) -> Iterator[Family]:
+    dits, tests = module("tests/diffusion/tiny_dits.py"), module("tests/diffusion/test_dits.py")
+    titles = {
+        "SD3": "Stable Diffusion 3",
+        "SD3.5": "Stable Diffusion 3.5",
+        "FLUX": "FLUX.1 dev",
+        "schnell": "FLUX.1 schnell",
+        "FLUX.2": "FLUX.2",
+    }
     for key, title in titles.items():
         spec = dits.SPECS[key]
-        guidance = torch.full((1,), 3.5) if getattr(spec, "guidance", False) else None
-        pooled = _draw(3, 1, spec.pooled_width) if getattr(spec, "pooled_width", None) else None
-        inputs = NetworkInputs(_draw(2, 1, 77, spec.context_width), pooled=pooled, guidance=guidance)
-        yield Family(title, spec.kind, dits.network(spec), _draw(1, 1, spec.in_channels, 16, 16), inputs)
+        path = folder / f"{key}.safetensors"
+        save_file(dits.original(spec, dits.weights(spec)), path)
+        x, time, inputs = tests.some_inputs(spec, 16, 16)
+        plain = tests.plainly(dits.network(spec), spec, x, time, inputs)
+        with open_network(path, WeightMemory(precision="exact")).weights.use() as network:
+            yield Family(title, spec.kind, network, x, time, inputs, plain)
 
 
 @torch.inference_mode()
@@ -192,8 +242,7 @@ def _call(family: Family, dtype: torch.dtype, *, diffusers_attention: bool = Fal
         network.load_state_dict(state, assign=True)
     if diffusers_attention and family.kind == "unet":
         network.set_attn_processor(AttnProcessor2_0())
-    time = torch.tensor([500.0 if family.kind in ("unet", "mmdit") else 0.5])
-    return call_of(family.kind, network)(family.x, time, family.inputs).float()
+    return call_of(family.kind, network)(family.x, family.time, family.inputs).float()
 
 
 def _draw(seed: int, *shape: int) -> Tensor:
@@ -247,7 +296,8 @@ Each on data for which the denoiser is known, so that nothing but the sampler is
 
 ## Families: one call of the network
 
-Small networks with made-up weights in the true layout. `exact` writes attention out in a fixed order; `auto` is {auto} here.
+Small networks with made-up weights, read from files in their makers' layout, against diffusers' own class with the same
+weights, called as its pipelines do. `exact` writes a UNet's attention out in a fixed order; `auto` is {auto} here.
 Made-up weights are no trained ones: what rounding does to a picture is the next table's matter.
 
 {chr(10).join(families)}
