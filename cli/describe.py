@@ -132,8 +132,8 @@ def show_models(console: Console, rows: list[dict[str, Any]], folder: Path) -> N
     for row in rows:
         if row["problem"]:
             console.print(Text.assemble(("unusable:", "bold red"), " ", row["problem"]), soft_wrap=True)
-    *others, last = (str(folder / name) for name in MODEL_FOLDERS)
-    words = f"Put your own into {', '.join(others)} or {last}, or name them by path."
+    *others, last = MODEL_FOLDERS
+    words = f"Put your own below {folder}, into {', '.join(others)} or {last}, or name them by path."
     console.print(Text(words), soft_wrap=True)
 
 

@@ -130,11 +130,13 @@ class FolderResolver:
         return [*([base] if base else []), Path.cwd(), *self.folders.get(kind, ())]
 
     def _missing(self, kind: str, name: str, roots: Sequence[Path]) -> FileNotUsable:
+        suffixes = self.suffixes.get(kind, ())
         siblings = [
             (Path(name).parent / entry.name).as_posix()
             for root in dict.fromkeys(roots)
             if (root / name).parent.is_dir()
             for entry in _listing((root / name).parent)
+            if not suffixes or entry.suffix in suffixes or _is_model(entry)
         ]
         known = self.names(kind)
         candidates = dict.fromkeys([*self.bundled.get(kind, {}), *siblings, *known])

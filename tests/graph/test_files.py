@@ -54,6 +54,19 @@ def test_a_name_that_is_not_there_has_near_names(tmp_path: Path) -> None:
     assert caught.value.near[0] == "sunset.png"
 
 
+def test_what_is_no_file_of_the_kind_is_no_near_name(tmp_path: Path) -> None:
+    (tmp_path / "nodes").mkdir()
+    (tmp_path / "noted.yaml").write_bytes(b"x")
+    resolver = FolderResolver(suffixes={"checkpoint": (".safetensors",)})
+    with pytest.raises(FileNotUsable) as caught:
+        resolver.resolve("checkpoint", "noder", tmp_path)
+    assert caught.value.near == ()
+    (tmp_path / "noder1.safetensors").write_bytes(b"x")
+    with pytest.raises(FileNotUsable) as caught:
+        resolver.resolve("checkpoint", "noder", tmp_path)
+    assert list(caught.value.near) == ["noder1.safetensors"]
+
+
 def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"x")
