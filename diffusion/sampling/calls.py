@@ -7,7 +7,8 @@ called in its own number format. A latent whose sides are no whole tokens is con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -119,18 +120,19 @@ def flux_network(transformer: Any, steer: Steer) -> Network:
         unsteered_tokens = sum(part.values.shape[1] for part in references)
         residuals = _residuals(steer, x, timestep, inputs, dtype)
         residuals = residuals.map(lambda tokens: functional.pad(tokens, (0, 0, 0, unsteered_tokens)))
-        output: Tensor = transformer(
-            hidden_states=torch.cat([part.values for part in (picture, *references)], dim=1).to(dtype),
-            encoder_hidden_states=context,
-            pooled_projections=_pooled(inputs).to(dtype),
-            timestep=timestep,
-            img_ids=torch.cat(places).to(x.device),
-            txt_ids=torch.zeros(context.shape[1], 3, device=x.device),
-            guidance=inputs.guidance,
-            controlnet_block_samples=list(residuals.blocks) or None,
-            controlnet_single_block_samples=list(residuals.single_blocks) or None,
-            return_dict=False,
-        )[0]
+        with _told_exactly(transformer.time_text_embed, timestep, inputs.guidance):
+            output: Tensor = transformer(
+                hidden_states=torch.cat([part.values for part in (picture, *references)], dim=1).to(dtype),
+                encoder_hidden_states=context,
+                pooled_projections=_pooled(inputs).to(dtype),
+                timestep=timestep,
+                img_ids=torch.cat(places).to(x.device),
+                txt_ids=torch.zeros(context.shape[1], 3, device=x.device),
+                guidance=inputs.guidance,
+                controlnet_block_samples=list(residuals.blocks) or None,
+                controlnet_single_block_samples=list(residuals.single_blocks) or None,
+                return_dict=False,
+            )[0]
         return latent_of(output, picture, PATCH)[..., : x.shape[-2], : x.shape[-1]]
 
     return predict
@@ -150,15 +152,16 @@ def flux2_network(transformer: Any, steer: Steer) -> Network:
         context = inputs.context.to(dtype)
         text_places = torch.zeros(context.shape[1], 4)
         text_places[:, 3] = torch.arange(context.shape[1])
-        output: Tensor = transformer(
-            hidden_states=torch.cat([part.values for part in (picture, *references)], dim=1).to(dtype),
-            encoder_hidden_states=context,
-            timestep=timestep,
-            img_ids=functional.pad(torch.cat(places), (0, 1)).to(x.device),
-            txt_ids=text_places.to(x.device),
-            guidance=inputs.guidance,
-            return_dict=False,
-        )[0]
+        with _told_exactly(transformer.time_guidance_embed, timestep, inputs.guidance):
+            output: Tensor = transformer(
+                hidden_states=torch.cat([part.values for part in (picture, *references)], dim=1).to(dtype),
+                encoder_hidden_states=context,
+                timestep=timestep,
+                img_ids=functional.pad(torch.cat(places), (0, 1)).to(x.device),
+                txt_ids=text_places.to(x.device),
+                guidance=inputs.guidance,
+                return_dict=False,
+            )[0]
         return latent_of(output, picture, 1)
 
     return predict
@@ -171,6 +174,20 @@ _CALLS: Mapping[NetworkKind, Callable[[Any, Steer], Network]] = {
     "flux": flux_network,
     "flux2": flux2_network,
 }
+
+
+@contextmanager
+def _told_exactly(embedding: Any, *told: Tensor | None) -> Iterator[None]:
+    """Within, FLUX's embedding of time and guidance, each (B,), makes its waves from their float32 values.
+
+    diffusers rounds them to the network's number format first: in bf16, a guidance of 3500 thousandths becomes 3504.
+    """
+    values = iter([1000 * each.float() for each in told if each is not None])
+    hook = embedding.time_proj.register_forward_pre_hook(lambda *_: (next(values),))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _residuals(steer: Steer, x: Tensor, timestep: Tensor, inputs: NetworkInputs, dtype: torch.dtype) -> Residuals:

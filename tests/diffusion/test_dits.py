@@ -206,6 +206,15 @@ def test_a_call_is_that_of_diffusers(name: str, h: int, w: int, tiny_dits: Modul
     assert found.std() > 0.1
 
 
+@pytest.mark.parametrize("name", ["FLUX", "schnell", "FLUX.2"])
+def test_time_and_guidance_are_not_rounded_to_the_format_of_the_network(name: str, tiny_dits: ModuleType) -> None:
+    spec = tiny_dits.SPECS[name]
+    x, timestep, inputs = some_inputs(spec, 8, 6)
+    exact = call_of(spec.kind, tiny_dits.network(spec))(x, timestep, inputs)
+    found = call_of(spec.kind, tiny_dits.network(spec).to(torch.bfloat16))(x, timestep, inputs).float()
+    assert (found - exact).square().mean().sqrt() < 0.01 * exact.square().mean().sqrt(), "rounded, it would be 2 to 6 %"
+
+
 def test_references_follow_the_picture_and_change_it(tiny_dits: ModuleType) -> None:
     spec = tiny_dits.FLUX
     network = tiny_dits.network(spec)
