@@ -648,6 +648,16 @@ async def test_a_workflow_is_added_from_a_file_and_its_errors_are_said(tab: Tab,
     assert await tab.evaluate("document.querySelector('#workflow').value") == "my_repaint"
 
 
+async def test_workflows_that_need_a_model_file_are_listed_behind_the_others(tab: Tab, site: Site) -> None:
+    needy = PAINT.replace("params:\n", "params:\n  weights: {type: checkpoint_file}\n", 1)
+    await store_workflow(site, "a_large_one", needy)
+    await visit(tab, site)
+    await tab.until("document.querySelector('#workflow optgroup') !== null")
+    listed = await tab.evaluate("[...document.querySelectorAll('#workflow option')].map((one) => one.value)")
+    behind = await tab.evaluate("[...document.querySelectorAll('#workflow optgroup option')].map((one) => one.value)")
+    assert (listed, behind) == (["paint", "a_large_one"], ["a_large_one"])
+
+
 async def test_a_server_without_workflows_says_how_to_get_one(chromium: str, tmp_path: Path) -> None:
     async with serving_page(tmp_path) as site, open_tab(chromium) as tab:
         await tab.go(str(site.client.make_url("/")))

@@ -122,7 +122,11 @@ export class Maker {
 
   _list() {
     const chosen = this.source?.workflow?.name;
-    fill(this.select, ...[...this.workflows.keys()].map((name) => h("option", { value: name }, name)));
+    const names = [...this.workflows.keys()];
+    const options = (group) => group.map((name) => h("option", { value: name }, name));
+    const needy = names.filter((name) => needsModel(this.workflows.get(name).params));
+    const ready = names.filter((name) => !needy.includes(name));
+    fill(this.select, ...options(ready), needy.length > 0 && h("optgroup", { label: "With model files of yours" }, ...options(needy)));
     this.select.disabled = this.workflows.size === 0;
     if (!this.workflows.size && !this.form) {
       this.description.textContent = "No workflow is stored yet. Add a YAML file with the button above, or with PUT /v1/workflows/NAME.";
@@ -214,6 +218,11 @@ export class Maker {
 }
 
 const PREFERRED = ["txt2img", "text_to_image"];
+
+/** Returns whether one of the parameters is a model file that has to be chosen. */
+function needsModel(params) {
+  return Object.values(params).some(({ type, required }) => required && type.endsWith("_file") && !["image_file", "mask_file"].includes(type));
+}
 
 async function allWorkflows() {
   const found = [];
