@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..layouts.structure import StructureError
 from .headers import Header, HeaderError
-from .strangers import Stranger
+from .recognise import network_prefix
+from .strangers import IMPOSTORS, PARTS, Stranger, without_cures
 
 
 def refuse_strangers(
@@ -26,6 +27,16 @@ def refuse_strangers(
             counted = f"{len(of_kind)} {kind.counted}" if len(of_kind) > 1 else f"1 {kind.counted.removesuffix('s')}"
             found = f"{kind.title} ({counted}, such as {of_kind[0]})"
             raise HeaderError(path, found, expected=expected, cure=kind.cure or cure)
+
+
+def refuse_others(
+    path: Path, headers: Sequence[Header], own: Sequence[Stranger] = (), *, expected: str, cure: str
+) -> None:
+    """Raises HeaderError if the file is a checkpoint, or of a known kind other than `own`, where no checkpoint is asked for."""
+    if network_prefix([key for header in headers for key in header.tensors]) is not None:
+        raise HeaderError(path, "a checkpoint", expected=expected, cure=cure)
+    others = without_cures(kind for kind in (*IMPOSTORS, *PARTS) if kind not in own)
+    refuse_strangers(path, headers, others, expected=expected, cure=cure)
 
 
 def key_groups(keys: Iterable[str], most: int = 6) -> str:

@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 from ..checkpoints.folders import read_component
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.parts import Part, find_part, find_shapes
-from ..checkpoints.recognise import network_prefix, unlikeness
-from ..checkpoints.refusals import key_groups, refuse_strangers
-from ..checkpoints.strangers import CONTROL_NET, IMPOSTORS, PARTS, T2I_ADAPTER, Stranger, without_cures
+from ..checkpoints.recognise import unlikeness
+from ..checkpoints.refusals import key_groups, refuse_others, refuse_strangers
+from ..checkpoints.strangers import CONTROL_NET, T2I_ADAPTER, Stranger
 from ..families.catalogue import FAMILIES
 from ..families.specs import Family, UNetSpec
 from ..layouts.structure import Shapes, StructureError, read_encoder, with_heads
@@ -225,10 +225,7 @@ def _found(shapes: Shapes, names: Sequence[str]) -> list[str]:
 def _refuse(path: Path, headers: Sequence[Header]) -> NoReturn:
     keys = [key for header in headers for key in header.tensors]
     refuse_strangers(path, headers, _UNSUPPORTED, expected=EXPECTED, cure=CURE)
-    if network_prefix(keys) is not None:
-        raise HeaderError(path, "a checkpoint", expected=EXPECTED, cure=CURE)
-    others = [kind for kind in (*IMPOSTORS, *PARTS) if kind not in (CONTROL_NET, T2I_ADAPTER)]
-    refuse_strangers(path, headers, without_cures(others), expected=EXPECTED, cure=CURE)
+    refuse_others(path, headers, [CONTROL_NET, T2I_ADAPTER], expected=EXPECTED, cure=CURE)
     raise HeaderError(path, key_groups(keys), expected=EXPECTED, cure=CURE)
 
 

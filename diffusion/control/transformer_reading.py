@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count, takewhile
 from math import isqrt
 from typing import Any
 
 from ..families.dit_specs import PATCH, FluxSpec, MMDiTSpec
-from ..layouts.dit_structure import MMDIT_HEAD, with_axes
+from ..layouts.dit_structure import MMDIT_HEAD, heads_of, number_of_blocks, with_axes
 from ..layouts.structure import Shapes, StructureError, shape_of
 from .specs import TransformerControlSpec
 
@@ -31,13 +30,13 @@ def _sd3(shapes: Shapes, config: Mapping[str, Any]) -> TransformerControlSpec:
         raise StructureError(f"its picture has {hint} channels and the latent {channels}: masks are not supported")
     norm = shapes.get("transformer_blocks.0.attn.norm_q.weight")
     head = norm[0] if norm else MMDIT_HEAD
-    depth = _number(shapes, "transformer_blocks.{}.attn.to_out.0.weight")
+    depth = number_of_blocks(shapes, "transformer_blocks.{}.attn.to_out.0.weight")
     network = MMDiTSpec(
         in_channels=channels,
         out_channels=channels,
         width=width,
         depth=depth,
-        heads=_heads(width, head),
+        heads=heads_of(width, head),
         context_width=shape_of(shapes, "context_embedder.weight", 2)[1],
         pooled_width=shape_of(shapes, "time_text_embed.text_embedder.linear_1.weight", 2)[1],
         positions=isqrt(shape_of(shapes, "pos_embed.pos_embed", 3)[1]),
@@ -59,22 +58,12 @@ def _flux(shapes: Shapes, config: Mapping[str, Any]) -> TransformerControlSpec:
         in_channels=channels // PATCH**2,
         out_channels=channels // PATCH**2,
         width=width,
-        heads=_heads(width, head),
-        double_blocks=_number(shapes, "transformer_blocks.{}.attn.to_out.0.weight"),
-        single_blocks=_number(shapes, "single_transformer_blocks.{}.proj_out.weight"),
+        heads=heads_of(width, head),
+        double_blocks=number_of_blocks(shapes, "transformer_blocks.{}.attn.to_out.0.weight"),
+        single_blocks=number_of_blocks(shapes, "single_transformer_blocks.{}.proj_out.weight"),
         context_width=shape_of(shapes, "context_embedder.weight", 2)[1],
         pooled_width=shape_of(shapes, "time_text_embed.text_embedder.linear_1.weight", 2)[1],
         guidance="time_text_embed.guidance_embedder.linear_1.weight" in shapes,
         axes=(head // 8, head * 7 // 16, head * 7 // 16),
     )
     return TransformerControlSpec("flux", with_axes(network, config), union=modes[0] if modes else None)
-
-
-def _number(shapes: Shapes, template: str) -> int:
-    return sum(1 for _ in takewhile(shapes.__contains__, map(template.format, count())))
-
-
-def _heads(width: int, head: int) -> int:
-    if not head or width % head:
-        raise StructureError(f"a width of {width} can't be shared by heads of {head}")
-    return width // head

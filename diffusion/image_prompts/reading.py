@@ -10,9 +10,8 @@ from typing import Literal, NoReturn
 
 from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.parts import Part, find_part, find_shapes
-from ..checkpoints.recognise import network_prefix
-from ..checkpoints.refusals import key_groups, refuse_strangers, unbuildable
-from ..checkpoints.strangers import IMPOSTORS, IP_ADAPTER, PARTS, without_cures
+from ..checkpoints.refusals import key_groups, refuse_others, unbuildable
+from ..checkpoints.strangers import IP_ADAPTER
 from ..checkpoints.vision import ClipVisionSpec
 from ..families.specs import ModelSpec, UNetSpec
 from ..layouts.keymaps import Origin, Origins, check_origins, rename
@@ -180,9 +179,5 @@ def _reads_faces(shapes: Shapes) -> bool:
 
 
 def _refuse(path: Path, header: Header) -> NoReturn:
-    keys = header.tensors.keys()
-    if network_prefix(keys) is not None:
-        raise HeaderError(path, "a checkpoint", expected=EXPECTED, cure=CURE)
-    others = [kind for kind in (*IMPOSTORS, *PARTS) if kind is not IP_ADAPTER]
-    refuse_strangers(path, [header], without_cures(others), expected=EXPECTED, cure=CURE)
-    raise HeaderError(path, key_groups(keys), expected=EXPECTED, cure=CURE)
+    refuse_others(path, [header], [IP_ADAPTER], expected=EXPECTED, cure=CURE)
+    raise HeaderError(path, key_groups(header.tensors), expected=EXPECTED, cure=CURE)

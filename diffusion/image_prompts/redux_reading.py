@@ -7,9 +7,7 @@ from pathlib import Path
 
 from ..checkpoints.headers import HeaderError, read_header
 from ..checkpoints.parts import Part, find_part, find_shapes
-from ..checkpoints.recognise import network_prefix
-from ..checkpoints.refusals import key_groups, refuse_strangers, unbuildable
-from ..checkpoints.strangers import IMPOSTORS, PARTS, without_cures
+from ..checkpoints.refusals import key_groups, refuse_others, unbuildable
 from ..checkpoints.vision import ClipVisionSpec
 from ..layouts.structure import StructureError, shape_of
 
@@ -51,9 +49,7 @@ def describe_style(path: Path | str) -> StyleDescription:
     header = read_header(path)
     shapes = find_shapes([header], "")
     if "redux_up.weight" not in shapes:
-        if network_prefix(shapes.keys()) is not None:
-            raise HeaderError(path, "a checkpoint", expected=EXPECTED, cure=CURE)
-        refuse_strangers(path, [header], without_cures((*IMPOSTORS, *PARTS)), expected=EXPECTED, cure=CURE)
+        refuse_others(path, [header], expected=EXPECTED, cure=CURE)
         raise HeaderError(path, key_groups(shapes), expected=EXPECTED, cure=CURE)
     try:
         inner, picture_width = shape_of(shapes, "redux_up.weight", 2)

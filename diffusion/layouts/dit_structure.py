@@ -92,7 +92,7 @@ def read_mmdit(shapes: Shapes) -> MMDiTSpec:
     """Returns the structure of SD3's transformer. Raises StructureError."""
     names = _layout(_MMDIT, shapes)
     width, in_channels = shape_of(shapes, names["picture"], 4)[:2]
-    depth = _number(shapes, names["blocks"])
+    depth = number_of_blocks(shapes, names["blocks"])
     places = shape_of(shapes, names["positions"], 3)[1]
     if isqrt(places) ** 2 != places:
         raise StructureError(f"{names['positions']!r} has {places} places, which make no square")
@@ -102,7 +102,7 @@ def read_mmdit(shapes: Shapes) -> MMDiTSpec:
         out_channels=shape_of(shapes, names["out"], 2)[0] // PATCH**2,
         width=width,
         depth=depth,
-        heads=_heads(width, norm[0] if norm else MMDIT_HEAD),
+        heads=heads_of(width, norm[0] if norm else MMDIT_HEAD),
         context_width=shape_of(shapes, names["text"], 2)[1],
         pooled_width=shape_of(shapes, names["pooled"], 2)[1],
         positions=isqrt(places),
@@ -120,9 +120,9 @@ def read_flux(shapes: Shapes) -> FluxSpec:
         in_channels=channels // PATCH**2,
         out_channels=shape_of(shapes, names["out"], 2)[0] // PATCH**2,
         width=width,
-        heads=_heads(width, head),
-        double_blocks=_number(shapes, names["double"]),
-        single_blocks=_number(shapes, names["single"]),
+        heads=heads_of(width, head),
+        double_blocks=number_of_blocks(shapes, names["double"]),
+        single_blocks=number_of_blocks(shapes, names["single"]),
         context_width=shape_of(shapes, names["text"], 2)[1],
         pooled_width=shape_of(shapes, names["pooled"], 2)[1],
         guidance=names["guidance"] in shapes,
@@ -139,9 +139,9 @@ def read_flux2(shapes: Shapes) -> Flux2Spec:
         in_channels=channels,
         out_channels=shape_of(shapes, names["out"], 2)[0],
         width=width,
-        heads=_heads(width, head),
-        double_blocks=_number(shapes, names["double"]),
-        single_blocks=_number(shapes, names["single"]),
+        heads=heads_of(width, head),
+        double_blocks=number_of_blocks(shapes, names["double"]),
+        single_blocks=number_of_blocks(shapes, names["single"]),
         context_width=shape_of(shapes, names["text"], 2)[1],
         mlp_width=shape_of(shapes, names["feed"], 2)[1],
         time_width=shape_of(shapes, names["time"], 2)[1],
@@ -166,12 +166,13 @@ def _layout(layouts: Sequence[Names], shapes: Shapes) -> Names:
     return next((names for names in layouts if names["picture"] in shapes), layouts[0])
 
 
-def _number(shapes: Shapes, template: str) -> int:
+def number_of_blocks(shapes: Shapes, template: str) -> int:
     """Returns how many blocks there are, counted from zero."""
     return sum(1 for _ in takewhile(shapes.__contains__, map(template.format, count())))
 
 
-def _heads(width: int, head: int) -> int:
+def heads_of(width: int, head: int) -> int:
+    """Returns how many heads of `head` numbers share a width. Raises StructureError if they don't."""
     if not head or width % head:
         raise StructureError(f"a width of {width} can't be shared by heads of {head}")
     return width // head

@@ -5,11 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..checkpoints.headers import HeaderError, read_header
+from ..checkpoints.headers import read_header
 from ..checkpoints.parts import Part, find_part
-from ..checkpoints.recognise import network_prefix
-from ..checkpoints.refusals import refuse_strangers
-from ..checkpoints.strangers import IMPOSTORS, PARTS, UPSCALER, without_cures
+from ..checkpoints.refusals import refuse_others
+from ..checkpoints.strangers import UPSCALER
 
 EXPECTED = "an upscale model"
 CURE = "Name the file of an ESRGAN, SwinIR, HAT or the like."
@@ -29,8 +28,5 @@ def describe_upscaler(path: Path | str) -> Part:
     """Returns where an upscale model's tensors are. Raises HeaderError for a file that is none."""
     path = Path(path)
     header = read_header(path)
-    if network_prefix(header.tensors.keys()) is not None:
-        raise HeaderError(path, "a checkpoint", expected=EXPECTED, cure=CURE)
-    others = [kind for kind in (*IMPOSTORS, *PARTS) if kind is not UPSCALER]
-    refuse_strangers(path, [header], without_cures(others), expected=EXPECTED, cure=CURE)
+    refuse_others(path, [header], [UPSCALER], expected=EXPECTED, cure=CURE)
     return find_part([header], "")

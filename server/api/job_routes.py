@@ -20,7 +20,7 @@ from .problems import Refusal
 from .routing import JSON, MULTIPART, YAML, Answer, Body, Route, json_response, read_query
 from .schemas import JobOptions, JobRequest, JobsQuery, PictureQuery, WaitQuery
 from .sending import FOR_EVER, is_known, send_file, send_picture
-from .submitting import refuse_while_draining, submit, wait_for
+from .submitting import SUBMIT_PROBLEMS, refuse_while_draining, submit, wait_for
 
 
 async def create_job(request: web.Request) -> web.Response:
@@ -158,19 +158,7 @@ ROUTES = (
             },
         ),
         headers={"Idempotency-Key": "A name for this submit, so that it may be repeated."},
-        problems=(
-            "idempotency-conflict",
-            "too-large",
-            "document-too-large",
-            "upload-too-large",
-            "too-many-pixels",
-            "unsupported-type",
-            "invalid-request",
-            "invalid-workflow",
-            "damaged-file",
-            "queue-full",
-            "draining",
-        ),
+        problems=(*SUBMIT_PROBLEMS, "document-too-large"),
     ),
     Route("GET", "/v1/jobs", list_jobs, "jobs", "read", {200: Answer("A page of jobs.", JobPage)}, query=JobsQuery),
     Route(

@@ -28,6 +28,20 @@ from .uploading import owned_of
 MAX_NAMED_UPLOADS = 1_000
 """How many uploads one workflow may name."""
 
+SUBMIT_PROBLEMS = (
+    "idempotency-conflict",
+    "too-large",
+    "upload-too-large",
+    "too-many-pixels",
+    "unsupported-type",
+    "invalid-request",
+    "invalid-workflow",
+    "damaged-file",
+    "queue-full",
+    "draining",
+)
+"""The problems that any submit may be answered with, for OpenAPI."""
+
 
 async def check_source(
     parts: Parts, caller: Caller, source: Source, stored: StoredWorkflow | None = None

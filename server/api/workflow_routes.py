@@ -18,7 +18,7 @@ from .reading import syntax_of
 from .routing import JSON, MULTIPART, YAML, Answer, Body, Route, json_response, read_query, validated
 from .schemas import WORKFLOW_NAME, JobOptions, JobRequest, Query, WorkflowsQuery
 from .sending import disposition
-from .submitting import refuse_while_draining, submit
+from .submitting import SUBMIT_PROBLEMS, refuse_while_draining, submit
 from .uploading import owned_of
 from .views import WorkflowPage, WorkflowView
 
@@ -117,20 +117,6 @@ async def _check_room(parts: Parts, name: str) -> None:
         raise Refusal("too-many-workflows", f"There are {limit:,} stored workflows; remove one first.")
 
 
-_SUBMIT_PROBLEMS = (
-    "unknown-workflow",
-    "idempotency-conflict",
-    "too-large",
-    "upload-too-large",
-    "too-many-pixels",
-    "unsupported-type",
-    "invalid-request",
-    "invalid-workflow",
-    "damaged-file",
-    "queue-full",
-    "draining",
-)
-
 ROUTES = (
     Route(
         "GET",
@@ -197,7 +183,7 @@ ROUTES = (
             },
         ),
         headers={"Idempotency-Key": "A name for this submit, so that it may be repeated."},
-        problems=_SUBMIT_PROBLEMS,
+        problems=("unknown-workflow", *SUBMIT_PROBLEMS),
     ),
 )
 """The routes of this module."""
