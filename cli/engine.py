@@ -39,7 +39,7 @@ from latentgraph.graph import (
     make_plan,
 )
 from latentgraph.graph.dag import each_link
-from latentgraph.graph.problems import names
+from latentgraph.graph.wording import names
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.codec import TensorCodec
 

@@ -29,7 +29,7 @@ from latentgraph.graph import (
     flat_document,
 )
 from latentgraph.graph.document import names_beside
-from latentgraph.graph.problems import near_name
+from latentgraph.graph.wording import near_name
 
 KEYWORD = "latentgraph"
 """The keyword of the PNG text chunk."""

@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from latentgraph.graph import InvalidWorkflow, LatentGraphError, Param
-from latentgraph.graph.problems import Place, Problems, names, near_name
+from latentgraph.graph.problems import Place
+from latentgraph.graph.report import Problems
+from latentgraph.graph.wording import names, near_name
 
 
 def read_settings(params: Mapping[str, Param], settings: Sequence[str]) -> dict[str, Any]:

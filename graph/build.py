@@ -20,11 +20,12 @@ from .links import Linker
 from .node import Node
 from .order import in_order
 from .ports import InputPort
-from .problems import Problems, names, shown
 from .registry import Registry
+from .report import Problems
 from .resolve import Flat, FlatNode, resolve
 from .source import Limits, value_mark
 from .switch import Switch
+from .wording import names, shown
 
 
 def build_graph(

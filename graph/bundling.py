@@ -12,7 +12,7 @@ from typing import Any
 from .document import Document, NodeDeclaration, is_document, load_document, part_path
 from .errors import FileNotUsable, InvalidWorkflow
 from .files import DOCUMENT, FileResolver
-from .problems import Problems
+from .report import Problems
 from .source import Limits
 
 MAX_PARTS = 100

@@ -17,9 +17,11 @@ from typing import Any, Literal
 
 from .errors import InvalidWorkflow
 from .params import Param, read_params
-from .problems import Mark, Place, Problem, Problems, near_name, shown
+from .problems import Mark, Place, Problem
 from .references import NAME, PARAMS
+from .report import Problems
 from .source import Limits, LocatedMap, key_mark, read_tree, value_mark
+from .wording import near_name, shown
 
 VERSION = 1
 """The version of the language that this package reads; a document states it as `latentgraph: 1`."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 
 from .dag import Graph, each_link
-from .problems import shown
+from .wording import shown
 
 _WIDTH, _ROW, _HEAD = 210, 18, 26  # pixels: a node's width, one line of text, its title
 _GAP_X, _GAP_Y, _MARGIN = 70, 24, 24

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 from .document import Document
 from .params import Param
-from .problems import Place, Problem, Problems, names, shown
+from .problems import Place, Problem
 from .references import BadReference, ParamReference, Reference, Template, parse_value
+from .report import Problems
 from .source import Limits
+from .wording import names, shown
 
 _CHARACTERS = 64  # what counts as one value among filled-in texts
 

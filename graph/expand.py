@@ -20,10 +20,11 @@ from .errors import FileNotUsable, InvalidWorkflow
 from .evaluate import MISSING, Budget, FileName, Missing, Note, Origin, Ref, Scope, evaluate, param_value
 from .files import DOCUMENT, FileResolver
 from .params import bind_params
-from .problems import Problems, names, shown
+from .report import Problems
 from .resolve import Alias, Flat, FlatNode, resolve
 from .source import Limits, value_mark
 from .switch import Switch, case_of
+from .wording import names, shown
 
 MAX_SUBGRAPH_DEPTH = 8
 """How deep documents may use documents."""

@@ -17,7 +17,7 @@ from typing import Any
 from .dag import Graph, each_link
 from .keys import key_parts
 from .plan import Plan
-from .problems import shown
+from .wording import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from .errors import FileNotUsable
-from .problems import names
+from .wording import names
 
 _CHUNK = 1 << 20
 _SETTLED_NS = 2_000_000_000  # the coarsest file times in use (FAT) step by two seconds

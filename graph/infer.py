@@ -10,7 +10,7 @@ from .document import Document
 from .errors import LatentGraphError
 from .facts import ABSENT, NO_FACTS, Facts, Known
 from .node import Node
-from .problems import Problems
+from .report import Problems
 from .resolve import Flat, FlatNode
 from .source import value_mark
 

@@ -14,10 +14,11 @@ from .document import Document
 from .evaluate import MISSING, Missing, Ref
 from .node import Node
 from .ports import InputPort, OutputPort, type_name
-from .problems import Problems, names, shown
+from .report import Problems
 from .resolve import Failure, Flat, FlatNode, Resolved, resolve
 from .source import value_mark
 from .switch import Switch
+from .wording import names, shown
 
 Note = Callable[[str, str, str | None], None]
 """Notes a problem with one input or output: code, message, near name."""

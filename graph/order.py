@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .dag import GraphNode, Link, each_link
-from .problems import Problems
+from .report import Problems
 from .resolve import Flat
 
 _MAX_SHOWN = 20  # links of a cycle

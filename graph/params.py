@@ -10,8 +10,10 @@ from fractions import Fraction
 from typing import Any
 
 from .ports import REQUIRED, Required
-from .problems import Place, Problems, names, shown
+from .problems import Place
+from .report import Problems
 from .source import key_mark, value_mark
+from .wording import names, shown
 
 MAX_SEED = (1 << 64) - 1
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .dag import Graph
 from .errors import UnknownTarget
 from .keys import Keys
-from .problems import names, near_name
+from .wording import names, near_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pydantic_core.core_schema import CoreSchema, is_instance_schema
 
 from .errors import NodeDefinitionError
 from .files import FileInput, FilesInText
-from .problems import shown
+from .wording import shown
 
 SCALARS: tuple[type, ...] = (str, int, float, bool)
 _CONFIG = ConfigDict(strict=True, allow_inf_nan=False)

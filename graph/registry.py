@@ -8,7 +8,7 @@ from functools import cached_property
 from .errors import NodeDefinitionError
 from .node import Node
 from .ports import SCALARS
-from .problems import near_name
+from .wording import near_name
 
 
 class Registry(Mapping[str, type[Node]]):

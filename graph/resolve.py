@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from .document import NodeDeclaration
 from .evaluate import Budget, Missing, Ref, Scope
-from .problems import Problems, names, shown
+from .report import Problems
+from .wording import names, shown
 
 
 @dataclass(slots=True)

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .problems import Mark, Place, Problems, shown
+from .problems import Mark, Place
+from .report import Problems
 from .syntax import Event, as_text, json_events, stop, yaml_events
+from .wording import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from .context import Context
 from .errors import LatentGraphError
 from .node import Node
-from .problems import names
+from .wording import names
 
 DEFAULT = "default"
 """The case that is taken when no other is called like the selection."""

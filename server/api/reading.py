@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from latentgraph.graph import Document, InvalidWorkflow, Limits, Problem, document_from_tree
-from latentgraph.graph.problems import Problems
+from latentgraph.graph.report import Problems
 from latentgraph.graph.source import read_tree
 
 Syntax = Literal["json", "yaml"]

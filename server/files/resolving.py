@@ -14,7 +14,7 @@ from pathlib import Path
 
 from latentgraph.graph import FileNotUsable
 from latentgraph.graph.files import DOCUMENT
-from latentgraph.graph.problems import names as in_words
+from latentgraph.graph.wording import names as in_words
 
 from .uploads import CONTENT_ID, PREFIX, digest_of, upload_path
 

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import pytest
 
 from latentgraph.graph import InvalidWorkflow, Limits
-from latentgraph.graph.problems import Mark, Problems
+from latentgraph.graph.problems import Mark
+from latentgraph.graph.report import Problems
 from latentgraph.graph.source import LocatedList, LocatedMap, key_mark, read_tree, value_mark
 
 Syntax = Literal["yaml", "json"]

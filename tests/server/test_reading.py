@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentgraph.graph import InvalidWorkflow, Limits
-from latentgraph.graph.problems import Problems
+from latentgraph.graph.report import Problems
 from latentgraph.server.api import reading
 from latentgraph.server.api.reading import canonical, read_document, read_json
 
