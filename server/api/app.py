@@ -92,7 +92,7 @@ def _web_app(parts: Parts, routes: list[Route], wanted: Sequence[Route]) -> web.
     app = web.Application(middlewares=(log_requests, answer_problems, guard, authenticate), client_max_size=largest)
     app[PARTS] = parts
     for route in wanted:
-        if route.needs(parts) is not None:
+        if parts.meet(route.needs):
             routes.append(route)
             _serve(app, parts, route)
     app.on_response_prepare.append(note_begun)

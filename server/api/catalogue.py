@@ -10,15 +10,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentgraph.graph import Registry
 
 from .openapi import openapi_document, with_workflows
+from .routing import Route
 from .views import NodeTypesView, NodeTypeView, WorkflowView
-
-if TYPE_CHECKING:
-    from .routing import Route
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ ROUTES = (
         {200: Answer("What a run would do, node by node.", ExplanationsView)},
         body=_SOURCE,
         problems=(*_SOURCE_PROBLEMS, "invalid-workflow"),
-        needs=lambda parts: parts.explain,
+        needs="explain",
     ),
     Route(
         "GET",
@@ -214,7 +214,7 @@ ROUTES = (
         "server",
         "read",
         {200: Answer("The model files.", ModelsView)},
-        needs=lambda parts: parts.models,
+        needs="models",
     ),
     Route("GET", "/v1/queue", get_queue, "queue", "read", {200: Answer("The queue.", QueueView)}),
     Route("POST", "/v1/queue/pause", pause_queue, "queue", "admin", {200: Answer("The queue.", QueueView)}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -18,11 +18,9 @@ from .documents import Checker
 from .intake import Intake
 from .metrics import Metrics
 from .rates import RateLimiter
+from .routing import Need, Route
 from .settings import Settings
 from .streams import Streams
-
-if TYPE_CHECKING:
-    from .routing import Route
 
 Explain = Callable[[str, Mapping[str, Any]], Awaitable[Sequence[Mapping[str, Any]]]]
 """Returns what a run of a document (JSON) with values for its parameters would do: node, type, status, tier, changes."""
@@ -86,6 +84,10 @@ class Parts:
     check_webhook: CheckWebhook | None
     by_handler: dict[object, Route] = field(default_factory=dict)
     open_handlers: set[object] = field(default_factory=set)
+
+    def meet(self, need: Need | None) -> bool:
+        """Returns whether what a route needs was given."""
+        return need is None or getattr(self, need) is not None
 
 
 PARTS = web.AppKey("latentgraph.parts", Parts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar, get_origin
+from typing import Literal, TypeVar, get_origin
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -15,10 +15,10 @@ from pydantic import BaseModel, ValidationError
 from ..tokens import Scope
 from .problems import Refusal
 
-if TYPE_CHECKING:
-    from .parts import Parts
-
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Need = Literal["explain", "models"]
+"""A part of the app that may not have been given."""
+
 M = TypeVar("M", bound=BaseModel)
 
 JSON = "application/json"
@@ -63,7 +63,7 @@ class Route:
     body: Body | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    needs: Callable[[Parts], object | None] = lambda parts: True
+    needs: Need | None = None
 
     @property
     def summary(self) -> str:
