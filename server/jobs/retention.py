@@ -1,7 +1,7 @@
-"""What is thrown away: ended jobs past an age, a count or a size, with their events and files, folders of no job, and webhook
-calls that are owed for too long.
+"""What is thrown away: ended jobs past an age, a count or a size, with their events and files, and webhook calls that are owed
+for too long.
 
-The row goes first and the files after it; what a crash leaves between the two is found when the store opens. A job that has
+The row goes first and the files after it; what a crash leaves between the two, `folders.tidy` finds. A job that has
 not ended is never touched.
 """
 
@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..clock import SECOND_US
-from .database import Database, Transaction
-from .values import is_job_id
-
-if TYPE_CHECKING:
-    from .store import JobStore
+from .database import Transaction
+from .folders import remove_all
+from .store import JobStore
 
 _log = logging.getLogger(__name__)
 
@@ -49,19 +44,10 @@ async def sweep(store: JobStore, policy: RetentionPolicy) -> Sequence[str]:
     removed: list[str] = []
     while True:
         ids = await store.database.write(partial(_remove_some, policy=policy, now_us=store.clock()))
-        await asyncio.to_thread(_remove_folders, [store.outputs / id for id in ids])
+        await asyncio.to_thread(remove_all, [store.outputs / id for id in ids])
         removed += ids
         if len(ids) < _STEP:
             return removed
-
-
-async def tidy(database: Database, *, attempts: Path, outputs: Path) -> None:
-    """Empties the folder of attempts, none of which goes on, and removes outputs whose job is gone. For when a store opens."""
-    left, published = await asyncio.to_thread(lambda: (_listed(attempts), _listed(outputs)))
-    names = [path.name for path in published if is_job_id(path.name)]
-    known = await database.read(partial(_known, ids=names))
-    gone = [outputs / name for name in names if name not in known]
-    await asyncio.to_thread(_remove_folders, [*left, *gone])
 
 
 def _remove_some(transaction: Transaction, *, policy: RetentionPolicy, now_us: int) -> list[str]:
@@ -84,22 +70,3 @@ def _remove_some(transaction: Transaction, *, policy: RetentionPolicy, now_us: i
         removed.append(id)
         count, size = count - 1, size - nbytes
     return removed
-
-
-def _known(transaction: Transaction, *, ids: Sequence[str]) -> set[str]:
-    return {id for id in ids if transaction.row("SELECT 1 FROM jobs WHERE id = ?", (id,))}
-
-
-def _listed(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
-
-
-def _remove_folders(paths: Sequence[Path]) -> None:
-    for path in paths:
-        try:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            _log.warning("%s cannot be removed (%s); it is tried again at the next start", path, error)

@@ -20,12 +20,12 @@ from ..clock import LAST_US, Clock, time_us
 from ..errors import StoreClosed, UnknownJob
 from .admission import find_first
 from .changes import Changes
-from .database import Database, Hook, Transaction, sync_folder
+from .database import Database, Hook, Transaction
 from .deliveries import Webhooks
 from .eventlog import EventLog, Listener, Watcher
+from .folders import take_folder, tidy
 from .lock import FolderLock
 from .records import Tokens, Workflows
-from .retention import tidy
 from .rows import find_job, is_storable, select_jobs
 from .states import JobState
 from .transitions import Transitions
@@ -70,7 +70,7 @@ class JobStore:
 
         Raises StoreLocked, SchemaTooNew, StoreUnusable. hook: see `database.Hook`.
         """
-        lock = await asyncio.to_thread(_take_folder, folder)
+        lock = await asyncio.to_thread(take_folder, folder)
         try:
             database = await Database.open(folder / "jobs.sqlite3", hook=hook)
             try:
@@ -277,22 +277,6 @@ class JobStore:
 
         transaction.execute("INSERT OR REPLACE INTO settings (name, value) VALUES ('paused', ?)", (str(int(paused)),))
         transaction.after_commit(tell)
-
-
-def _take_folder(folder: Path) -> FolderLock:
-    """Makes the data folder, durably and for its owner alone, and locks it."""
-    missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path in missing:
-        sync_folder(path.absolute().parent)
-    lock = FolderLock.take(folder)
-    try:
-        for name in ("attempts", "outputs", "files"):
-            (folder / name).mkdir(exist_ok=True)
-    except BaseException:
-        lock.release()
-        raise
-    return lock
 
 
 def _is_paused(transaction: Transaction) -> bool:
