@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from latentgraph.diffusion.families.specs import ModelSpec, UNetSpec
 from latentgraph.diffusion.families.stable_diffusion import SD_LATENT, SDXL_LATENT
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.building import build_unet
 from latentgraph.diffusion.networks.memory import WeightMemory, Weights
 from latentgraph.diffusion.networks.precision import NumericPolicy
-from latentgraph.diffusion.types import Condition, Conditioning, Model
+from latentgraph.diffusion.types import Condition, Conditioning
 
 SD1 = UNetSpec(
     in_channels=4,

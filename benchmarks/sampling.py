@@ -22,9 +22,9 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from latentgraph.diffusion.latents.batches import empty_latent
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.building import build_unet
 from latentgraph.diffusion.sampling.run import sample
-from latentgraph.diffusion.types import Model
 
 CFG = 7.0
 

@@ -10,13 +10,11 @@ unless a docstring says otherwise. Units and layouts follow the field's conventi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from .names import SamplerName
 from .pictures.sizes import CELL
-from .sampling.options import SamplingOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,12 +23,10 @@ if TYPE_CHECKING:
     from .checkpoints.vision import ClipVisionSpec
     from .control.specs import ControlSpec
     from .families.autoencoders import VaeSpec
-    from .families.specs import ModelSpec
     from .families.text_specs import ClipSpec, EncoderKey
     from .image_prompts.reading import IPAdapterSpec
     from .image_prompts.redux_reading import StyleSpec
     from .networks.memory import Weights
-    from .sampling.guidance import Guidance, ListName
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -180,19 +176,6 @@ class Conditioning:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Model:
-    """A denoising network: what it is, and a handle on its weights, which are read when they are first needed.
-
-    options: what it asks of every run beside them. image_prompts: what it attends to beside text.
-    """
-
-    spec: ModelSpec
-    weights: Weights
-    options: SamplingOptions = SamplingOptions()
-    image_prompts: tuple[ImagePrompt, ...] = ()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
 class Clip:
     """The text encoders of a model. `layer`: which hidden layer to read, -1 the last; None is the family's own choice.
 
@@ -294,12 +277,3 @@ class Sampler:
 
     name: SamplerName
     options: tuple[tuple[str, float | str | bool | tuple[float, float]], ...] = ()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Guider:
-    """A model with what it is told: lists of conditions, in the order in which they are evaluated, and how to join them."""
-
-    model: Model
-    lists: Mapping[ListName, Conditioning]
-    rule: Guidance

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from latentgraph.diffusion.adapters.files import fit, read_adapter, refusal
 from latentgraph.diffusion.adapters.places import NetworkSpec
-from latentgraph.diffusion.types import Clip, Model
+from latentgraph.diffusion.model import Model
+from latentgraph.diffusion.types import Clip
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
 from .facts import read_header

@@ -6,8 +6,9 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Nested, Perpendicular
-from latentgraph.diffusion.types import Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
+from latentgraph.diffusion.types import Conditioning, Latent, Noise, Sampler, Sigmas
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
 

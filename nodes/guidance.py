@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from pydantic import Field
 
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.sampling.options import Correction, NormLimit, ZeroStar
 from latentgraph.diffusion.sampling.options import PerpNeg as PerpNegSetting
 from latentgraph.diffusion.sampling.options import PerturbedAttentionGuidance as PerturbedAttentionSetting
 from latentgraph.diffusion.sampling.options import SelfAttentionGuidance as SelfAttentionSetting
 from latentgraph.diffusion.sampling.options import SkipLayerGuidance as SkipLayerSetting
-from latentgraph.diffusion.types import Conditioning, Model
+from latentgraph.diffusion.types import Conditioning
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
 from .facts import SameFacts, UNetAlone, check_text

@@ -9,15 +9,8 @@ from pydantic import Field
 
 from latentgraph.diffusion.image_prompts.reading import describe_ip_adapter
 from latentgraph.diffusion.image_prompts.redux_reading import describe_style
-from latentgraph.diffusion.types import (
-    ClipVision,
-    ClipVisionOutput,
-    Conditioning,
-    Image,
-    IpAdapter,
-    Model,
-    StyleModel,
-)
+from latentgraph.diffusion.model import Model
+from latentgraph.diffusion.types import ClipVision, ClipVisionOutput, Conditioning, Image, IpAdapter, StyleModel
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
 from .facts import read_header

@@ -11,8 +11,9 @@ from latentgraph.diffusion.checkpoints.describe import describe, describe_networ
 from latentgraph.diffusion.checkpoints.describe_vae import describe_tiny_vae, describe_vae
 from latentgraph.diffusion.checkpoints.vision import describe_vision
 from latentgraph.diffusion.families.autoencoders import TinyFamily
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.names import PrecisionChoice, VaePrecisionChoice
-from latentgraph.diffusion.types import Clip, ClipVision, Model, Vae
+from latentgraph.diffusion.types import Clip, ClipVision, Vae
 from latentgraph.graph import ABSENT, ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
 from .companions import lacking_tokenizer, tokenizers_of_checkpoint

@@ -10,8 +10,9 @@ from pydantic import Field
 from latentgraph.diffusion.adapters.files import unlike
 from latentgraph.diffusion.families.autoencoders import KLSpec, PatchedKLSpec, VQSpec
 from latentgraph.diffusion.families.catalogue import holds_text
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.names import WeightFormat
-from latentgraph.diffusion.types import Clip, Model, Vae
+from latentgraph.diffusion.types import Clip, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
 from .adapters import network_of

@@ -15,10 +15,10 @@ from latentgraph.diffusion.levels.space_spec import (
     SpaceSpec,
     flux_shift,
 )
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE
 from latentgraph.diffusion.sampling.options import Downscale, NetworkChange, TokenMerging
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
-from latentgraph.diffusion.types import Model
 from latentgraph.graph import ComfyName, Context, Node
 
 from .facts import SameFacts, UNetAlone

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.names import ErSolver, SamplerName, SdeRule, SeedsSolver
-from latentgraph.diffusion.types import Model, Sampler
+from latentgraph.diffusion.types import Sampler
 from latentgraph.graph import ComfyName, Context, Node
 
 ETA = "How much noise to add at each step; 0 adds none."

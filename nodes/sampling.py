@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.names import SamplerName, ScheduleName
-from latentgraph.diffusion.types import Conditioning, Latent, Model
+from latentgraph.diffusion.types import Conditioning, Latent
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.names import AlignedModel, LevelSpacing, ScheduleName
 from latentgraph.diffusion.pictures.sizes import MAX_SIDE
-from latentgraph.diffusion.types import Model, Sigmas
+from latentgraph.diffusion.types import Sigmas
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
 from .sampling import MAX_STEPS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from latentgraph.diffusion.types import Clip, Conditioning, Model
+from latentgraph.diffusion.model import Model
+from latentgraph.diffusion.types import Clip, Conditioning
 from latentgraph.graph import Context, Known, Node, OutputFacts
 
 from .facts import TEXT, some

@@ -23,12 +23,13 @@ from ..layouts.autoencoder_keys import vae_destinations
 from ..layouts.keymaps import Destination
 from ..layouts.kinds import kind_of
 from ..layouts.text_keymaps import text_destinations
+from ..model import Model
 from ..names import WeightFormat
 from ..networks.autoencoders import build_vae
 from ..networks.building import build_denoiser
 from ..networks.text_building import build_text_encoder
 from ..pictures.saving import numbered_file
-from ..types import Clip, Model, Vae
+from ..types import Clip, Vae
 from .stated import statements
 
 NETWORK_PREFIX = "model.diffusion_model."

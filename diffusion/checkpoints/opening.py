@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from ..families.autoencoders import TinyFamily
 from ..families.text_specs import ClipSpec, EncoderKey
+from ..model import Model
 from ..names import PrecisionChoice, TextFamily
 from ..networks.memory import WeightMemory, Weights
 from ..networks.sources import DenoiserSource, TextSource, VaeSource, VisionSource
-from ..types import Clip, ClipVision, Model, Vae
+from ..types import Clip, ClipVision, Vae
 from .describe import CheckpointDescription, describe, describe_network
 from .describe_text import describe_text
 from .describe_vae import VaeDescription, describe_tiny_vae, describe_vae

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ..model import Model
 from ..networks.memory import WeightMemory, Weights
-from ..types import ClipVision, Image, ImagePrompt, IpAdapter, Model
+from ..types import ClipVision, Image, ImagePrompt, IpAdapter
 from .networks import IPAdapterSource
 from .reading import describe_ip_adapter
 

@@ -26,7 +26,8 @@ from ..adapters.places import UNET, NetworkSpec, Target, target_shapes
 from ..checkpoints.headers import HeaderError
 from ..checkpoints.parts import FileId, file_id
 from ..families.text_specs import ClipSpec
-from ..types import Clip, Model
+from ..model import Model
+from ..types import Clip
 from .precision import NumericPolicy
 from .sources import DenoiserSource, TextSource
 from .stored import LaidOn, StoredModule, can_store, lay_on, unstore

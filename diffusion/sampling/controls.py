@@ -16,8 +16,8 @@ from ..control.residuals import Residuals, spread_over
 from ..families.dit_specs import FluxSpec, MMDiTSpec
 from ..families.specs import DenoiserSpec
 from ..latents.batches import fit_batch
+from ..model import Model
 from ..networks.memory import Weights
-from ..types import Model
 from .conditioning import PreparedCondition
 from .guidance import ListName
 from .network_inputs import ActiveControl, NetworkInputs, PreparedControl

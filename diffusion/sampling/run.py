@@ -22,6 +22,7 @@ from ..latents.previews import preview_picture
 from ..levels.schedules import cut_sigmas, ksampler_sigmas
 from ..levels.space import SamplingSpace, make_space
 from ..levels.space_spec import PredictionName, SpaceSpec
+from ..model import Guider, Model
 from ..names import SamplerName, ScheduleName
 from ..networks.exhaustion import smaller_pictures
 from ..networks.shallow import Depth
@@ -30,7 +31,7 @@ from ..samplers.catalogue import Method, method_of
 from ..samplers.drive import FinishedStep, observed, run_sampler
 from ..samplers.noise import NoiseSource, initial_noise, inpaint_noise
 from ..samplers.problem import Problem, Steps
-from ..types import Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
+from ..types import Conditioning, Latent, Noise, Sampler, Sigmas
 from .conditioning import PreparedCondition, prepare_conditions
 from .controls import Steering, spread_controls
 from .guidance import ClassifierFree, Perpendicular

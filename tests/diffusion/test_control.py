@@ -30,11 +30,12 @@ from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.control.applying import apply_control, open_control, tell_kind
 from latentgraph.diffusion.control.reading import describe_control
 from latentgraph.diffusion.control.specs import ControlNetSpec, T2IAdapterSpec, refusal
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise
 from latentgraph.diffusion.sampling.conditions import combine, set_area, set_mask
 from latentgraph.diffusion.sampling.run import sample
-from latentgraph.diffusion.types import Condition, Conditioning, ControlNet, Image, Latent, Mask, Model
+from latentgraph.diffusion.types import Condition, Conditioning, ControlNet, Image, Latent, Mask
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of diffusers' schedulers
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.latents.batches import empty_latent
 from latentgraph.diffusion.levels.space import discrete_space
+from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.patches import perturb_self_attention, shared_copy
 from latentgraph.diffusion.sampling.conditioning import PreparedCondition
@@ -32,7 +33,7 @@ from latentgraph.diffusion.sampling.options import (
 )
 from latentgraph.diffusion.sampling.passes import Passes, Setting
 from latentgraph.diffusion.sampling.run import sample_guided
-from latentgraph.diffusion.types import Condition, Conditioning, Guider, Model, Noise, Sampler, Sigmas
+from latentgraph.diffusion.types import Condition, Conditioning, Noise, Sampler, Sigmas
 
 SIGMA = torch.tensor(1.5)
 

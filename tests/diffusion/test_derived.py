@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.derived import (
     AdapterMismatchError,
     Blend,
@@ -28,7 +29,7 @@ from latentgraph.diffusion.networks.derived import (
     sum_of_both,
 )
 from latentgraph.diffusion.networks.memory import MemoryBudgetError, WeightMemory
-from latentgraph.diffusion.types import Clip, Model
+from latentgraph.diffusion.types import Clip
 
 
 @pytest.fixture

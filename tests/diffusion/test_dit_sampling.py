@@ -30,23 +30,12 @@ from latentgraph.diffusion.levels.chosen import flux2_levels
 from latentgraph.diffusion.levels.schedules import ksampler_sigmas
 from latentgraph.diffusion.levels.space import make_space
 from latentgraph.diffusion.levels.space_spec import FluxLevels, SpaceSpec, flux_shift
+from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.sampling.conditions import add_reference, set_guidance
 from latentgraph.diffusion.sampling.guidance import ClassifierFree
 from latentgraph.diffusion.sampling.run import sample, sample_guided
-from latentgraph.diffusion.types import (
-    Condition,
-    Conditioning,
-    Guider,
-    Image,
-    Latent,
-    Mask,
-    Model,
-    Noise,
-    Sampler,
-    Sigmas,
-    Vae,
-)
+from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask, Noise, Sampler, Sigmas, Vae
 
 WIDTH, HEIGHT, STEPS, SEED = 64, 48, 3, 7
 CLOSE = {"rtol": 0, "atol": 2e-5}

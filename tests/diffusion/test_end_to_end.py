@@ -33,10 +33,11 @@ from latentgraph.diffusion.latents.autoencoder import (
     encode_for_inpaint,
 )
 from latentgraph.diffusion.latents.batches import empty_latent, set_noise_mask
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.pictures.resize import resize_latent
 from latentgraph.diffusion.sampling.run import sample
-from latentgraph.diffusion.types import Area, Condition, Conditioning, Image, Latent, Mask, Model, Vae
+from latentgraph.diffusion.types import Area, Condition, Conditioning, Image, Latent, Mask, Vae
 
 Picture = Callable[[int, int], Image]
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "end_to_end_tiny.json").read_text("utf-8"))

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.derived import adapt
 from latentgraph.diffusion.networks.memory import WeightMemory
-from latentgraph.diffusion.types import Clip, Model, Vae
+from latentgraph.diffusion.types import Clip, Vae
 
 
 @pytest.fixture(scope="module")

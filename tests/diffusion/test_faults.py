@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
 from latentgraph.diffusion.latents.autoencoder import decode, encode
+from latentgraph.diffusion.model import Guider
 from latentgraph.diffusion.networks.faults import NonFiniteError, check_finite, find_fault
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.stored import StoredWeight, store
 from latentgraph.diffusion.sampling.guidance import ClassifierFree
 from latentgraph.diffusion.sampling.run import sample, sample_guided
 from latentgraph.diffusion.text.encoding import encode_prompt
-from latentgraph.diffusion.types import Condition, Conditioning, Guider, Image, Latent, Noise, Sampler, Sigmas
+from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Noise, Sampler, Sigmas
 
 NAN = float("nan")
 Broken = Callable[..., Checkpoint]

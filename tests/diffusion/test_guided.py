@@ -15,12 +15,13 @@ from torch import Tensor
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.latents.batches import empty_latent
 from latentgraph.diffusion.levels.space_spec import DiscreteLevels, SpaceSpec
+from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.sampling.corrections import gaussian_blur
 from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Guidance, ListName, Perpendicular
 from latentgraph.diffusion.sampling.options import FreeU, SamplingOptions, SelfAttentionGuidance
 from latentgraph.diffusion.sampling.run import Sampled, sample_guided
-from latentgraph.diffusion.types import Condition, Conditioning, Guider, Latent, Model, Noise, Sampler, Sigmas
+from latentgraph.diffusion.types import Condition, Conditioning, Latent, Noise, Sampler, Sigmas
 
 LEVELS = Sigmas(torch.tensor([14.6146, 5.0, 1.5, 0.4, 0.0]))
 EMPTY = empty_latent(width=128, height=64)

@@ -18,12 +18,13 @@ from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint, open_vision
 from latentgraph.diffusion.image_prompts.applying import open_ip_adapter, prompt_with_image
 from latentgraph.diffusion.image_prompts.reading import attention_widths, describe_ip_adapter
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.patches import shared_copy
 from latentgraph.diffusion.samplers.noise import initial_noise
 from latentgraph.diffusion.sampling.options import SelfAttentionGuidance
 from latentgraph.diffusion.sampling.run import sample
-from latentgraph.diffusion.types import ClipVision, Condition, Conditioning, Image, Latent, Model
+from latentgraph.diffusion.types import ClipVision, Condition, Conditioning, Image, Latent
 from latentgraph.diffusion.vision.encoding import preprocess
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of diffusers' schedulers

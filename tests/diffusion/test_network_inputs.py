@@ -12,12 +12,13 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.families.specs import SDXL_VECTOR as SDXL
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.sampling.calls import unet_network
 from latentgraph.diffusion.sampling.extra_channels import BLANK_PICTURE, extra_channels
 from latentgraph.diffusion.sampling.network_inputs import network_inputs
 from latentgraph.diffusion.sampling.vectors import size_numbers
-from latentgraph.diffusion.types import Condition, Model, PictureSize
+from latentgraph.diffusion.types import Condition, PictureSize
 
 SDXL_VECTOR = json.loads((Path(__file__).parents[1] / "vectors" / "misc.json").read_text("utf-8"))[
     "SDXL y (w832 h1216 cw8 ch16 tw1024 th1536)"

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from latentgraph.diffusion.checkpoints.headers import HeaderError, read_floats, read_header
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.checkpoints.tensors import BLOCKS
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.derived import adapt, merge, mix
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.stored import StoredModule, StoredWeight, store, stored_modules
 from latentgraph.diffusion.text.encoding import encode_prompt
-from latentgraph.diffusion.types import Clip, Model
+from latentgraph.diffusion.types import Clip
 
 CPU = torch.device("cpu")
 UNET = "model.diffusion_model."

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.latents.batches import empty_latent, latent_from_batch
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.precision import Precision
 from latentgraph.diffusion.sampling.run import StepReport, sample
-from latentgraph.diffusion.types import Condition, Conditioning, Latent, Model
+from latentgraph.diffusion.types import Condition, Conditioning, Latent
 
 
 def text(seed: int, **options: Any) -> Conditioning:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.latents.batches import empty_latent
+from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.patches import shared_copy
 from latentgraph.diffusion.networks.precision import Precision
@@ -21,7 +22,7 @@ from latentgraph.diffusion.networks.sharing import share_work
 from latentgraph.diffusion.sampling.calls import Network, unet_network
 from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
 from latentgraph.diffusion.sampling.run import sample
-from latentgraph.diffusion.types import Condition, Conditioning, Model
+from latentgraph.diffusion.types import Condition, Conditioning
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

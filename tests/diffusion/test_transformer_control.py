@@ -28,6 +28,7 @@ from latentgraph.diffusion.control.residuals import Residuals, spread_over
 from latentgraph.diffusion.latents.batches import empty_latent, to_model_space
 from latentgraph.diffusion.levels.space import make_space
 from latentgraph.diffusion.levels.space_spec import FluxLevels, SpaceSpec
+from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.shallow import Depth
 from latentgraph.diffusion.sampling.calls import unsteered
@@ -37,17 +38,7 @@ from latentgraph.diffusion.sampling.guidance import ClassifierFree
 from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
 from latentgraph.diffusion.sampling.passes import Passes, Setting
 from latentgraph.diffusion.sampling.run import sample_guided
-from latentgraph.diffusion.types import (
-    Condition,
-    Conditioning,
-    Guider,
-    Image,
-    Latent,
-    Model,
-    Noise,
-    Sampler,
-    Sigmas,
-)
+from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Noise, Sampler, Sigmas
 
 pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")  # diffusers' own use of it
 

@@ -47,6 +47,7 @@ from latentgraph.diffusion.latents.autoencoder import condition_on_picture, deco
 from latentgraph.diffusion.latents.batches import empty_latent, to_model_space, to_vae_space
 from latentgraph.diffusion.layouts.kinds import kind_of
 from latentgraph.diffusion.levels.space_spec import ContinuousLevels, DiscreteLevels
+from latentgraph.diffusion.model import Guider
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise
 from latentgraph.diffusion.sampling.conditions import empty, set_picture_size, show_depth, show_pictures
@@ -61,7 +62,6 @@ from latentgraph.diffusion.types import (
     ClipVisionOutput,
     Condition,
     Conditioning,
-    Guider,
     Image,
     Latent,
     Noise,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from latentgraph.diffusion.model import Guider
 from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Nested, Perpendicular
-from latentgraph.diffusion.types import Guider, Latent, Sampler, Sigmas
+from latentgraph.diffusion.types import Latent, Sampler, Sigmas
 from latentgraph.graph import Context, InvalidWorkflow, RunCancelled, build_graph, parse_document
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.custom_sampling import (
