@@ -12,6 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -32,15 +33,23 @@ def modules(package: str) -> list[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """Returns the absolute names that a module imports, at any depth of its code."""
+    """Returns the absolute names that a module imports, at any depth of its code and for the type checker too."""
+    package = ["latentgraph", *path.relative_to(ROOT).parent.parts]
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            source = [*above, *([node.module] if node.module else [])]
+            found.update(".".join([*source, alias.name]) for alias in node.names)
     return found
+
+
+def dotted(path: Path) -> str:
+    """Returns the absolute name of a module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("latentgraph", *(part for part in parts if part != "__init__")))
 
 
 @pytest.mark.parametrize("package", ARROWS)
@@ -48,6 +57,15 @@ def test_a_package_imports_only_what_its_arrows_allow(package: str) -> None:
     for path in modules(package):
         ours = {name.split(".")[1] for name in imported(path) if name.startswith("latentgraph.")}
         assert ours - {package} <= ARROWS[package], path
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports for the type checker count: two modules that name each other are one noun, or hide a third."""
+    paths = {dotted(path): path for package in ARROWS for path in modules(package)}
+    graph = networkx.DiGraph()
+    for name, path in paths.items():
+        graph.add_edges_from((name, used if used in paths else used.rpartition(".")[0]) for used in imported(path))
+    assert not [circle for circle in networkx.strongly_connected_components(graph) if len(circle) > 1]
 
 
 @pytest.mark.parametrize("package", ARROWS)
