@@ -1,6 +1,6 @@
 """The engine's own cost: graphs of nodes that do nothing, against Dask's threaded scheduler in the same run.
 
-    python benchmarks/engine.py [--repeat N]
+    python -m benchmarks.engine [--repeat N]
 
 Every figure is the median of N rounds; figures that are compared are measured in turn, so that the ratio holds on a noisy
 machine. Needs the extra `dev` for Dask.
@@ -29,6 +29,7 @@ from latentgraph.graph import (
     Graph,
     MemoryCache,
     Node,
+    Packed,
     PlainCodec,
     Registry,
     Scheduler,
@@ -162,13 +163,11 @@ class _NumberCodec:
     def copy(self, value: Number) -> Number:
         return value
 
-    def pack(self, value: Number) -> object:
-        from latentgraph.graph import Packed
-
+    def pack(self, value: Number) -> Packed:
         return Packed(value.value)
 
-    def unpack(self, packed: object) -> Number:
-        return Number(packed.data)  # type: ignore[attr-defined]
+    def unpack(self, packed: Packed) -> Number:
+        return Number(packed.data)
 
 
 def process(*arguments: str) -> float:

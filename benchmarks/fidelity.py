@@ -1,6 +1,6 @@
 """Writes docs/fidelity.md: how near `exact` is to the reference, by sampler and by family, and `auto` to `exact`.
 
-    python benchmarks/fidelity.py [--prompts N] [--output FILE]
+    python -m benchmarks.fidelity [--prompts N] [--output FILE]
 
 Reads the reference's vectors, and builds its graphs and small checkpoints, from `tests/`: it runs in a clone of the repository.
 """
@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from networks import median
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,8 +27,9 @@ import latentgraph.models
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint, open_network
 from latentgraph.diffusion.latents.autoencoder import decode
 from latentgraph.diffusion.latents.batches import empty_latent
+from latentgraph.diffusion.names import Precision
 from latentgraph.diffusion.networks.memory import WeightMemory
-from latentgraph.diffusion.networks.precision import Precision, resolve
+from latentgraph.diffusion.networks.precision import resolve
 from latentgraph.diffusion.pictures.differences import psnr
 from latentgraph.diffusion.sampling.calls import call_of
 from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
@@ -38,6 +38,8 @@ from latentgraph.diffusion.sampling.vectors import vector_of
 from latentgraph.diffusion.types import Condition, Image, PicturePrompt
 from latentgraph.graph import Context
 from latentgraph.nodes.text import TextEncode
+
+from .networks import median
 
 ROOT = Path(__file__).parents[1]
 PROMPTS = (
@@ -151,9 +153,9 @@ def picture_rows(prompts: int) -> Iterator[str]:
 
 
 def _picture(model: Checkpoint, text: str, run: dict[str, Any]) -> Image:
+    if model.clip is None or model.vae is None:
+        raise SystemExit("the bundled model lacks its text encoder or its autoencoder.")
     positive, negative = (TextEncode(clip=model.clip, text=each).run(Context()) for each in (text, ""))
-    if model.vae is None:
-        raise SystemExit("the bundled model has no autoencoder.")
     return decode(model.vae, sample(model.model, positive, negative, empty_latent(width=128, height=128), **run))
 
 
@@ -277,7 +279,7 @@ def main() -> None:
     auto = str(resolve("auto").unet).removeprefix("torch.")
     page = f"""# Fidelity
 
-Written by `python benchmarks/fidelity.py`, on an {_processor()} with torch {torch.__version__}; its matrix library {kernels}.
+Written by `python -m benchmarks.fidelity`, on an {_processor()} with torch {torch.__version__}; its matrix library {kernels}.
 The reference is ComfyUI 0.8.0 on a CPU; its results are in `tests/vectors/`. A number is the largest difference as a part of
 the largest value; float32 itself has 6e-08.
 

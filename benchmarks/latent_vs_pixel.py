@@ -1,6 +1,6 @@
 """What it saves to denoise latents instead of pixels: one network in both spaces, for one picture.
 
-    python benchmarks/latent_vs_pixel.py [--side PIXELS] [--rounds N] [--device cuda]
+    python -m benchmarks.latent_vs_pixel [--side PIXELS] [--rounds N] [--device cuda]
 
 The network is the bundled model's with made-up weights, which attends at its innermost level alone: once with 4 channels, for
 latents of an eighth of the side, and once with 3, for pixels. Prompt and negative prompt go through it together, as for a
@@ -15,13 +15,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from networks import call_inputs, made_up_unet, median, seconds
 from rich.console import Console
 from rich.table import Table
 
-from latentgraph.diffusion.families.specs import LatentFormat, ModelSpec, UNetSpec, VaeSpec
-from latentgraph.diffusion.networks.building import build_vae
+from latentgraph.diffusion.families.autoencoders import KLSpec
+from latentgraph.diffusion.families.specs import LatentFormat, ModelSpec, UNetSpec
+from latentgraph.diffusion.networks.autoencoders import build_vae
 from latentgraph.diffusion.networks.precision import NumericPolicy, resolve
+
+from .networks import call_inputs, made_up_unet, median, seconds, unet_of
 
 NETWORK = UNetSpec(
     in_channels=4,
@@ -39,13 +41,13 @@ LATENT = ModelSpec("latent", NETWORK, LatentFormat(4, 1.0, downscale=8), "eps", 
 PIXEL = ModelSpec(
     "pixel", replace(NETWORK, in_channels=3, out_channels=3), LatentFormat(3, 1.0, downscale=1), "eps", 512
 )
-VAE = VaeSpec(latent_channels=4, widths=(128, 256, 512, 512), encoder_blocks=2)
+VAE = KLSpec(latent_channels=4, widths=(128, 256, 512, 512), encoder_blocks=2)
 STEPS = 20
 
 
 def step(spec: ModelSpec, side: int, policy: NumericPolicy) -> Callable[[], object]:
     """Returns a call of the network for one step of a picture of this side in pixels."""
-    network: Any = made_up_unet(spec.network, policy.unet, policy.device, policy.memory_format)
+    network: Any = made_up_unet(unet_of(spec), policy.unet, policy.device, policy.memory_format)
     x, context, _ = call_inputs(spec, side, policy.unet, policy.device)
     x = x.contiguous(memory_format=policy.memory_format)
     timestep = torch.tensor(500.0, device=policy.device)
@@ -58,7 +60,8 @@ def decoding(side: int, policy: NumericPolicy) -> Callable[[], object]:
     draw = torch.Generator(policy.device).manual_seed(0)
     for weight in vae.parameters():
         weight.data.uniform_(-0.02, 0.02, generator=draw)
-    vae = torch.nn.Module.to(vae, policy.vae, memory_format=policy.memory_format).requires_grad_(False).eval()
+    to: Any = torch.nn.Module.to  # diffusers' own warns of every cast
+    vae = to(vae, policy.vae, memory_format=policy.memory_format).requires_grad_(False).eval()
     z = torch.randn(1, 4, side // 8, side // 8).to(policy.device, policy.vae, memory_format=policy.memory_format)
     return lambda: vae.decode(z, return_dict=False)
 

@@ -1,7 +1,7 @@
 """What a Stable Diffusion 1.5 checkpoint of true size takes: seconds to load, and memory at its peak.
 
 The weights are made up, in float16 and in LDM's layout, in a temporary folder; each figure comes from a process of its own,
-whose peak is the kernel's (VmHWM, which counts the pages of mapped files too). Run it with `python benchmarks/memory.py`, on
+whose peak is the kernel's (VmHWM, which counts the pages of mapped files too). Run it with `python -m benchmarks.memory`, on
 Linux.
 """
 
@@ -33,8 +33,7 @@ from latentgraph.diffusion.sampling.run import sample
 from latentgraph.diffusion.text.encoding import encode_prompt
 from latentgraph.diffusion.types import Latent
 
-sys.path.insert(0, str(Path(__file__).parent))
-from networks import SD1
+from .networks import SD1
 
 VAE = KLSpec(latent_channels=4, widths=(128, 256, 512, 512), encoder_blocks=2)
 CLIP_WIDTH, CLIP_LAYERS, VOCABULARY, POSITIONS = 768, 12, 49408, 77
@@ -153,7 +152,17 @@ def _tell(found: dict[str, dict[str, float]], name: str, precision: str) -> None
 
 
 def _measured(phase: str, path: Path, precision: str) -> dict[str, float]:
-    program = [sys.executable, __file__, "--phase", phase, "--file", str(path), "--precision", precision]
+    program = [
+        sys.executable,
+        "-m",
+        "benchmarks.memory",
+        "--phase",
+        phase,
+        "--file",
+        str(path),
+        "--precision",
+        precision,
+    ]
     output = subprocess.run(program, check=True, capture_output=True, text=True).stdout
     figures: dict[str, float] = json.loads(output.splitlines()[-1])
     return figures

@@ -44,7 +44,7 @@ SDXL = UNetSpec(
     linear_projection=True,
     vector_width=2816,
 )
-SPECS = {
+MODELS = {
     "sd1": ModelSpec("sd1", SD1, SD_LATENT, "eps", 512),
     "sdxl": ModelSpec("sdxl", SDXL, SDXL_LATENT, "eps", 1024),
 }
@@ -69,7 +69,8 @@ class MadeUp:
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
-        return sum(weight.numel() for weight in build_unet(self.spec).parameters()) * policy.unet.itemsize
+        parameters: int = sum(weight.numel() for weight in build_unet(self.spec).parameters())
+        return parameters * policy.unet.itemsize
 
     def load(self, policy: NumericPolicy) -> nn.Module:
         """Returns the network, with the same weights at every load but for rounding."""
@@ -97,10 +98,17 @@ def made_up_unet(
 
 def made_up_model(spec: ModelSpec, device: str, *, channels: int | None = None) -> Model:
     """Returns a model in `auto` precision. channels: of the outermost level, where it should be smaller than it is."""
-    network = spec.network
+    network = unet_of(spec)
     if channels is not None:
         network = replace(network, widths=tuple(w * channels // network.widths[0] for w in network.widths))
     return Model(replace(spec, network=network), Weights(WeightMemory(device=device), MadeUp(network)))
+
+
+def unet_of(spec: ModelSpec) -> UNetSpec:
+    """Returns the network of one of these models. Raises TypeError for one that is no UNet."""
+    if not isinstance(spec.network, UNetSpec):
+        raise TypeError(f"expected a UNet; got {type(spec.network).__name__}")
+    return spec.network
 
 
 def made_up_prompt(spec: ModelSpec, seed: int) -> Conditioning:

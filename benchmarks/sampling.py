@@ -1,6 +1,6 @@
 """A step of sampling against diffusers' network and pipeline with the same weights, and against the machine's matrix rate.
 
-    python benchmarks/sampling.py [--family sd1|sdxl] [--device cuda] [--rounds N] [--steps N] [--compile]
+    python -m benchmarks.sampling [--family sd1|sdxl] [--device cuda] [--rounds N] [--steps N] [--compile]
 
 Made-up weights of true size, one picture of the family's size, a batch of prompt and negative prompt. What is compared is
 measured in turn; every figure is the median of the rounds.
@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
-from networks import SPECS, call_inputs, made_up_model, made_up_prompt, made_up_unet, matrix_rate, median, seconds
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,6 +24,18 @@ from latentgraph.diffusion.latents.batches import empty_latent
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.building import build_unet
 from latentgraph.diffusion.sampling.run import sample
+
+from .networks import (
+    MODELS,
+    call_inputs,
+    made_up_model,
+    made_up_prompt,
+    made_up_unet,
+    matrix_rate,
+    median,
+    seconds,
+    unet_of,
+)
 
 CFG = 7.0
 
@@ -90,7 +101,7 @@ def make_pipeline(unet: Any, family: str) -> Any:
 
 def flops_of_a_call(model: Model, side: int) -> int:
     """Returns the floating-point operations of the bare network for a batch of two, counted without computing."""
-    network = build_unet(model.spec.network)
+    network = build_unet(unet_of(model.spec))
     x, context, added = call_inputs(model.spec, side, torch.float32, torch.device("meta"))
     with FlopCounterMode(display=False) as counter:
         network(x, torch.tensor(500.0), context, added_cond_kwargs=added)
@@ -100,7 +111,7 @@ def flops_of_a_call(model: Model, side: int) -> int:
 def main() -> None:
     """Measures everything and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--family", choices=sorted(SPECS), default="sd1")
+    parser.add_argument("--family", choices=sorted(MODELS), default="sd1")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=None, help="steps a round (2 on a CPU, 30 on a GPU)")
@@ -109,7 +120,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="measure diffusers' network compiled by torch too")
     given = parser.parse_args()
 
-    model = made_up_model(SPECS[given.family], given.device, channels=given.channels)
+    model = made_up_model(MODELS[given.family], given.device, channels=given.channels)
     policy, side = model.weights.memory.policy, given.side or model.spec.resolution
     steps = given.steps or (30 if policy.device.type == "cuda" else 2)
     name = str(policy.unet).removeprefix("torch.")
@@ -119,7 +130,7 @@ def main() -> None:
             "ours": lambda: our_step(model, side, steps),
             "pipeline": lambda: pipeline_step(make_pipeline(unet, given.family), model, side, steps),
         }
-        wide = made_up_unet(model.spec.network, torch.float32, policy.device, torch.contiguous_format)
+        wide = made_up_unet(unet_of(model.spec), torch.float32, policy.device, torch.contiguous_format)
         calls["float32"] = _caller(wide, model, side, max(1, steps // 10))
         if given.compile:
             calls["compiled"] = _caller(torch.compile(unet), model, side, steps)

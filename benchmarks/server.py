@@ -1,6 +1,6 @@
 """What a server costs beside what it computes: a real `latentgraph serve` with a worker and a data folder on disk, on loopback.
 
-    python benchmarks/server.py [--folder DIR] [--repeat N]
+    python -m benchmarks.server [--folder DIR] [--repeat N]
 
 Durable writes cost what the disk's fsync costs, so that is measured in the same run, before and after the rest, and printed
 beside the figures. Every load is bounded: some thousands of requests, from at most sixteen connections. DIR is where the data

@@ -1,6 +1,6 @@
 """What StepCache saves, and what it costs: wall time and PSNR together, on the bundled model.
 
-    python benchmarks/step_cache.py [--prompts N] [--steps N]
+    python -m benchmarks.step_cache [--prompts N] [--steps N]
 
 Each picture is made without the cache and with it, in turn; the PSNR is that of the two, decoded. Times are of sampling alone.
 """
@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from networks import median
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +26,8 @@ from latentgraph.diffusion.sampling.run import sample
 from latentgraph.diffusion.types import Image
 from latentgraph.graph import Context
 from latentgraph.nodes.text import TextEncode
+
+from .networks import median
 
 PROMPTS = ("a red apple", "octopus", "smiling face with sunglasses", "guitar", "pizza", "robot", "sunflower", "snowman")
 RUNS = (("dpmpp_2m", "karras"), ("euler", "normal"), ("euler_ancestral", "normal"))
@@ -50,6 +51,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     given = parser.parse_args()
     model = open_checkpoint(Path(latentgraph.models.__file__).parent / "emoji.safetensors", WeightMemory())
+    if model.clip is None:
+        raise SystemExit("the bundled model has no text encoder.")
     texts = {text: TextEncode(clip=model.clip, text=text).run(Context()) for text in ("", *PROMPTS[: given.prompts])}
     table = Table("sampler", "floor", "PSNR: least, median", "time against the run without", box=None)
     for sampler, scheduler in RUNS:

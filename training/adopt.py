@@ -45,7 +45,10 @@ def adopt(work: Path, path: Path) -> None:
     shared = next(i for i in range(VOCABULARY) if i not in set(vocabulary.ids.tolist()))
     network = TextToNoise(DIFFUSIONS[diffusion], len(vocabulary.ids))
     network.unet.load_state_dict(model.unet.state_dict())
-    model.text.set_input_embeddings(nn.Embedding.from_pretrained(table[[shared, *vocabulary.ids[1:].tolist()]]))
+    kept = table[[shared, *vocabulary.ids[1:].tolist()]]
+    embeddings = nn.Embedding(len(kept), kept.shape[1])
+    embeddings.load_state_dict({"weight": kept})
+    model.text.set_input_embeddings(embeddings)
     network.text.load_state_dict(model.text.state_dict())
     unit = {"mean": torch.zeros(LATENT_CHANNELS), "std": torch.ones(LATENT_CHANNELS)}
     _save(network, diffusion_path(work, diffusion), {"vocabulary": vocabulary.ids, **unit})

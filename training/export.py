@@ -53,7 +53,7 @@ def fit_colours(autoencoder: AutoencoderKL, cache: LatentCache, count: int = 256
     which = torch.randperm(len(cache.latents), generator=torch.Generator().manual_seed(0))[:count]
     latents = cache.latents[which].float()
     raw = latents * cache.std[:, None, None] + cache.mean[:, None, None]
-    pictures = torch.cat([autoencoder.decode(part).sample for part in raw.split(16)])
+    pictures = torch.cat([autoencoder.decode(part).sample for part in torch.split(raw, 16)])
     cells = torch.cat([latents, torch.ones_like(latents[:, :1])], 1).movedim(1, -1).flatten(0, -2)
     wanted = F.avg_pool2d(pictures, pictures.shape[-1] // latents.shape[-1]).movedim(1, -1).flatten(0, -2)
     rows: list[list[float]] = torch.linalg.lstsq(cells, wanted).solution.tolist()
