@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from latentgraph.diffusion.checkpoints.export import NETWORK_PREFIX
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
 from latentgraph.diffusion.families.autoencoders import KLSpec
 from latentgraph.diffusion.latents.autoencoder import decode
@@ -55,7 +56,7 @@ def _filled(draws: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
     unet = unet_layout(SD1)
     for place in unet_destinations(SD1, unet):
-        yield f"model.diffusion_model.{place.key}", unet[place.names[0]]
+        yield NETWORK_PREFIX + place.key, unet[place.names[0]]
     vae = {name: tuple(tensor.shape) for name, tensor in build_vae(VAE).state_dict().items()}
     for place in vae_destinations(VAE, vae):
         shape = vae[place.names[0]]

@@ -17,14 +17,15 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional as F
 
 from .autoencoder import load_autoencoder
 from .diffusion import TextToNoise, state_path
 from .latents import LatentCache, load_latents
-from .layout import AUTOENCODER, TEXT, UNET, autoencoder_name, text_name, to_layout, unet_name
+from .layout import Places, autoencoder_places, text_places, unet_places
 from .loop import load_average, log, read_state
-from .presets import DIFFUSIONS, LATENT_SCALE, DiffusionPreset, preset_named
+from .presets import DIFFUSIONS, LATENT_SCALE, preset_named
 from .text import Vocabulary
 
 LIMIT_BYTES = 60_000_000
@@ -61,24 +62,24 @@ def fit_colours(autoencoder: AutoencoderKL, cache: LatentCache, count: int = 256
 
 
 def checkpoint_tensors(
-    network: TextToNoise, autoencoder: AutoencoderKL, vocabulary: Vocabulary, preset: DiffusionPreset
+    network: TextToNoise, autoencoder: AutoencoderKL, vocabulary: Vocabulary
 ) -> dict[str, torch.Tensor]:
     """Returns every tensor of the file in float16, by its name in the layout."""
-    levels = len(autoencoder.config.block_out_channels)
+    parts: list[tuple[nn.Module, Places]] = [
+        (network.unet, unet_places(network.unet)),
+        (autoencoder, autoencoder_places(autoencoder)),
+        (network.text, text_places(network.text)),
+    ]
     tensors: dict[str, torch.Tensor] = {}
-    for name, value in network.unet.state_dict().items():
-        tensors[UNET + unet_name(name, blocks=preset.blocks, attention=preset.attention)] = value
-    for name, value in autoencoder.state_dict().items():
-        tensors[AUTOENCODER + autoencoder_name(name, levels=levels)] = value
-    for name, value in network.text.state_dict().items():
-        if name.endswith("token_embedding.weight"):
-            value = vocabulary.expand(value)
-        if not name.endswith("position_ids"):
-            tensors[TEXT + text_name(name)] = value
-    for name, value in tensors.items():
-        if not bool((value.abs() < FLOAT16_MAX).all()):
-            raise ValueError(f"{name}: a value does not fit float16; train on with a lower learning rate")
-    return {name: to_layout(name, value).half().contiguous() for name, value in tensors.items()}
+    for part, places in parts:
+        state = part.state_dict()
+        for name, place in places.items():
+            value = vocabulary.expand(state[name]) if name.endswith("token_embedding.weight") else state[name]
+            if not bool((value.abs() < FLOAT16_MAX).all()):
+                raise ValueError(f"{place.key}: a value does not fit float16; train on with a lower learning rate")
+            shape = (*value.shape, 1, 1) if place.kernel else value.shape
+            tensors[place.key] = value.reshape(shape).half().contiguous()
+    return tensors
 
 
 def header(title: str, description: str, presets: str, colours: list[list[float]]) -> dict[str, str]:
@@ -108,7 +109,7 @@ def export(work: Path, *, preset_name: str, autoencoder_preset: str, out: Path) 
     autoencoder = load_autoencoder(work, autoencoder_preset)
     colours = fit_colours(autoencoder, load_latents(work, autoencoder_preset))
     fold_scale(autoencoder, state["mean"], state["std"])
-    tensors = checkpoint_tensors(network, autoencoder, vocabulary, preset)
+    tensors = checkpoint_tensors(network, autoencoder, vocabulary)
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     if size > LIMIT_BYTES:
         raise ValueError(f"{out}: {size / 1e6:.1f} MB, over the {LIMIT_BYTES / 1e6:.0f} MB limit; use a smaller preset")

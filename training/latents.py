@@ -18,7 +18,7 @@ from .augmentation import BACKGROUNDS, COLOURS, PLAIN, Recipe, compose, dominant
 from .autoencoder import load_autoencoder
 from .dataset import STYLES, load_pictures
 from .loop import half_precision, log
-from .text import load_tokenizer, tokenize
+from .text import tokenize
 
 CAPTIONS = 6  # captions kept for each latent
 CAPTION_TOKENS = 32  # longest caption kept; the rest of the 77 positions is padding
@@ -56,7 +56,7 @@ def make_latents(work: Path, preset: str, variants: int, device: torch.device, s
     """Returns `variants` latents of every picture; the first is as drawn on white, the others are drawn at random."""
     pictures = load_pictures(work)
     autoencoder = load_autoencoder(work, preset).to(device)
-    tokenizer, rng = load_tokenizer(), random.Random(seed)
+    rng = random.Random(seed)
     rgba_all = torch.from_numpy(pictures.rgba).permute(0, 3, 1, 2)
     latents, tokens, owners = [], [], []
     for part in torch.split(torch.arange(len(pictures)), 128 if device.type == "cuda" else 16):
@@ -78,7 +78,7 @@ def make_latents(work: Path, preset: str, variants: int, device: torch.device, s
                 for i, background, colour in zip(part.tolist(), backgrounds, colours, strict=True)
                 for _ in range(CAPTIONS)
             ]
-            tokens.append(tokenize(tokenizer, captions, CAPTION_TOKENS).int().view(len(part), CAPTIONS, -1))
+            tokens.append(tokenize(captions, CAPTION_TOKENS).int().view(len(part), CAPTIONS, -1))
             owners.append(part)
         if part[0] % 512 == 0:
             log("%d of %d pictures", int(part[-1]) + 1, len(pictures))

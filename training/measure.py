@@ -19,16 +19,17 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
+from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel
 
 from .augmentation import BACKGROUNDS, COLOURS, PLAIN, compose, dominant_hues, recolour
 from .dataset import STYLES, PictureSet, load_pictures
 from .diffusion import BETAS
-from .layout import AUTOENCODER, TEXT, UNET, autoencoder_name, text_name, unet_name
+from .layout import Places, autoencoder_places, text_places, unet_places
 from .loop import log
 from .presets import AUTOENCODERS, DIFFUSIONS, LATENT_SCALE, preset_named
-from .text import VOCABULARY, build_text_encoder, load_tokenizer, tokenize
+from .text import VOCABULARY, build_text_encoder, tokenize
 
 SEEN = (
     "red apple", "cat face", "dog face", "pizza", "rocket", "sunflower", "octopus", "guitar", "red heart",
@@ -74,21 +75,23 @@ def load_model(path: Path, device: torch.device) -> Model:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     preset, picture = preset_named(diffusion, DIFFUSIONS), preset_named(autoencoder, AUTOENCODERS)
     unet, coder, text = preset.build_unet(), picture.build(), build_text_encoder(preset, VOCABULARY)
-    levels = len(picture.multiples)
-    with torch.no_grad():
-        for name, p in unet.named_parameters():
-            p.copy_(tensors[UNET + unet_name(name, blocks=preset.blocks, attention=preset.attention)])
-        for name, p in coder.named_parameters():
-            p.copy_(tensors[AUTOENCODER + autoencoder_name(name, levels=levels)].view_as(p))
-        for name, p in text.named_parameters():
-            p.copy_(tensors[TEXT + text_name(name)])
-    return Model(*(network.to(device).eval().requires_grad_(False) for network in (unet, coder, text)))
+    parts: list[tuple[nn.Module, Places]] = [
+        (unet, unet_places(unet)),
+        (coder, autoencoder_places(coder)),
+        (text, text_places(text)),
+    ]
+    for network, places in parts:
+        with torch.no_grad():
+            for name, p in network.named_parameters():
+                p.copy_(tensors[places[name].key].view_as(p))
+        network.to(device).eval().requires_grad_(False)
+    return Model(unet, coder, text)
 
 
 @torch.no_grad()
 def generate(model: Model, prompts: list[str], *, steps: int, guidance: float, seed: int) -> torch.Tensor:
     """Returns (n, 3, 128, 128) in [0, 1]; picture i starts from noise of seed `seed + i`."""
-    ids = tokenize(load_tokenizer(), [*prompts, ""]).to(model.device)
+    ids = tokenize([*prompts, ""]).to(model.device)
     context = model.text(input_ids=ids).last_hidden_state
     positive, negative = context[:-1], context[-1:].expand(len(prompts), -1, -1)
     noise = [torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(prompts))]
