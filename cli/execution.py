@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from latentgraph.graph import Run, RunResult, Scheduler
 
@@ -17,6 +18,24 @@ class Outcome:
 
     result: RunResult
     files: Mapping[str, tuple[Path, ...]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the outcome as a JSON object: run, status, seconds, outputs, nodes, failures."""
+        result = self.result
+        return {
+            "run": result.run,
+            "status": result.status,
+            "seconds": round(result.seconds, 6),
+            "outputs": {
+                name: {"files": [str(path) for path in self.files[name]], **_value_json(value)}
+                for name, value in result.outputs.items()
+            },
+            "nodes": {
+                id: {"status": report.status, "tier": report.tier, "seconds": round(report.seconds, 6)}
+                for id, report in result.nodes.items()
+            },
+            "failures": {id: str(error) for id, error in result.failures.items()},
+        }
 
 
 class Execution:
@@ -46,3 +65,8 @@ class Execution:
                 if name not in files:
                     files[name] = save_output(name, value, self._folder, self._run.provenance)
         return Outcome(result, files)
+
+
+def _value_json(value: Any) -> dict[str, Any]:
+    """Returns an output's literal, or the name of its type."""
+    return {"value": value} if isinstance(value, str | int | float | bool) else {"type": type(value).__name__}

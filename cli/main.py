@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -17,12 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentgraph.graph import DiskCache, DiskUse, LatentGraphError
+from latentgraph.graph import LatentGraphError
 
+from .cache import cache_app
 from .exits import ending, print_json
+from .options import AsJson, CacheDir, DataDir, File, Models, OutputFolder, PrecisionName, PrecisionOption, Settings
 from .show import make_console, show_message, show_problems
 from .submit import submit
-from .token import DataDir, token_app
+from .token import token_app
 from .webhook import webhook_secret
 
 if TYPE_CHECKING:
@@ -36,19 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pictures from workflow graphs for latent diffusion.",
 )
-cache_app = typer.Typer(no_args_is_help=True, help="Look at and empty the cache of results.")
 app.add_typer(cache_app, name="cache")
 app.add_typer(token_app, name="token")
-
-
-class PrecisionName(StrEnum):
-    """What `--precision` takes."""
-
-    auto = "auto"
-    exact = "exact"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
 
 
 class LogFormat(StrEnum):
@@ -57,25 +47,6 @@ class LogFormat(StrEnum):
     auto = "auto"
     json = "json"
     text = "text"
-
-
-File = Annotated[Path, typer.Argument(help="A workflow (YAML or JSON), or a picture that latentgraph saved.")]
-PrecisionOption = Annotated[
-    PrecisionName | None,
-    typer.Option(
-        help="auto: fast. exact: float32 in a fixed order of operations. fp32, bf16, fp16: that format. Unless given: auto, or "
-        "what a picture was made with."
-    ),
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A value for a parameter; may be repeated.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-CacheDir = Annotated[Path | None, typer.Option(help="Where results are kept, instead of the user's cache folder.")]
-Models = Annotated[
-    Path | None,
-    typer.Option(help="The folder with checkpoints/, vae/, loras/, ..., instead of the one in the user's data folder."),
-]
 
 
 def main() -> None:
@@ -89,7 +60,7 @@ def main() -> None:
 def run(
     file: File,
     settings: Settings = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for pictures.")] = Path("output"),
+    output: OutputFolder = Path("output"),
     precision: PrecisionOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep and reuse nothing.")] = False,
@@ -306,38 +277,6 @@ def serve(
         asyncio.run(serve(options, lambda address: typer.echo(f"latentgraph serves {address}")))
 
 
-@cache_app.command("info")
-def cache_info(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
-    """Say where the cache is and how much it holds."""
-    from .engine import Engine
-
-    with ending(as_json), Engine(cache_dir=cache_dir) as engine:
-        disk = engine.disk_cache
-        use = disk.use()
-        if as_json:
-            print_json({"folder": str(disk.folder), "results": use.entries, "bytes": use.bytes, "cap": disk.cap_bytes})
-        else:
-            typer.echo(
-                f"{disk.folder}: {use.entries} results, {use.bytes / 1e6:.1f} MB of at most {disk.cap_bytes / 1e6:.0f} MB"
-            )
-
-
-@cache_app.command("prune")
-def cache_prune(
-    megabytes: Annotated[float, typer.Argument(min=0, help="How much to keep at most.")],
-    cache_dir: CacheDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Remove the results not used for longest until at most MEGABYTES are left."""
-    _remove(cache_dir, lambda disk: disk.prune(int(megabytes * 1e6)), as_json)
-
-
-@cache_app.command("clear")
-def cache_clear(cache_dir: CacheDir = None, as_json: AsJson = False) -> None:
-    """Remove every result."""
-    _remove(cache_dir, DiskCache.clear, as_json)
-
-
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Pictures from workflow graphs for latent diffusion."""
@@ -380,47 +319,12 @@ def _show_outcome(outcome: Outcome, as_json: bool) -> None:
     from .show import show_summary
 
     show_summary(make_console(stderr=True), outcome.result)
-    if not as_json:
-        for files in outcome.files.values():
-            for file in files:
-                typer.echo(str(file))
+    if as_json:
+        print_json(outcome.as_json())
         return
-    result = outcome.result
-    outputs = {
-        name: {"files": [str(path) for path in outcome.files[name]], **_value_json(value)}
-        for name, value in result.outputs.items()
-    }
-    reports = {
-        id: {"status": report.status, "tier": report.tier, "seconds": round(report.seconds, 6)}
-        for id, report in result.nodes.items()
-    }
-    failures = {id: str(error) for id, error in result.failures.items()}
-    print_json(
-        {
-            "run": result.run,
-            "status": result.status,
-            "seconds": round(result.seconds, 6),
-            "outputs": outputs,
-            "nodes": reports,
-            "failures": failures,
-        }
-    )
-
-
-def _value_json(value: Any) -> dict[str, Any]:
-    """Returns an output's literal, or the name of its type."""
-    return {"value": value} if isinstance(value, str | int | float | bool) else {"type": type(value).__name__}
-
-
-def _remove(cache_dir: Path | None, remove: Callable[[DiskCache], DiskUse], as_json: bool) -> None:
-    from .engine import Engine
-
-    with ending(as_json), Engine(cache_dir=cache_dir) as engine:
-        removed = remove(engine.disk_cache)
-        if as_json:
-            print_json({"results": removed.entries, "bytes": removed.bytes})
-        else:
-            typer.echo(f"removed {removed.entries} results, {removed.bytes / 1e6:.1f} MB")
+    for files in outcome.files.values():
+        for file in files:
+            typer.echo(str(file))
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -17,6 +17,7 @@ import typer
 from latentgraph.graph import LatentGraphError
 
 from .exits import EXIT_BROKEN, EXIT_FAILED, EXIT_INTERRUPTED, TRACEBACK_VARIABLE, ending, print_json
+from .options import AsJson, File, OutputFolder, Settings
 from .show import RunBars, make_console, show_message, show_summary
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _CANCEL_SECONDS = 5.0  # how long somebody who interrupted is kept waiting
 
 
 def submit(
-    file: Annotated[Path, typer.Argument(help="A workflow (YAML or JSON), or a picture that latentgraph saved.")],
+    file: File,
     server: Annotated[
         str, typer.Option(envvar=SERVER_VARIABLE, metavar="URL", help="The server's address.")
     ] = "http://127.0.0.1:8188",
@@ -36,13 +37,11 @@ def submit(
         Path | None,
         typer.Option(help=f"A file with the token; without it, {TOKEN_VARIABLE} holds it if one is needed."),
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A value for a parameter; may be repeated.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for pictures.")] = Path("output"),
+    settings: Settings = None,
+    output: OutputFolder = Path("output"),
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher runs first.")] = 0,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and leave it to the server.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a workflow on a server, fetch the files that it made and print them. Pictures that it names are sent along."""
     from latentgraph.server.client import Client

@@ -13,6 +13,7 @@ import typer
 from latentgraph.graph import LatentGraphError
 
 from .exits import ending, print_json
+from .options import AsJson, DataDir
 
 if TYPE_CHECKING:
     from latentgraph.server.jobs.records import Tokens
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 token_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the tokens of a server.")
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data", help="The server's folder for jobs, instead of the one in the user's data folder."),
-]
 
 
 class ScopeName(StrEnum):
@@ -62,7 +58,7 @@ def create(
 
 
 @token_app.command("list")
-def list_tokens(data: DataDir = None, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def list_tokens(data: DataDir = None, as_json: AsJson = False) -> None:
     """List the tokens: id, scope, when it was made, name."""
     with ending(as_json):
         tokens = _with_tokens(data, lambda tokens: tokens.list())

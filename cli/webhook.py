@@ -9,7 +9,7 @@ import typer
 from latentgraph.graph import LatentGraphError
 
 from .exits import ending
-from .token import DataDir
+from .options import DataDir
 
 
 def webhook_secret(
