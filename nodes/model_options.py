@@ -198,6 +198,24 @@ class StepCache(SameFacts, Node, version=1, cached=False):
         return _with(self.model, quality=self.quality)
 
 
+class CompileModel(SameFacts, Node, version=1, cached=False, comfy=ComfyName("TorchCompileModel")):
+    """Let torch compile the network: the first steps take up to minutes, all later ones less time, most of all on a GPU.
+
+    What was compiled is used again for as long as the process lives, and compiled anew for other sizes of pictures. With
+    `--precision exact` nothing is compiled.
+    """
+
+    model: Model = Field(description=MODEL)
+
+    def run(self, ctx: Context) -> Model:
+        from latentgraph.diffusion.networks.compiling import find_compiler
+
+        policy = self.model.weights.policy
+        if policy.precision != "exact":
+            find_compiler(policy.device)
+        return _with(self.model, compiled=True)
+
+
 class DifferentialDiffusion(SameFacts, Node, version=1, cached=False, comfy=ComfyName("DifferentialDiffusion")):
     """Let a soft mask say how early each part of a picture begins to change, instead of how strongly it is blended."""
 

@@ -50,7 +50,7 @@ def find_fault(network: nn.Module, again: Callable[[], object]) -> str | None:
         module.register_forward_hook(look(name), with_kwargs=True) for name, module in network.named_modules() if name
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiled blocks would not see the hooks
             again()
     except _FoundError:
         pass

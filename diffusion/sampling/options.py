@@ -121,13 +121,15 @@ class SamplingOptions:
     """space: takes the place of the family's own sampling space.
 
     rescale: how far guidance keeps the spread of the positive estimate, 0..1: Lin et al. 2023, arXiv:2305.08891, section
-    3.4. gradual_mask: None, or how strictly a soft noise mask says *when* a cell begins to change instead of how much,
-    0..1: Levin and Fried 2023, arXiv:2306.00950. quality: None, or the PSNR in dB to which steps may be taken from
-    earlier ones, see `step_cache`. changes, corrections: each is applied in turn.
+    3.4. compiled: torch compiles the network's blocks, in every precision but `exact`. gradual_mask: None, or how strictly
+    a soft noise mask says *when* a cell begins to change instead of how much, 0..1: Levin and Fried 2023, arXiv:2306.00950.
+    quality: None, or the PSNR in dB to which steps may be taken from earlier ones, see `step_cache`. changes,
+    corrections: each is applied in turn.
     """
 
     space: SpaceSpec | None = None
     rescale: float = 0.0
+    compiled: bool = False
     gradual_mask: float | None = None
     perp_neg: PerpNeg | None = None
     quality: float | None = None

@@ -15,6 +15,7 @@ from ..control.residuals import Residuals
 from ..families.specs import NetworkKind
 from ..image_prompts.showing import PictureAttention, ShownPictures, attend_to_pictures
 from ..levels.space import SamplingSpace
+from ..networks.compiling import compile_blocks
 from ..networks.deep_shrink import DeepShrink
 from ..networks.patches import add_free_u, shared_copy
 from ..networks.shallow import Depth, KeptLayers
@@ -42,7 +43,7 @@ class Setting:
 
     network: diffusers' network of this kind; it is never changed. lists: in the order of the batches. steer: what control
     networks add in each pass of a UNet. pictures: what a UNet attends to beside text. share: do work once that is equal in
-    several passes of a UNet. depth: says whether passes are shallow, where they may be.
+    several passes of a UNet; compiled: compile its blocks instead. depth: says whether passes are shallow, where they may be.
     """
 
     network: Any
@@ -54,6 +55,7 @@ class Setting:
     pictures: Sequence[ShownPictures] = ()
     max_batch: int | None = None
     share: bool = False
+    compiled: bool = False
     depth: Depth | None = None
 
 
@@ -114,10 +116,11 @@ class Passes:
         """Makes the network with all its changes, and returns how it is called."""
         setting, shared = self.setting, None
         is_unet = setting.kind == "unet"
+        shares = setting.share and is_unet and not setting.compiled
         self.network, self._shrinking = setting.network, []
-        if setting.changes or setting.pictures or changes or setting.depth or (setting.share and is_unet):
+        if setting.changes or setting.pictures or changes or setting.depth or setting.compiled or shares:
             self.network = shared_copy(setting.network)
-            if setting.share and is_unet:
+            if shares:
                 shared = share_work(self.network)
             for each in setting.changes:
                 self._apply(each)
@@ -126,8 +129,10 @@ class Passes:
             for change in changes:
                 change(self.network)
         if setting.depth is None:
+            self._compile()
             return self._called(setting.steer, shared)
         kept = KeptLayers(self.network, setting.kind)
+        self._compile()
 
         def steer(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Residuals | None:
             found = setting.steer(x, timestep, inputs)
@@ -135,6 +140,11 @@ class Passes:
 
         call = self._called(setting.steer if is_unet else steer, shared)
         return self._with_depth(call, kept, setting.depth)
+
+    def _compile(self) -> None:
+        """Compiles what no change has touched, if that is wanted."""
+        if self.setting.compiled:
+            compile_blocks(self.network)
 
     def _called(self, steer: Steer, shared: SharedWork | None) -> Network:
         if self.setting.kind == "unet":

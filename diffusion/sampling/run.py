@@ -178,6 +178,7 @@ def sample_guided(
             pictures=pictures,
             max_batch=max_batch,
             share=policy.precision != "exact",  # there the composition of each batch counts
+            compiled=model.options.compiled and policy.precision != "exact",
             depth=None if model.options.quality is None else Depth(),
         )
         denoise = guided_denoiser(setting, guider.rule, model.options)

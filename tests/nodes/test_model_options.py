@@ -18,6 +18,7 @@ from latentgraph.diffusion.sampling.options import Downscale, SamplingOptions, T
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
 from latentgraph.graph import Context
 from latentgraph.nodes.model_options import (
+    CompileModel,
     DeepShrink,
     DifferentialDiffusion,
     FreeU,
@@ -54,6 +55,7 @@ CASES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     ),
     (MergeTokens, {}, {"changes": (TokenMerging(0.3),)}),
     (StepCache, {"quality": 33}, {"quality": 33.0}),
+    (CompileModel, {}, {"compiled": True}),
     (DifferentialDiffusion, {}, {"gradual_mask": 1.0}),
 ]
 
