@@ -8,10 +8,9 @@ stays as long as that one does, and the sum of what is resident stays within the
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from ..names import Precision
 from .budget import default_budget, free_bytes, gibibytes
 from .exhaustion import Advice, OutOfMemoryError, Shortage, asked_bytes, general_advice
 from .precision import NumericPolicy, resolve
+from .residents import Resident, Residents
 from .weight_source import Wanted, WeightSource
 
 HOST = torch.device("cpu")
@@ -60,19 +60,6 @@ class Weights:
             yield network
 
 
-@dataclass(slots=True)
-class _Resident:
-    """A network in memory, or on its way there while `network` is None.
-
-    size: its bytes on the device; room: how many it was given if that is less than it takes. users: the thread of each use.
-    """
-
-    size: int
-    room: int | None = None
-    network: Any = None
-    users: list[int] = field(default_factory=list)
-
-
 class WeightMemory:
     """The networks that are loaded on one device. Safe to use from several threads.
 
@@ -97,19 +84,18 @@ class WeightMemory:
         self._free_bytes = free_bytes
         self._offload = self.policy.device.type != "cpu" if offload is None else offload
         self._changed = threading.Condition()
-        self._residents: OrderedDict[Wanted, _Resident] = OrderedDict()  # least recently used first
+        self._residents = Residents()
 
     @property
     def resident_bytes(self) -> int:
         """Bytes of the networks that are loaded or being loaded."""
         with self._changed:
-            return self._resident_bytes()
+            return self._residents.nbytes
 
     def is_resident(self, source: WeightSource, policy: NumericPolicy | None = None) -> bool:
         """Returns whether a use of this source would find it loaded. policy: its formats, by default those of the memory."""
         with self._changed:
-            resident = self._residents.get(Wanted(source, policy or self.policy))
-            return resident is not None and resident.network is not None
+            return self._residents.is_loaded(Wanted(source, policy or self.policy))
 
     @contextmanager
     def hold(
@@ -135,18 +121,18 @@ class WeightMemory:
         """Returns whether so many bytes beside the weights are free, letting go of networks that are not in use if need be."""
         with self._changed:
             while (missing := size - self._free_bytes(self.policy.device)) > 0:
-                before = self._resident_bytes()
-                self._evict_until(max(0, before - missing))
-                if self._resident_bytes() == before:
+                before = self._residents.nbytes
+                self._residents.evict_until(max(0, before - missing))
+                if self._residents.nbytes == before:
                     return False
         return True
 
     def evict_unused(self) -> None:
         """Lets go of every network that is not in use."""
         with self._changed:
-            self._evict_until(0)
+            self._residents.evict_until(0)
 
-    def _acquire(self, wanted: Wanted) -> _Resident:
+    def _acquire(self, wanted: Wanted) -> Resident:
         thread = threading.get_ident()
         with self._changed:
             needed, missing = self._enter(wanted, thread)
@@ -169,9 +155,9 @@ class WeightMemory:
         are the caller's to fill. A thread never waits while it has places to fill, so no two wait for each other.
         """
         while True:
-            needed = self._needed(wanted)
+            needed = self._residents.needed(wanted)
             missing = [each for each in needed if each not in self._residents]
-            if all(self._residents[each].network is not None for each in needed if each in self._residents):
+            if all(self._residents.is_loaded(each) for each in needed if each not in missing):
                 places = self._places(wanted, needed, missing)
                 if places is not None and self._make_room(wanted, places, needed):
                     break
@@ -179,120 +165,58 @@ class WeightMemory:
                     continue
             self._changed.wait()  # until another thread has loaded it, or lets go of what takes its place
         for each in needed:
-            resident = self._residents.get(each) or places[each]
-            resident.users.append(thread)
-            self._residents[each] = resident
-            self._residents.move_to_end(each)
+            self._residents.use(each, thread, places.get(each))
         return needed, missing
 
     def _places(
         self, wanted: Wanted, needed: Sequence[Wanted], missing: Sequence[Wanted]
-    ) -> dict[Wanted, _Resident] | None:
+    ) -> dict[Wanted, Resident] | None:
         """Returns empty places for what is missing: whole if all of it fits, else, where it may be, as large as there is room.
 
         None where something that fits only in part is loaded whole: that has been let go of. Raises MemoryBudgetError.
         """
         sizes = {each: each.size for each in missing}
-        kept = self._with_bases([each for each in needed if each in self._residents])
+        kept = self._residents.with_bases(needed)
         used = sum(self._residents[each].size for each in kept)
-        whole = used + sum(sizes.values())
-        limit = self._limit()
+        whole, limit = used + sum(sizes.values()), self._limit()
         if whole <= limit:
-            return {each: _Resident(size) for each, size in sizes.items()}
-        least = {each: each.least for each in missing}
-        spare = int(OFFLOADING_SHARE * limit) - used - sum(least.values())
-        if self._offload and spare >= 0 and any(least[each] < sizes[each] for each in missing):
-            places = {}
-            for each in missing:
-                extra = min(spare, sizes[each] - least[each])
-                size = least[each] + extra
-                places[each] = _Resident(size, None if size == sizes[each] else size)
-                spare -= extra
-            left = sum(sizes[each] - places[each].size for each in missing if not each.ingredients)
-            host = self._free_bytes(HOST)
-            if left <= host:
-                return places
-            there = f"{gibibytes(left)} of it would be on the host, where {gibibytes(host)} are free."
-            raise MemoryBudgetError(self._refusal(wanted, whole, limit, f"{there} {self._lighter(wanted, limit)}"))
-        divisible = [each for each in kept if each.least < self._residents[each].size and self._is_idle(each)]
-        if self._offload and divisible:
-            for each in divisible:
-                self._let_go(each)
-            return None
+            return {each: Resident(size) for each, size in sizes.items()}
+        if self._offload:
+            least = {each: each.least for each in missing}
+            spare = int(OFFLOADING_SHARE * limit) - used - sum(least.values())
+            if spare >= 0 and any(least[each] < sizes[each] for each in missing):
+                places = _places_within(sizes, least, spare)
+                left = sum(sizes[each] - places[each].size for each in missing if not each.ingredients)
+                host = self._free_bytes(HOST)
+                if left <= host:
+                    return places
+                there = f"{gibibytes(left)} of it would be on the host, where {gibibytes(host)} are free."
+                raise MemoryBudgetError(self._refusal(wanted, whole, limit, f"{there} {self._lighter(wanted, limit)}"))
+            if self._residents.let_go_divisible(kept):
+                return None
         raise MemoryBudgetError(self._refusal(wanted, whole, limit, self._lighter(wanted, limit)))
 
     def _limit(self) -> int:
         """Returns how many bytes of weights the device may hold now."""
-        return min(self.budget_bytes, self._resident_bytes() + self._free_bytes(self.policy.device))
-
-    def _is_idle(self, wanted: Wanted) -> bool:
-        """Returns whether nobody uses a network, nor one that uses its tensors."""
-        return not any(
-            resident.users for each, resident in self._residents.items() if wanted in self._with_bases([each])
-        )
-
-    def _let_go(self, wanted: Wanted) -> None:
-        """Lets go of a network and of all that use its tensors."""
-        for each in [each for each in self._residents if wanted in self._with_bases([each])]:
-            del self._residents[each]
+        return min(self.budget_bytes, self._residents.nbytes + self._free_bytes(self.policy.device))
 
     def _leave(self, needed: Sequence[Wanted], thread: int) -> None:
         """Ends a thread's use of these sources; places that it did not fill are gone."""
         with self._changed:
             for each in needed:
-                resident = self._residents[each]
-                resident.users.remove(thread)
-                if resident.network is None:
-                    del self._residents[each]
+                self._residents.leave(each, thread)
             self._changed.notify_all()
 
-    def _needed(self, wanted: Wanted) -> list[Wanted]:
-        """Returns what must be in memory for the source to be loaded, ingredients first and the source last."""
-        order: dict[Wanted, None] = {}
-        pending = [wanted]
-        while pending:
-            each = pending.pop()
-            order.pop(each, None)
-            order[each] = None
-            if each not in self._residents:
-                pending.extend(each.ingredients)
-        return list(reversed(order))
-
-    def _make_room(self, wanted: Wanted, places: Mapping[Wanted, _Resident], needed: Sequence[Wanted]) -> bool:
+    def _make_room(self, wanted: Wanted, places: Mapping[Wanted, Resident], needed: Sequence[Wanted]) -> bool:
         """Evicts what it must and returns whether the places fit now; raises MemoryBudgetError where waiting is vain."""
         size = sum(place.size for place in places.values())
-        kept = self._with_bases([each for each in needed if each in self._residents])
         limit = self._limit()
-        if self._evict_until(limit - size, kept):
+        if self._residents.evict_until(limit - size, self._residents.with_bases(needed)):
             return True
-        if any(threading.get_ident() in resident.users for resident in self._residents.values()):
+        if self._residents.are_used_by(threading.get_ident()):
             cure = "Raise the budget, or use these networks one after the other."
             raise MemoryBudgetError(self._refusal(wanted, size, limit, cure))
         return False
-
-    def _with_bases(self, sources: Iterable[Wanted]) -> set[Wanted]:
-        """Returns the sources with all those whose tensors they use."""
-        found: set[Wanted] = set()
-        pending = list(sources)
-        while pending:
-            each = pending.pop()
-            found.add(each)
-            pending.extend(each.ingredients[:1])
-        return found
-
-    def _evict_until(self, allowed: int, kept: Collection[Wanted] = ()) -> bool:
-        """Lets go of unused networks, longest unused first, until `allowed` bytes stay; returns whether they do."""
-        while self._resident_bytes() > allowed:
-            bases = {each.ingredients[0] for each in self._residents if each.ingredients}
-            unused = (each for each, resident in self._residents.items() if not resident.users)
-            victim = next((each for each in unused if each not in bases and each not in kept), None)
-            if victim is None:
-                return False
-            del self._residents[victim]
-        return True
-
-    def _resident_bytes(self) -> int:
-        return sum(resident.size for resident in self._residents.values())
 
     @contextmanager
     def _explaining(self, source: WeightSource, advice: Advice) -> Iterator[None]:
@@ -311,17 +235,26 @@ class WeightMemory:
             ) from error
 
     def _refusal(self, wanted: Wanted, size: int, limit: int, cure: str) -> str:
-        in_use = sum(resident.size for resident in self._residents.values() if resident.users)
         return (
             f"{wanted.title} takes {gibibytes(size)}, but the weights on {self.policy.device} may take "
-            f"{gibibytes(limit)}, of which {gibibytes(in_use)} are in use. {cure}"
+            f"{gibibytes(limit)}, of which {gibibytes(self._residents.used_bytes)} are in use. {cure}"
         )
 
     def _lighter(self, wanted: Wanted, limit: int) -> str:
         """Returns in a sentence which setting would let a network fit, if any does."""
         for precision in ("auto", "bf16"):
-            needed = self._needed(Wanted(wanted.source, resolve(precision, self.policy.device)))
+            needed = self._residents.needed(Wanted(wanted.source, resolve(precision, self.policy.device)))
             size = sum(each.size for each in needed)
             if size <= limit:
                 return f"In precision {precision} it takes {gibibytes(size)} and fits."
         return "Raise the budget, or choose a file in fewer bits (float8, GGUF) or a smaller model."
+
+
+def _places_within(sizes: Mapping[Wanted, int], least: Mapping[Wanted, int], spare: int) -> dict[Wanted, Resident]:
+    """Returns empty places of the least size, with what is spare given to the first ones."""
+    places = {}
+    for each, whole in sizes.items():
+        size = min(whole, least[each] + spare)
+        places[each] = Resident(size, None if size == whole else size)
+        spare -= size - least[each]
+    return places
