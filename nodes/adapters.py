@@ -51,7 +51,7 @@ class LoadLora(
     )
 
     def run(self, ctx: Context) -> PatchedPair:
-        from latentgraph.diffusion.networks.derived import adapt
+        from latentgraph.diffusion.networks.variants import adapt
 
         model = adapt(self.model, self.file, strength=self.model_strength)
         clip = adapt(self.clip, self.file, strength=self.clip_strength)
@@ -80,7 +80,7 @@ class LoadLoraModelOnly(
     )
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.networks.derived import adapt
+        from latentgraph.diffusion.networks.variants import adapt
 
         adapted = adapt(self.model, self.file, strength=self.strength)
         _warn_of_unused(ctx, self.file, adapted.unused)

@@ -50,7 +50,8 @@ class MergeModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName("Mo
     ratio: float = Field(1.0, ge=0, le=1, description="How much of `model` is in the mixture.")
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.networks.derived import merge, mix
+        from latentgraph.diffusion.networks.blending import mix
+        from latentgraph.diffusion.networks.variants import merge
 
         return merge(self.model, self.other, mix(self.ratio))
 
@@ -65,7 +66,8 @@ class MergeModelBlocks(_TwoModels, Node, version=1, cached=False, comfy=ComfyNam
     out: float = Field(1.0, ge=0, le=1, description="How much of `model` is in the blocks on the way up.")
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.networks.derived import merge, mix_blocks
+        from latentgraph.diffusion.networks.blending import mix_blocks
+        from latentgraph.diffusion.networks.variants import merge
 
         return merge(self.model, self.other, mix_blocks(input=self.input, middle=self.middle, out=self.out))
 
@@ -87,7 +89,8 @@ class AddModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName("Mode
     other: Model = Field(description="What is added.")
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.networks.derived import merge, sum_of_both
+        from latentgraph.diffusion.networks.blending import sum_of_both
+        from latentgraph.diffusion.networks.variants import merge
 
         return merge(self.model, self.other, sum_of_both())
 
@@ -100,7 +103,8 @@ class SubtractModels(_TwoModels, Node, version=1, cached=False, comfy=ComfyName(
     multiplier: float = Field(1.0, ge=-10, le=10, description="What the difference is multiplied with.")
 
     def run(self, ctx: Context) -> Model:
-        from latentgraph.diffusion.networks.derived import difference, merge
+        from latentgraph.diffusion.networks.blending import difference
+        from latentgraph.diffusion.networks.variants import merge
 
         return merge(self.model, self.other, difference(self.multiplier))
 
@@ -113,7 +117,8 @@ class MergeClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("CLIP
     ratio: float = Field(1.0, ge=0, le=1, description="How much of `clip` is in the mixture.")
 
     def run(self, ctx: Context) -> Clip:
-        from latentgraph.diffusion.networks.derived import merge, mix
+        from latentgraph.diffusion.networks.blending import mix
+        from latentgraph.diffusion.networks.variants import merge
 
         return merge(self.clip, self.other, mix(self.ratio))
 
@@ -125,7 +130,8 @@ class AddClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("CLIPMe
     other: Clip = Field(description="What is added.")
 
     def run(self, ctx: Context) -> Clip:
-        from latentgraph.diffusion.networks.derived import merge, sum_of_both
+        from latentgraph.diffusion.networks.blending import sum_of_both
+        from latentgraph.diffusion.networks.variants import merge
 
         return merge(self.clip, self.other, sum_of_both())
 
@@ -138,7 +144,8 @@ class SubtractClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("C
     multiplier: float = Field(1.0, ge=-10, le=10, description="What the difference is multiplied with.")
 
     def run(self, ctx: Context) -> Clip:
-        from latentgraph.diffusion.networks.derived import difference, merge
+        from latentgraph.diffusion.networks.blending import difference
+        from latentgraph.diffusion.networks.variants import merge
 
         return merge(self.clip, self.other, difference(self.multiplier))
 

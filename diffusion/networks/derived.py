@@ -2,7 +2,7 @@
 
 The base's own weights are never changed. A copy shares every tensor with it that nothing touches, so two graphs with
 different adapters on one checkpoint hold one copy of what they have in common. What is done to a network is small, frozen
-data (`Patch`, `Blend`), which goes along with the handle on the weights and is cheap to compare.
+data (`Patch`, `Blend`), which is cheap to compare; `variants` puts it behind a handle.
 """
 
 from __future__ import annotations
@@ -13,35 +13,23 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
-from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..adapters.deltas import changed, divided
-from ..adapters.files import Change, fit, read_adapter, refusal, unlike
+from ..adapters.files import Change, fit, read_adapter
 from ..adapters.places import UNET, NetworkSpec, Target, target_shapes
 from ..checkpoints.headers import HeaderError
-from ..checkpoints.parts import FileId, file_id
+from ..checkpoints.parts import FileId
 from ..families.text_specs import ClipSpec
-from ..model import Model
-from ..types import Clip
+from .blending import Blend
 from .precision import NumericPolicy
 from .sources import DenoiserSource, TextSource
 from .stored import LaidOn, StoredModule, can_store, lay_on, unstore
 from .weight_source import WeightSource
-
-Handle = TypeVar("Handle", Model, Clip)
-
-
-class AdapterMismatchError(ValueError):
-    """An adapter that was made for another network than the one that it is laid on."""
-
-
-class MergeError(ValueError):
-    """Two networks of different structure, which can't be mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +43,6 @@ class Patch:
     def title(self) -> str:
         """What it is, for messages."""
         return f"{self.file.path.name} at {self.strength:g}"
-
-
-class Share(NamedTuple):
-    """How much of two networks goes into the weights whose names begin with `prefix`: W becomes keep W + add W2."""
-
-    prefix: str
-    keep: float
-    add: float
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """Another network of the same structure, mixed in. Of the shares, the one with the longest fitting prefix counts."""
-
-    other: WeightSource
-    shares: tuple[Share, ...]
-
-    @property
-    def title(self) -> str:
-        """What it is, for messages."""
-        return self.other.title
-
-    def apply(self, name: str, weight: Tensor, other: Tensor) -> Tensor:
-        """Returns a weight mixed with its counterpart, float32."""
-        share = max((s for s in self.shares if name.startswith(s.prefix)), key=lambda share: len(share.prefix))
-        return weight * share.keep + share.add * other.to(weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +158,12 @@ class DerivedSource:
         return weight
 
 
+def with_step(source: Any, step: Patch | Blend) -> DerivedSource:
+    """Returns a source with one step more; all steps are taken from one base, in one copy."""
+    before = source if isinstance(source, DerivedSource) else DerivedSource(source, ())
+    return replace(before, steps=(*before.steps, step))
+
+
 def _parts(
     change: Change, source: Any, shape: Sequence[int], *, like: Tensor | None = None
 ) -> tuple[str, Mapping[str, Tensor]]:
@@ -216,69 +184,6 @@ class _Taken(NamedTuple):
     nbytes: int = 0
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Adapted(Generic[Handle]):
-    """A model, or text encoders, with an adapter on them. unused: modules of the file that have no place there."""
-
-    handle: Handle
-    unused: tuple[str, ...] = ()
-
-
-def adapt(handle: Handle, path: Path | str, *, strength: float = 1.0) -> Adapted[Handle]:
-    """Returns a model, or text encoders, with an adapter laid on them; a strength of 0 leaves them as they are.
-
-    No weights are read. Raises HeaderError for a file that is no adapter, and AdapterMismatchError for one that was made for
-    another network.
-    """
-    spec = _spec(handle)
-    adapter, file = read_adapter(path), file_id(Path(path))
-    if strength == 0.0:
-        return Adapted(handle)
-    fitted = fit(adapter, spec)
-    what = "the network" if isinstance(handle, Model) else "the text encoder"
-    if wrong := refusal(adapter, fitted, what=f"{what} that it is laid on", family=handle.spec.family):
-        raise AdapterMismatchError(f"{adapter.path} {wrong}")
-    if not fitted.placed:
-        return Adapted(handle, fitted.homeless)
-    return Adapted(_with_step(handle, Patch(file, strength)), fitted.homeless)
-
-
-def mix(ratio: float) -> tuple[Share, ...]:
-    """Returns the shares of a mean of two networks: ratio 1 is the first alone, 0 the second."""
-    return (Share("", ratio, 1.0 - ratio),)
-
-
-def mix_blocks(*, input: float, middle: float, out: float) -> tuple[Share, ...]:
-    """Returns the shares of a mean by the part of a UNet; what belongs to none (times, sizes) goes with the input blocks."""
-    ratios = {"": input, "mid_block.": middle, "up_blocks.": out, "conv_norm_out.": out, "conv_out.": out}
-    return tuple(Share(prefix, ratio, 1.0 - ratio) for prefix, ratio in ratios.items())
-
-
-def sum_of_both() -> tuple[Share, ...]:
-    """Returns the shares of a sum."""
-    return (Share("", 1.0, 1.0),)
-
-
-def difference(factor: float) -> tuple[Share, ...]:
-    """Returns the shares of a difference, times a factor."""
-    return (Share("", factor, -factor),)
-
-
-def merge(handle: Handle, other: Handle, shares: tuple[Share, ...]) -> Handle:
-    """Returns a model, or text encoders, with another one of the same structure mixed in.
-
-    Adapters on either are part of it. A first convolution of other channels (inpainting) is left as it is. No weights are
-    read. Raises MergeError.
-    """
-    if (reason := unlike(_spec(handle), _spec(other))) is not None:
-        raise MergeError(f"{handle.weights.source.title} and {other.weights.source.title} can't be mixed: {reason}")
-    return _with_step(handle, Blend(other.weights.source, shares))
-
-
-def _spec(handle: Model | Clip) -> NetworkSpec:
-    return handle.spec.network if isinstance(handle, Model) else handle.spec
-
-
 def _spec_of(source: Any) -> NetworkSpec:
     spec: NetworkSpec = source.spec
     return spec
@@ -288,16 +193,6 @@ def _shared_targets(first: NetworkSpec, second: NetworkSpec) -> list[Target]:
     """Returns the tensors that two networks have in the same shape."""
     others = target_shapes(second)
     return [target for target, shape in target_shapes(first).items() if others.get(target) == shape]
-
-
-def _with_step(handle: Handle, step: Patch | Blend) -> Handle:
-    return replace(handle, weights=replace(handle.weights, source=_derived(handle.weights.source, step)))
-
-
-def _derived(source: Any, step: Patch | Blend) -> DerivedSource:
-    """Returns a source with one step more; all steps are taken from one base, in one copy."""
-    derived = source if isinstance(source, DerivedSource) else DerivedSource(source, ())
-    return replace(derived, steps=(*derived.steps, step))
 
 
 def _named_weights(network: Any, *, everywhere: bool = False) -> Iterator[tuple[Target, Tensor | nn.Module]]:

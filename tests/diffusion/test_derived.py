@@ -16,19 +16,10 @@ from torch import Tensor
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
 from latentgraph.diffusion.model import Model
-from latentgraph.diffusion.networks.derived import (
-    AdapterMismatchError,
-    Blend,
-    DerivedSource,
-    MergeError,
-    adapt,
-    difference,
-    merge,
-    mix,
-    mix_blocks,
-    sum_of_both,
-)
+from latentgraph.diffusion.networks.blending import Blend, difference, mix, mix_blocks, sum_of_both
+from latentgraph.diffusion.networks.derived import DerivedSource
 from latentgraph.diffusion.networks.memory import MemoryBudgetError, WeightMemory
+from latentgraph.diffusion.networks.variants import AdapterMismatchError, MergeError, adapt, merge
 from latentgraph.diffusion.types import Clip
 
 

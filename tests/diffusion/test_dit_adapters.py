@@ -19,8 +19,9 @@ from latentgraph.diffusion.checkpoints.export import save_checkpoint
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_network
 from latentgraph.diffusion.layouts.kinds import kind_of
 from latentgraph.diffusion.model import Model
-from latentgraph.diffusion.networks.derived import AdapterMismatchError, adapt, merge, mix
+from latentgraph.diffusion.networks.blending import mix
 from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.networks.variants import AdapterMismatchError, adapt, merge
 
 Made = Callable[[str, Mapping[str, tuple[int, ...]]], dict[str, Tensor]]
 STRENGTH = 0.7

@@ -14,8 +14,8 @@ from torch import Tensor
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.model import Model
-from latentgraph.diffusion.networks.derived import adapt
 from latentgraph.diffusion.networks.memory import WeightMemory
+from latentgraph.diffusion.networks.variants import adapt
 from latentgraph.diffusion.types import Clip, Vae
 
 

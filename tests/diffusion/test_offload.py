@@ -15,9 +15,9 @@ from torch import nn
 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.model import Model
-from latentgraph.diffusion.networks.derived import adapt
 from latentgraph.diffusion.networks.memory import MemoryBudgetError, WeightMemory
 from latentgraph.diffusion.networks.stored import stored_modules
+from latentgraph.diffusion.networks.variants import adapt
 from latentgraph.diffusion.text.encoding import encode_prompt
 
 GIB = 1 << 30

@@ -18,9 +18,10 @@ from latentgraph.diffusion.checkpoints.headers import HeaderError, read_floats, 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.checkpoints.tensors import BLOCKS
 from latentgraph.diffusion.model import Model
-from latentgraph.diffusion.networks.derived import adapt, merge, mix
+from latentgraph.diffusion.networks.blending import mix
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.stored import StoredModule, StoredWeight, store, stored_modules
+from latentgraph.diffusion.networks.variants import adapt, merge
 from latentgraph.diffusion.text.encoding import encode_prompt
 from latentgraph.diffusion.types import Clip
 

@@ -25,9 +25,9 @@ from latentgraph.diffusion.checkpoints.parts import file_id
 from latentgraph.diffusion.families.text_sets import FLUX_TEXT, SD3_TEXT, TextSet
 from latentgraph.diffusion.families.text_specs import ClipSpec, T5Spec
 from latentgraph.diffusion.layouts.text_structure import read_text_encoder
-from latentgraph.diffusion.networks.derived import adapt
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.text_building import exact_t5_attention
+from latentgraph.diffusion.networks.variants import adapt
 from latentgraph.diffusion.text.encoding import encode_chunks, encode_prompt, encode_prompts
 from latentgraph.diffusion.text.sentencepiece import UnigramModel, read_unigram
 from latentgraph.diffusion.text.tokens import tokenize
