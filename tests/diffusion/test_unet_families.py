@@ -3,60 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
     DDPMScheduler,
     EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
-    LDMPipeline,
-    LDMTextToImagePipeline,
     StableDiffusionDepth2ImgPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLPipeline,
     StableUnCLIPImg2ImgPipeline,
     UNet2DConditionModel,
-    UNet2DModel,
-    VQModel,
 )
-from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from PIL import Image as Pillow
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from latentgraph.diffusion.checkpoints.describe import describe, describe_network
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint, open_vision
-from latentgraph.diffusion.families.plain_unets import PlainUNetSpec
 from latentgraph.diffusion.families.specs import REFINER_VECTOR
 from latentgraph.diffusion.families.stable_diffusion import PLAYGROUND_LATENT
-from latentgraph.diffusion.latents.autoencoder import condition_on_picture, decode
-from latentgraph.diffusion.latents.batches import empty_latent, to_model_space, to_vae_space
-from latentgraph.diffusion.layouts.kinds import kind_of
-from latentgraph.diffusion.levels.space_spec import ContinuousLevels, DiscreteLevels
+from latentgraph.diffusion.latents.autoencoder import condition_on_picture
+from latentgraph.diffusion.latents.batches import to_model_space, to_vae_space
+from latentgraph.diffusion.levels.space_spec import ContinuousLevels
 from latentgraph.diffusion.model import Guider
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise
-from latentgraph.diffusion.sampling.conditions import empty, set_picture_size, show_depth, show_pictures
+from latentgraph.diffusion.sampling.conditions import set_picture_size, show_depth, show_pictures
 from latentgraph.diffusion.sampling.extra_channels import extra_channels
 from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, ListName
 from latentgraph.diffusion.sampling.network_inputs import network_inputs
-from latentgraph.diffusion.sampling.run import sample, sample_guided
+from latentgraph.diffusion.sampling.run import sample_guided
 from latentgraph.diffusion.sampling.vectors import picture_vector, size_numbers
-from latentgraph.diffusion.text.classes import encode_class
 from latentgraph.diffusion.text.encoding import encode_prompt
 from latentgraph.diffusion.types import (
     ClipVisionOutput,
@@ -72,70 +60,7 @@ from latentgraph.diffusion.types import (
 )
 from latentgraph.diffusion.vision.encoding import encode_pictures, preprocess
 
-SEED = 3
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-def opened(path: Path) -> Checkpoint:
-    return open_checkpoint(path, WeightMemory(precision="exact"))
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def filled(tiny: ModuleType, network: Any, gain: float = 0.5) -> Any:
-    network.load_state_dict(tiny.fill({name: tuple(w.shape) for name, w in network.state_dict().items()}, gain=gain))
-    return network.eval()
-
-
-def write_folder(path: Path, pipeline: str, **parts: Any) -> Path:
-    """Writes a diffusers folder, each part by its own hand."""
-    path.mkdir()
-    kinds = {name: [type(part).__module__.split(".")[0], type(part).__name__] for name, part in parts.items()}
-    (path / "model_index.json").write_text(json.dumps({"_class_name": pipeline, **kinds}))
-    for name, part in parts.items():
-        part.save_pretrained(path / name)
-    return path
-
-
-def kl(tiny: ModuleType) -> AutoencoderKL:
-    down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
-    network = AutoencoderKL(
-        block_out_channels=(32,) * 4, down_block_types=down, up_block_types=up, layers_per_block=1, latent_channels=4
-    )
-    return filled(tiny, network, gain=1.0)  # type: ignore[no-any-return]
-
-
-def euler(steps: int) -> EulerDiscreteScheduler:
-    """A scheduler whose timesteps are whole numbers, as ours are."""
-    scheduler = EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1)
-    scheduler.set_timesteps(steps)
-    return scheduler
-
-
-def first_latents(scheduler: EulerDiscreteScheduler, shape: tuple[int, ...]) -> Tensor:
-    """What a pipeline must be given to start from the noise that a run of ours starts from."""
-    start: Tensor = initial_noise(torch.Size(shape), SEED) * scheduler.sigmas[0] / scheduler.init_noise_sigma
-    return start
-
-
-def sampled(
-    checkpoint: Checkpoint, lists: Mapping[ListName, Conditioning], rule: Any, latent: Latent, steps: int
-) -> Tensor:
-    """Returns the latent of a run with the levels of `euler`, in model space."""
-    result = sample_guided(
-        Guider(checkpoint.model, lists, rule),
-        latent,
-        noise=Noise(SEED),
-        sampler=Sampler("euler"),
-        sigmas=Sigmas(euler(steps).sigmas),
-    )
-    return to_model_space(result.latent.samples, checkpoint.model.spec.latent)
-
-
-def text(width: int, seed: int) -> Conditioning:
-    return Conditioning((Condition(noise(1, 77, width, seed=seed)),))
+from .unets import SEED, euler, filled, first_latents, kl, noise, opened, sampled, text, write_folder
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -586,350 +511,3 @@ def test_depths_are_stretched_from_the_furthest_to_the_nearest(tiny: ModuleType,
     ramp = replace(flat, depth=torch.linspace(5, 9, 8).expand(1, 1, 8, 8))
     found = extra_channels(ramp, spec=spec, latent=latent)
     assert (found.shape, found.min().item(), found.max().item()) == ((2, 1, 8, 8), -1.0, 1.0)
-
-
-def plain_unet(tiny: ModuleType, **options: Any) -> UNet2DModel:
-    return filled(  # type: ignore[no-any-return]
-        tiny,
-        UNet2DModel(
-            sample_size=16,
-            in_channels=3,
-            out_channels=3,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=32,
-            **options,
-        ),
-    )
-
-
-def vq(tiny: ModuleType) -> VQModel:
-    down, up = ("DownEncoderBlock2D",) * 3, ("UpDecoderBlock2D",) * 3
-    network = VQModel(
-        block_out_channels=(32,) * 3, down_block_types=down, up_block_types=up, num_vq_embeddings=32, scaling_factor=0.7
-    )
-    return filled(tiny, network, gain=1.0)  # type: ignore[no-any-return]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_unconditional_latent_diffusion_makes_diffusers_picture(tiny: ModuleType, tmp_path: Path) -> None:
-    ddim = DDIMScheduler(
-        beta_start=0.0015, beta_end=0.0205, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-    )
-    parts = {"unet": plain_unet(tiny), "vqvae": vq(tiny), "scheduler": ddim}
-    folder = write_folder(tmp_path / "ldm", "LDMPipeline", **parts)
-    pipeline = LDMPipeline(**parts)
-    pipeline.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(SEED)
-    expected = pipeline(batch_size=2, generator=generator, num_inference_steps=5, output_type="np").images
-
-    checkpoint = opened(folder)
-    spec = checkpoint.model.spec
-    assert checkpoint.vae is not None
-    assert (spec.family, spec.latent.scale, spec.latent.downscale) == ("ldm-unconditional", 0.7, 4)
-    assert spec.levels == DiscreteLevels(beta_start=0.0015, beta_end=0.0205)
-    sigmas = ((1 - ddim.alphas_cumprod) / ddim.alphas_cumprod).sqrt()[ddim.timesteps]
-    start = noise(2, 3, 16, 16, seed=SEED) * (1 + sigmas[0] ** 2).sqrt() / spec.latent.scale  # DDIM's variance is one
-    result = sample_guided(
-        Guider(checkpoint.model, {"positive": empty(0)}, ClassifierFree(1.0)),
-        Latent(start),
-        noise=Noise(SEED, silent=True),
-        sampler=Sampler("ddim"),
-        sigmas=Sigmas(torch.cat([sigmas, torch.zeros(1)])),
-    )
-    pixels = decode(checkpoint.vae, result.latent).pixels
-    assert pixels.shape == (2, 64, 64, 3)
-    assert (pixels - torch.from_numpy(expected)).abs().median() < 1e-4  # a cell may fall to another code
-    assert ((pixels - torch.from_numpy(expected)).abs() < 1e-3).float().mean() > 0.99
-
-
-def test_an_empty_latent_has_the_cells_of_the_model_that_samples(tiny: ModuleType, tmp_path: Path) -> None:
-    parts = {"unet": plain_unet(tiny), "vqvae": vq(tiny), "scheduler": DDIMScheduler()}
-    checkpoint = opened(write_folder(tmp_path / "ldm", "LDMPipeline", **parts))
-    assert checkpoint.vae is not None
-    nothing = empty(checkpoint.model.spec.context_width)
-    latent = sample(
-        checkpoint.model,
-        nothing,
-        nothing,
-        empty_latent(width=64, height=32),
-        seed=1,
-        steps=2,
-        cfg=1.0,
-        sampler="ddim",
-        scheduler="ddim_uniform",
-    )
-    assert latent.samples.shape == (1, 3, 8, 16)
-    assert decode(checkpoint.vae, latent).pixels.shape == (1, 32, 64, 3)
-
-
-def test_class_conditional_latent_diffusion_is_told_a_class_as_one_token(tiny: ModuleType, tmp_path: Path) -> None:
-    tensors = {key: w.half().float() for key, w in tiny.classes_tensors().items()}
-    save_file(tensors, tmp_path / "cin.safetensors")
-    checkpoint = opened(tmp_path / "cin.safetensors")
-    spec = checkpoint.model.spec
-    assert checkpoint.clip is not None
-    assert checkpoint.vae is not None
-    assert (spec.family, spec.context_width, spec.network.heads) == ("ldm-class", 48, (1, 1))
-    assert spec.levels == DiscreteLevels(beta_start=0.0015, beta_end=0.0195)
-    assert (spec.latent.scale, spec.latent.downscale, checkpoint.vae.spec.downscale) == (1.0, 4, 4)
-
-    seven, none = encode_class(checkpoint.clip, 7), encode_class(checkpoint.clip, 10)
-    table = tensors["cond_stage_model.embedding.weight"]
-    assert torch.equal(seven.entries[0].embedding, table[7].reshape(1, 1, 48))
-    with pytest.raises(ValueError, match="there is no class 11; the network knows 0 to 10"):
-        encode_class(checkpoint.clip, 11)
-    with pytest.raises(ValueError, match="classes by number"):
-        encode_prompt(checkpoint.clip, "a cat")
-
-    ddim = DDIMScheduler(
-        beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-    )
-    ddim.set_timesteps(4)
-    sigmas = ((1 - ddim.alphas_cumprod) / ddim.alphas_cumprod).sqrt()[ddim.timesteps]
-    x = noise(1, 3, 8, 8)
-    result = sample_guided(
-        Guider(checkpoint.model, {"positive": seven, "negative": none}, ClassifierFree(3.0)),
-        Latent(x * (1 + sigmas[0] ** 2).sqrt()),
-        noise=Noise(SEED, silent=True),
-        sampler=Sampler("ddim"),
-        sigmas=Sigmas(torch.cat([sigmas, torch.zeros(1)])),
-    )
-    with checkpoint.model.weights.use() as unet, torch.inference_mode():
-        for t in ddim.timesteps:  # the paper's sampling, by diffusers' scheduler
-            both = unet(torch.cat([x, x]), t, encoder_hidden_states=table[[10, 7]][:, None]).sample
-            negative, positive = both.chunk(2)
-            x = ddim.step(negative + 3.0 * (positive - negative), t, x).prev_sample
-    torch.testing.assert_close(result.latent.samples, x, atol=1e-4, rtol=1e-3)
-
-
-def bert(tiny: ModuleType) -> LDMBertModel:
-    config = LDMBertConfig(
-        vocab_size=60,
-        max_position_embeddings=77,
-        encoder_layers=2,
-        encoder_ffn_dim=128,
-        encoder_attention_heads=1,
-        head_dim=64,
-        d_model=32,
-    )
-    return filled(tiny, LDMBertModel(config))  # type: ignore[no-any-return]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_text_to_picture_of_latent_diffusion_makes_diffusers_picture(tiny: ModuleType, tmp_path: Path) -> None:
-    ddim = DDIMScheduler(**BETAS, clip_sample=False, steps_offset=1)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        cross_attention_dim=32,
-        attention_head_dim=8,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
-    parts = {"unet": filled(tiny, unet), "vqvae": kl(tiny), "scheduler": ddim}
-    text_encoder = bert(tiny)
-    weights = {key: w.half().float() for key, w in text_encoder.state_dict().items()}
-    text_encoder.load_state_dict(weights)
-    folder = write_folder(tmp_path / "ldm", "LDMTextToImagePipeline", **parts, bert=text_encoder)
-
-    checkpoint = opened(folder)
-    spec = checkpoint.model.spec
-    assert checkpoint.vae is not None
-    assert checkpoint.description.clip is not None
-    assert (spec.family, spec.context_width, spec.latent.scale) == ("ldm", 32, 0.18215)
-    assert [encoder.key for encoder in checkpoint.description.clip.encoders] == ["bert"]
-
-    tokenizer = Tokens({"": [2, 3], "a cat": [2, 4, 5, 3]})
-    pipeline = LDMTextToImagePipeline(**parts, bert=text_encoder, tokenizer=tokenizer)  # type: ignore[arg-type]
-    pipeline.set_progress_bar_config(disable=True)
-    x = noise(1, 4, 8, 8)
-    expected = pipeline(
-        "a cat", height=64, width=64, num_inference_steps=4, guidance_scale=3.0, latents=x, output_type="np"
-    ).images
-    with torch.inference_mode():
-        ids = [tokenizer([words]).input_ids for words in ("a cat", "")]
-        positive, negative = (Conditioning((Condition(text_encoder(each)[0]),)) for each in ids)
-    sigmas = ((1 - ddim.alphas_cumprod) / ddim.alphas_cumprod).sqrt()[ddim.timesteps]
-    result = sample_guided(
-        Guider(checkpoint.model, {"positive": positive, "negative": negative}, ClassifierFree(3.0)),
-        Latent(x * (1 + sigmas[0] ** 2).sqrt() / spec.latent.scale),
-        noise=Noise(SEED, silent=True),
-        sampler=Sampler("ddim"),
-        sigmas=Sigmas(torch.cat([sigmas, torch.zeros(1)])),
-    )
-    pixels = decode(checkpoint.vae, result.latent).pixels
-    torch.testing.assert_close(pixels, torch.from_numpy(expected), atol=1e-4, rtol=0)
-
-
-class Tokens:
-    """A tokenizer that knows a few prompts."""
-
-    def __init__(self, known: Mapping[str, list[int]]) -> None:
-        self._known = known
-
-    def __call__(self, prompts: str | list[str], **options: Any) -> Any:
-        rows = [self._known[prompt] for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
-        return SimpleNamespace(input_ids=torch.tensor([row + [0] * (77 - len(row)) for row in rows]))
-
-
-def test_a_checkpoint_of_ldms_first_text_model_is_told_by_its_text_encoder(tiny: ModuleType, tmp_path: Path) -> None:
-    tensors = {key: w for key, w in tiny.sd1_tensors().items() if not key.startswith("cond_stage_model.")}
-    tensors |= {f"cond_stage_model.transformer.{key}": w for key, w in ldm_bert(bert(tiny).state_dict()).items()}
-    found = describe(tiny.write(tmp_path / "text2img.safetensors", tensors))
-    assert found.clip is not None
-    assert (found.family, [encoder.key for encoder in found.clip.encoders]) == ("ldm", ["bert"])
-    assert found.model.network.heads == (8, 8)
-    assert found.model.levels == DiscreteLevels()
-
-
-def ldm_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """diffusers' LDMBertModel by the names of LDM's TransformerWrapper."""
-    names = {
-        "model.embed_tokens": "token_emb",
-        "model.embed_positions": "pos_emb.emb",
-        "model.layer_norm": "norm",
-        "to_logits": "to_logits",
-    }
-    inner = {
-        "self_attn_layer_norm": (0, "0"),
-        "self_attn.q_proj": (0, "1.to_q"),
-        "self_attn.k_proj": (0, "1.to_k"),
-        "self_attn.v_proj": (0, "1.to_v"),
-        "self_attn.out_proj": (0, "1.to_out"),
-        "final_layer_norm": (1, "0"),
-        "fc1": (1, "1.net.0.0"),
-        "fc2": (1, "1.net.2"),
-    }
-    tensors = {}
-    for key, w in state.items():
-        module, _, leaf = key.rpartition(".")
-        if module in names:
-            tensors[f"{names[module]}.{leaf}"] = w
-        else:
-            number, _, rest = module.removeprefix("model.layers.").partition(".")
-            place, name = inner[rest]
-            tensors[f"attn_layers.layers.{2 * int(number) + place}.{name}.{leaf}"] = w
-    return tensors
-
-
-LAYOUTS = {
-    "as for faces": {},
-    "as for churches": {"updown": True, "scale_shift": True, "in_channels": 4, "mult": (1, 2, 4), "attention": (0, 1)},
-    "two blocks a level": {"blocks": 2, "mult": (1, 2, 2), "attention": (1, 2)},
-}
-
-
-@pytest.mark.parametrize("options", LAYOUTS.values(), ids=LAYOUTS)
-def test_an_unconditional_checkpoint_of_ldm_is_built_with_every_tensor_in_its_place(
-    options: dict[str, Any], tiny: ModuleType, tmp_path: Path
-) -> None:
-    layout = tiny.PlainLayout(**{"channels": 64, **options})
-    state = tiny.fill(tiny.plain_unet_shapes(layout))
-    vae = tiny.vae_shapes(mult=(1, 1, 1), latent=layout.in_channels, codes=16 if layout.in_channels == 3 else None)
-    betas = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64) ** 2
-    path = tmp_path / "ldm.safetensors"
-    tensors = {tiny.UNET + key: w for key, w in state.items()} | {
-        tiny.VAE + key: w for key, w in tiny.fill(vae).items()
-    }
-    save_file(tensors | {"betas": betas.float(), "scale_factor": torch.tensor(0.22765929)}, path)
-
-    checkpoint = opened(path)
-    spec = checkpoint.model.spec
-    assert isinstance(spec.network, PlainUNetSpec)
-    assert spec.network.attention == tuple(level in layout.attention for level in range(len(layout.mult)))
-    assert (spec.network.blocks, spec.network.scale_shift) == (layout.blocks, layout.scale_shift)
-    assert spec.network.resampling == ("resnet" if layout.updown else "conv")
-    assert spec.levels == DiscreteLevels(beta_start=0.0015, beta_end=0.0155)
-    assert (spec.latent.scale, spec.latent.downscale, checkpoint.clip) == (0.227659, 4, None)
-    with checkpoint.model.weights.use() as network:
-        ours = {name: tuple(w.shape) for name, w in network.state_dict().items()}
-        assert ours == dict(kind_of(spec.network).layout(spec.network))
-        x, t = noise(1, layout.in_channels, 8, 8), torch.tensor([500.0])
-        with torch.inference_mode():
-            expected = ldm_unet(state, layout, x, t)
-            torch.testing.assert_close(network(x, t).sample, expected, atol=1e-4, rtol=1e-4)
-
-    written = save_checkpoint(
-        tmp_path, prefix="again", model=checkpoint.model, vae=checkpoint.vae, clip=checkpoint.clip, format="float32"
-    )
-    again = opened(written)
-    assert again.model.spec == spec
-    with again.model.weights.use() as copy, checkpoint.model.weights.use() as network:
-        for name, w in network.state_dict().items():
-            assert torch.equal(copy.state_dict()[name], w), name
-
-
-def ldm_unet(state: Mapping[str, Tensor], layout: Any, x: Tensor, t: Tensor) -> Tensor:
-    """LDM's UNetModel without text, written from the paper's code base as plain functions: an oracle for key maps and heads."""
-    heads_of = (lambda width: width // 32) if layout.in_channels == 3 else (lambda width: 8)
-
-    def linear(name: str, x: Tensor) -> Tensor:
-        return functional.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
-
-    def conv(name: str, x: Tensor, stride: int = 1) -> Tensor:
-        w = state[f"{name}.weight"]
-        return functional.conv2d(x, w, state[f"{name}.bias"], stride=stride, padding=w.shape[-1] // 2)
-
-    def norm(name: str, x: Tensor) -> Tensor:
-        return functional.group_norm(x, 32, state[f"{name}.weight"], state[f"{name}.bias"], eps=1e-5)
-
-    def res(name: str, x: Tensor, resample: Any = None) -> Tensor:
-        h = functional.silu(norm(f"{name}.in_layers.0", x))
-        if resample is not None:
-            h, x = resample(h), resample(x)
-        h = conv(f"{name}.in_layers.2", h)
-        emb = linear(f"{name}.emb_layers.1", functional.silu(time))[..., None, None]
-        if layout.scale_shift:
-            scale, shift = emb.chunk(2, dim=1)
-            h = norm(f"{name}.out_layers.0", h) * (1 + scale) + shift
-        else:
-            h = norm(f"{name}.out_layers.0", h + emb)
-        h = conv(f"{name}.out_layers.3", functional.silu(h))
-        return (conv(f"{name}.skip_connection", x) if f"{name}.skip_connection.weight" in state else x) + h
-
-    def attention(name: str, x: Tensor) -> Tensor:
-        b, c, height, width = x.shape
-        heads = heads_of(c)
-        qkv = functional.conv1d(
-            norm(f"{name}.norm", x).flatten(2), state[f"{name}.qkv.weight"], state[f"{name}.qkv.bias"]
-        )
-        q, k, v = qkv.reshape(b * heads, 3 * c // heads, -1).split(c // heads, dim=1)
-        weights = torch.einsum("bct,bcs->bts", q, k).div((c // heads) ** 0.5).softmax(dim=-1)
-        a = torch.einsum("bts,bcs->bct", weights, v).reshape(b, c, -1)
-        a = functional.conv1d(a, state[f"{name}.proj_out.weight"], state[f"{name}.proj_out.bias"])
-        return x + a.reshape(b, c, height, width)
-
-    half = layout.channels // 2
-    angles = t[:, None] * torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(half) / half)
-    time = torch.cat([angles.cos(), angles.sin()], dim=-1)
-    time = linear("time_embed.2", functional.silu(linear("time_embed.0", time)))
-    shrink, grow = (lambda h: functional.avg_pool2d(h, 2)), (lambda h: functional.interpolate(h, scale_factor=2.0))
-    h = conv("input_blocks.0.0", x)
-    skips, n = [h], 1
-    for level in range(len(layout.mult)):
-        for _ in range(layout.blocks):
-            h = res(f"input_blocks.{n}.0", h)
-            h = attention(f"input_blocks.{n}.1", h) if level in layout.attention else h
-            skips.append(h)
-            n += 1
-        if level < len(layout.mult) - 1:
-            name = f"input_blocks.{n}.0"
-            h = res(name, h, shrink) if layout.updown else conv(f"{name}.op", h, stride=2)
-            skips.append(h)
-            n += 1
-    h = res("middle_block.2", attention("middle_block.1", res("middle_block.0", h)))
-    m = 0
-    for level in reversed(range(len(layout.mult))):
-        for i in range(layout.blocks + 1):
-            h = res(f"output_blocks.{m}.0", torch.cat([h, skips.pop()], dim=1))
-            attends = level in layout.attention
-            h = attention(f"output_blocks.{m}.1", h) if attends else h
-            if level and i == layout.blocks:
-                name = f"output_blocks.{m}.{2 if attends else 1}"
-                h = res(name, h, grow) if layout.updown else conv(f"{name}.conv", grow(h))
-            m += 1
-    return conv("out.2", functional.silu(norm("out.0", h)))
