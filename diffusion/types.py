@@ -106,6 +106,14 @@ class PicturePrompt:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class SmallPicture:
+    """A picture to enlarge. pixels: float32 (B, H, W, 3) in 0..1. noise: how much is mixed in first, 0..1: more is made up."""
+
+    pixels: Tensor
+    noise: float = 0.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class ControlNet:
     """A network that steers a denoising network by a picture: a ControlNet or a T2I adapter.
 
@@ -147,6 +155,7 @@ class Condition:
     depth: float32 (B, 1, H, W), how near things are, larger is nearer, in any unit, for networks that are shown it.
     pictures: what pictures show, for a network that is told it. guidance: how strongly a network that was distilled to be
     told, such as FLUX dev, follows the prompt. references: latents of pictures to go by, (B, C, h, w) each, in VAE space.
+    small: the picture to enlarge, for a network that does that.
     """
 
     embedding: Tensor
@@ -166,6 +175,7 @@ class Condition:
     pictures: tuple[PicturePrompt, ...] = ()
     guidance: float = 3.5
     references: tuple[Tensor, ...] = ()
+    small: SmallPicture | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

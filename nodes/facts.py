@@ -7,8 +7,8 @@ By port type, each fact only where it is known:
 - Clip: family, text_width, pooled_width, spec (its ClipSpec)
 - Guider: those of its model
 - Conditioning: family, text_width, pooled_width, controls (a tuple of the specs of what steers it), picture (facts of the
-  latent of one to edit), shown (a tuple of the widths of the embeddings of pictures), depth
-  (whether it carries some), references (a tuple of the channels, as
+  latent of one to edit), shown (a tuple of the widths of the embeddings of pictures), depth (whether it carries some),
+  small (a tuple of the noise, None where nobody tells, in a picture to enlarge), references (a tuple of the channels, as
   far as they are known, of the latents of pictures to go by)
 - ControlNet: family, spec (its ControlSpec)
 - IpAdapter: spec (its IPAdapterSpec)
@@ -243,6 +243,11 @@ def with_picture(known: Known, name: str) -> Facts:
     return {**known.facts(name), "picture": some(known.facts("vae"), ("latent_channels", "latent_scale"))}
 
 
+def with_small_picture(known: Known, name: str) -> Facts:
+    """Returns the facts of the conditioning of input `name` with a picture to enlarge, into which input 'noise' is mixed."""
+    return {**known.facts(name), "small": (known.value("noise"),)}
+
+
 def _check_pictures(known: Known, names: Iterable[str]) -> None:
     """Reports each conditioning among the inputs `names` with a picture that the network of input 'model' can't be shown."""
     model, facts = known.fact("model", "spec"), known.facts("model")
@@ -264,6 +269,19 @@ def _check_pictures(known: Known, names: Iterable[str]) -> None:
                 name,
                 f"carries depths, which input 'model' ({model.family}) takes no channel for; use a Stable Diffusion 2 depth "
                 "checkpoint, or a ControlNet for depth",
+            )
+        small = known.fact(name, "small")
+        if small and not model.enlarges:
+            known.problem(
+                name,
+                f"carries a picture to enlarge, which input 'model' ({model.family}) takes no channels for; use Stable "
+                "Diffusion's x4 upscaler, or latent diffusion's for super-resolution",
+            )
+        elif small and small[0] and not model.knows_noise:
+            known.problem(
+                name,
+                f"carries a picture with noise, which input 'model' ({model.family}) is not told of; give "
+                "UpscaleConditioning a noise of 0",
             )
         if vae is None:
             continue

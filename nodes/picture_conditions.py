@@ -6,14 +6,23 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from latentgraph.diffusion.pictures.sizes import ENLARGED, Size, enlarged
 from latentgraph.diffusion.types import ClipVisionOutput, Conditioning, Image, Latent, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
-from .facts import encoded_facts, shown_pictures, with_picture
+from .facts import (
+    batch_of,
+    encoded_facts,
+    shown_pictures,
+    size_facts,
+    size_of,
+    with_picture,
+    with_small_picture,
+)
 
 
 class EditConditions(NamedTuple):
-    """What a model that was trained to edit pictures samples from."""
+    """What a model that was trained to edit or to enlarge pictures samples from."""
 
     positive: Conditioning
     negative: Conditioning
@@ -76,6 +85,52 @@ class DepthConditioning(Node, version=1):
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         return {name: {**known.facts(name), "depth": True} for name in ("positive", "negative")}
+
+
+class UpscaleConditioning(
+    Node,
+    version=1,
+    comfy=ComfyName(
+        "SD_4XUpscale_Conditioning", {"image": "images", "factor": "scale_ratio", "noise": "noise_augmentation"}
+    ),
+):
+    """Have a picture enlarged by a model that was trained for it: Stable Diffusion's x4 upscaler, or latent diffusion of 2022.
+
+    These enlarge 4 times; for another factor the picture is resized first.
+    """
+
+    positive: Conditioning = Field(description="What the picture shows.")
+    negative: Conditioning = Field(description="What to avoid.")
+    image: Image = Field(description="The picture to enlarge.")
+    factor: float = Field(4.0, ge=0, le=10, description="How many times as long the sides become.")
+    noise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How much noise to mix into the picture: more hides its flaws and makes up more. The x4 upscaler alone.",
+    )
+
+    def run(self, ctx: Context) -> EditConditions:
+        from latentgraph.diffusion.latents.batches import empty_latent
+        from latentgraph.diffusion.sampling.conditions import show_small_picture
+
+        batch, height, width, _ = self.image.pixels.shape
+        size = enlarged(Size(width, height), self.factor)
+        return EditConditions(
+            show_small_picture(self.positive, self.image, noise=self.noise),
+            show_small_picture(self.negative, self.image, noise=self.noise),
+            empty_latent(width=size.width, height=size.height, batch_size=batch, downscale=ENLARGED),
+        )
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        size, factor = size_of(known, "image"), known.value("factor")
+        made = None if size is None or factor is None else enlarged(size, factor)
+        return {
+            "positive": with_small_picture(known, "positive"),
+            "negative": with_small_picture(known, "negative"),
+            "latent": size_facts(made, batch_of(known, "image")),
+        }
 
 
 class UnclipConditioning(

@@ -205,7 +205,6 @@ def _model_spec(
     vae_config: Mapping[str, Any],
     downscale: int | None,
 ) -> ModelSpec:
-    assert family.latent is not None, "a supported family names its latent"
     header = network.headers[0]
     prediction, zero_snr = find_prediction(
         family,
@@ -218,7 +217,7 @@ def _model_spec(
     return ModelSpec(
         family=family.name,
         network=kind_of(structure).complete(structure, family, network.config),
-        latent=stated_latent(family, family.latent, header, vae_config=vae_config, downscale=downscale),
+        latent=stated_latent(family, header, vae_config=vae_config, downscale=downscale),
         prediction=prediction,
         resolution=stated_resolution(header.metadata) or resolution,
         levels=stated_levels(family, header, scheduler, zero_snr=zero_snr),

@@ -18,7 +18,7 @@ PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "eps", "eps": "eps", "v": "v
 
 
 class UnknownFamilyError(ValueError):
-    """A network that fits no row of the table, or one that can't be run yet. `found` and `cure` say more."""
+    """A network that fits no row of the table, or predicts what can't be run. `found` and `cure` say more."""
 
     def __init__(self, found: str, *, cure: str) -> None:
         super().__init__(f"{found}. {cure}")
@@ -37,7 +37,7 @@ def recognise(shapes: Shapes, *, file_keys: Collection[str] = ()) -> tuple[Famil
     """Returns the family of a network and its structure, as far as shapes tell it.
 
     shapes: the network's, without prefix; file_keys: every key of the file. Raises UnknownFamilyError for a network
-    that no supported family fits, and StructureError for one that is broken.
+    that no family fits, and StructureError for one that is broken.
     """
     rows = [family for family in FAMILIES if any(_all_in(marker, shapes) for marker in family.markers)]
     rows = [family for family in rows if any(_all_in(marker, file_keys) for marker in family.file_markers)]
@@ -49,11 +49,8 @@ def recognise(shapes: Shapes, *, file_keys: Collection[str] = ()) -> tuple[Famil
         nearest, differences = min(differing, key=lambda pair: len(pair[1]))
         raise UnknownFamilyError(
             f"a {KINDS[nearest.kind].title} like that of {nearest.title}, but with {' and '.join(differences)}",
-            cure=f"Known: {_supported_titles()}.",
+            cure=f"Known: {'; '.join(dict.fromkeys(family.title for family in FAMILIES))}.",
         )
-    if not match.supported:
-        cure = f"It is known, but not supported yet; use a checkpoint of one of: {_supported_titles()}."
-        raise UnknownFamilyError(f"a checkpoint of {match.title}", cure=cure)
     return match, spec
 
 
@@ -103,12 +100,14 @@ def unlikeness(pattern: UNetPattern, spec: UNetSpec) -> list[str]:
         "linear_projection": ("a linear proj_in", "a convolution for proj_in"),
         "vector": ("a label_emb", "no label_emb"),
         "outer_attention": ("attention at the outermost level", "no attention at the outermost level"),
+        "noise_levels": ("a table of noise levels", "no table of noise levels"),
         "inner_attention": ("attention at the innermost level", "no attention at the innermost level"),
     }
     facts = {
         "linear_projection": spec.linear_projection,
         "vector": spec.vector_width is not None,
         "outer_attention": any(spec.depths_in[0]),
+        "noise_levels": spec.noise_levels is not None,
         "inner_attention": any(spec.depths_in[-1]),
     }
     differences = [
@@ -130,7 +129,3 @@ def _channel_difference(pattern: UNetPattern | DiTPattern, spec: DenoiserSpec) -
 
 def _all_in(names: Sequence[str], keys: Collection[str], prefix: str = "") -> bool:
     return all(prefix + name in keys for name in names)
-
-
-def _supported_titles() -> str:
-    return "; ".join(dict.fromkeys(family.title for family in FAMILIES if family.supported))

@@ -43,13 +43,13 @@ def stated_levels(family: Family, header: Header, scheduler: Mapping[str, Any], 
 
 
 def stated_latent(
-    family: Family, latent: LatentFormat, header: Header, *, vae_config: Mapping[str, Any], downscale: int | None
+    family: Family, header: Header, *, vae_config: Mapping[str, Any], downscale: int | None
 ) -> LatentFormat:
     """Returns a family's latent format with what its file states: the scale and the colours, and what the VAE is known to be.
 
     downscale: pixels of a latent cell by the VAE, if there is one.
     """
-    latent = replace(latent, colours=_stated_colours(header.metadata, latent))
+    latent = replace(family.latent, colours=_stated_colours(header.metadata, family.latent))
     if not family.told_by_file:
         return latent
     scale = vae_config.get("scaling_factor")

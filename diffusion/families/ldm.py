@@ -31,7 +31,6 @@ LDM_FAMILIES: tuple[Family, ...] = (
         head_count=8,
         resolution=256,
         text=LDM_TEXT,
-        supported=True,
     ),
     Family(
         name="ldm-class",
@@ -44,7 +43,6 @@ LDM_FAMILIES: tuple[Family, ...] = (
         head_count=1,
         resolution=256,
         text=CLASSES,
-        supported=True,
     ),
     Family(
         name="ldm-class",
@@ -57,7 +55,6 @@ LDM_FAMILIES: tuple[Family, ...] = (
         head_width=32,
         resolution=256,
         text=CLASSES,
-        supported=True,
     ),
     Family(
         name="ldm-unconditional",
@@ -70,7 +67,6 @@ LDM_FAMILIES: tuple[Family, ...] = (
         told_by_file=True,
         head_width=32,
         resolution=256,
-        supported=True,
     ),
     Family(
         name="ldm-unconditional",
@@ -83,6 +79,5 @@ LDM_FAMILIES: tuple[Family, ...] = (
         told_by_file=True,
         head_count=8,
         resolution=256,
-        supported=True,
     ),
 )

@@ -18,7 +18,9 @@ from .text_sets import NO_TEXT, TextSet
 Prediction = Literal["eps", "v", "edm", "flow"]
 NetworkKind = Literal["unet", "plain_unet", "mmdit", "flux", "flux2"]
 SizeNumber = Literal["height", "width", "crop_y", "crop_x", "target_height", "target_width", "aesthetic_score"]
-ExtraChannels = Literal["mask_and_picture", "picture", "scaled_picture", "picture_and_mask_cells", "depth"]
+ExtraChannels = Literal[
+    "mask_and_picture", "picture", "scaled_picture", "picture_and_mask_cells", "depth", "small_picture"
+]
 Colours = tuple[tuple[float, float, float], ...]
 
 UNET_MARKERS: tuple[tuple[str, ...], ...] = (
@@ -48,7 +50,8 @@ class UNetSpec:
     depths_out[y][i] to the i-th of res_blocks[-1 - y] + 1 blocks on the way up, in order of execution, so that the
     innermost level comes first. depth_middle: None has no middle block, 0 has a lone res block. heads[x]: attention
     heads at level x. vector_width: width of the vector conditioning (ADM), or None, and vector: what is in it. size_width:
-    width of the sinusoid for each of its numbers.
+    width of the sinusoid for each of its numbers. text_alone[x]: whether the blocks of level x attend to text both times, and
+    never to the picture; empty where none do. noise_levels: how many it knows of a picture to go by, None where it is not told.
     """
 
     in_channels: int
@@ -64,6 +67,8 @@ class UNetSpec:
     vector_width: int | None = None
     size_width: int = 256
     vector: VectorContents = SDXL_VECTOR
+    text_alone: tuple[bool, ...] = ()
+    noise_levels: int | None = None
 
     kind: ClassVar[Literal["unet"]] = "unet"
     guidance: ClassVar[bool] = False
@@ -121,7 +126,8 @@ class ModelSpec:
 
     prediction, levels, sigma_data: its sampling space (see `SpaceSpec`). resolution: the side in pixels it was trained at.
     extra: what the network is given where it takes more channels than the latent has: a mask and the latent of the masked
-    picture, or the latent of a picture to go by, as the VAE makes it or scaled as latents are. picture_mean, picture_std: of
+    picture, or the latent of a picture to go by, as the VAE makes it or scaled as latents are, or the pixels of a small picture
+    that it enlarges. picture_mean, picture_std: of
     the picture embeddings that it was trained with, a number each; 0 and 1 where they are empty.
     """
 
@@ -152,6 +158,16 @@ class ModelSpec:
         return self.takes_extra and self.extra == "depth"
 
     @property
+    def enlarges(self) -> bool:
+        """Whether the network is shown a small picture, a pixel a cell, and enlarges it."""
+        return self.takes_extra and self.extra == "small_picture"
+
+    @property
+    def knows_noise(self) -> bool:
+        """Whether the network is told how noisy the picture is that it enlarges."""
+        return isinstance(self.network, UNetSpec) and self.network.noise_levels is not None
+
+    @property
     def edits(self) -> bool:
         """Whether the network is shown a picture to edit or to follow (InstructPix2Pix, FLUX canny and depth)."""
         return self.takes_extra and self.extra in {"picture", "scaled_picture"}
@@ -177,13 +193,15 @@ class UNetPattern:
     """The structure that tells one UNet family from another; widths say nothing. None: either will do.
 
     linear_projection: the transformers' proj_in is a matrix (2-D) instead of a 1x1 convolution (4-D). vector: there is
-    a label_emb. outer_attention, inner_attention: the outermost and innermost levels attend.
+    a label_emb. noise_levels: it is a table, of noise levels. outer_attention, inner_attention: the outermost and innermost
+    levels attend.
     """
 
     linear_projection: bool | None = None
     vector: bool | None = None
     outer_attention: bool | None = None
     inner_attention: bool | None = None
+    noise_levels: bool | None = False
     in_channels: frozenset[int] | None = None
 
 
@@ -221,18 +239,17 @@ class Family:
     vector what its vector conditioning is made of, which shapes do not. levels, sigma_data, extra: see `ModelSpec`.
     told_by_file: whether its files tell their own levels and latent scale, and their VAE the pixels of a latent cell.
     resolution: the side in pixels that its networks were trained at, and v_resolution that of its v networks where it differs.
-    vae_prefix: where its single files keep the VAE. `supported` is False for a family that is recognised, so that its user gets
-    a clear answer, but that can't be run yet.
+    vae_prefix: where its single files keep the VAE.
     """
 
     name: str
     title: str
+    latent: LatentFormat
     markers: tuple[tuple[str, ...], ...] = UNET_MARKERS
     file_markers: tuple[tuple[str, ...], ...] = ((),)
     kind: NetworkKind = "unet"
     unet: UNetPattern | None = None
     transformer: DiTPattern | None = None
-    latent: LatentFormat | None = None
     prediction: PredictionRule = PredictionRule()
     levels: Levels = DiscreteLevels()
     sigma_data: float = 1.0
@@ -245,4 +262,3 @@ class Family:
     v_resolution: int | None = None
     text: TextSet = NO_TEXT
     vae_prefix: str = "first_stage_model."
-    supported: bool = False

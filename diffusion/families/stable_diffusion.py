@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..levels.space_spec import ContinuousLevels
+from ..levels.space_spec import ContinuousLevels, DiscreteLevels
 from .specs import PICTURE_VECTOR, REFINER_VECTOR, Family, LatentFormat, PredictionRule, UNetPattern
 from .text_sets import REFINER_TEXT, SD1_TEXT, SD2_TEXT, SDXL_TEXT
 
@@ -38,7 +38,10 @@ PLAYGROUND_LATENT = LatentFormat(
     stds=(8.4927, 5.9022, 6.5498, 5.2299),
 )
 
+X4_LATENT = LatentFormat(channels=4, scale=0.08333, downscale=4)  # x4-upscaling.yaml, scale_factor
+
 DEPTH = frozenset({5})  # latent + depth
+LATENT_AND_PIXELS = frozenset({7})  # latent + picture to enlarge
 BASE = frozenset({4})  # the latent alone
 BASE_OR_INPAINT = frozenset({4, 9})  # latent; latent + mask + masked latent
 INSTRUCT = frozenset({8})  # latent + latent of the picture to edit
@@ -60,7 +63,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         extra="picture",
         head_count=8,
         text=SD1_TEXT,
-        supported=True,
     ),
     Family(
         name="sd1",
@@ -69,7 +71,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         latent=SD_LATENT,
         head_count=8,
         text=SD1_TEXT,
-        supported=True,
     ),
     Family(
         name="sd2",
@@ -78,12 +79,17 @@ UNET_FAMILIES: tuple[Family, ...] = (
         latent=SD_LATENT,
         extra="depth",
         text=SD2_TEXT,
-        supported=True,
     ),
     Family(
         name="sd-x4-upscaler",
         title="Stable Diffusion x4 upscaler",
-        unet=UNetPattern(linear_projection=True, vector=False, in_channels=frozenset({7})),
+        unet=UNetPattern(linear_projection=True, vector=False, noise_levels=True, in_channels=LATENT_AND_PIXELS),
+        latent=X4_LATENT,
+        prediction=PredictionRule(always="v"),
+        levels=DiscreteLevels(beta_start=0.0001, beta_end=0.02),  # x4-upscaling.yaml, linear_start and linear_end
+        extra="small_picture",
+        head_count=8,
+        text=SD2_TEXT,
     ),
     Family(
         name="sd2",
@@ -93,7 +99,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         prediction=PredictionRule(v_probe="transformer_blocks.0.norm1.bias", v_threshold=0.09),
         v_resolution=768,
         text=SD2_TEXT,
-        supported=True,
     ),
     Family(
         name="sd2-unclip",
@@ -104,7 +109,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         vector=PICTURE_VECTOR,
         resolution=768,
         text=SD2_TEXT,
-        supported=True,
     ),
     Family(
         name="playground-2.5",
@@ -121,7 +125,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         sigma_data=0.5,
         resolution=1024,
         text=SDXL_TEXT,
-        supported=True,
     ),
     Family(
         name="sdxl-edm",
@@ -134,7 +137,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         extra="scaled_picture",
         resolution=1024,
         text=SDXL_TEXT,
-        supported=True,
     ),
     Family(
         name="sdxl-edm",
@@ -146,7 +148,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         levels=ContinuousLevels(),
         resolution=1024,
         text=SDXL_TEXT,
-        supported=True,
     ),
     Family(
         name="sdxl",
@@ -157,7 +158,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         extra="picture",
         resolution=1024,
         text=SDXL_TEXT,
-        supported=True,
     ),
     Family(
         name="sdxl",
@@ -167,7 +167,6 @@ UNET_FAMILIES: tuple[Family, ...] = (
         prediction=PredictionRule(v_key="v_pred", zero_snr_key="ztsnr"),
         resolution=1024,
         text=SDXL_TEXT,
-        supported=True,
     ),
     Family(
         name="sdxl-refiner",
@@ -179,6 +178,5 @@ UNET_FAMILIES: tuple[Family, ...] = (
         vector=REFINER_VECTOR,
         resolution=1024,
         text=REFINER_TEXT,
-        supported=True,
     ),
 )

@@ -86,7 +86,6 @@ _FLUX = Family(
     resolution=1024,
     text=FLUX_TEXT,
     vae_prefix="vae.",
-    supported=True,
 )
 
 _FLUX2 = Family(
@@ -104,7 +103,6 @@ _FLUX2 = Family(
     resolution=1024,
     text=FLUX2_TEXT,
     vae_prefix="vae.",
-    supported=True,
 )
 
 DIT_FAMILIES: tuple[Family, ...] = (
@@ -122,7 +120,6 @@ DIT_FAMILIES: tuple[Family, ...] = (
         levels=FlowLevels(shift=3.0, multiplier=1000.0),
         resolution=1024,
         text=SD3_TEXT,
-        supported=True,
     ),
     replace(
         _FLUX,

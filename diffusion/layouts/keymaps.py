@@ -111,6 +111,7 @@ def unet_modules(spec: UNetSpec) -> Iterator[tuple[str, str]]:
     yield from (("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2"))
     for vector in ("add_embedding", "class_embedding"):  # of text, of pictures
         yield from ((f"{vector}.linear_1", "label_emb.0.0"), (f"{vector}.linear_2", "label_emb.0.2"))
+    yield "class_embedding", "label_emb"  # a table of noise levels
     for i in (0, 1):
         yield from resnet_modules(f"mid_block.resnets.{i}", f"middle_block.{2 * i}")
     yield "mid_block.attentions.0", "middle_block.1"

@@ -37,11 +37,14 @@ def _unet(spec: UNetSpec) -> Iterator[Entry]:
         vector = "add_embedding" if spec.pooled_width else "class_embedding"
         yield from dense(f"{vector}.linear_1", time, spec.vector_width)
         yield from dense(f"{vector}.linear_2", time, time)
+    if spec.noise_levels:
+        yield "class_embedding.weight", (spec.noise_levels, time)
+    text_alone = spec.text_alone or (False,) * len(spec.widths)
     width, skips = first, [first]
     for x, (out, depths) in enumerate(zip(spec.widths, spec.depths_in, strict=True)):
         for i, depth in enumerate(depths):
             yield from res(f"down_blocks.{x}.resnets.{i}", out, width, time)
-            yield from _attention(f"down_blocks.{x}.attentions.{i}", out, depth, spec)
+            yield from _attention(f"down_blocks.{x}.attentions.{i}", out, depth, spec, text_alone=text_alone[x])
             width = out
             skips.append(width)
         if x < len(spec.widths) - 1:
@@ -55,7 +58,7 @@ def _unet(spec: UNetSpec) -> Iterator[Entry]:
     for y, (out, depths) in enumerate(zip(reversed(spec.widths), spec.depths_out, strict=True)):
         for i, depth in enumerate(depths):
             yield from res(f"up_blocks.{y}.resnets.{i}", out, width + skips.pop(), time)
-            yield from _attention(f"up_blocks.{y}.attentions.{i}", out, depth, spec)
+            yield from _attention(f"up_blocks.{y}.attentions.{i}", out, depth, spec, text_alone=text_alone[-1 - y])
             width = out
         if y < len(spec.widths) - 1:
             yield from conv(f"up_blocks.{y}.upsamplers.0.conv", width, width)
@@ -74,7 +77,7 @@ def res(name: str, out: int, into: int, time: int, *, scale_shift: bool = False)
         yield from conv(f"{name}.conv_shortcut", out, into, kernel=1)
 
 
-def _attention(name: str, width: int, depth: int, spec: UNetSpec) -> Iterator[Entry]:
+def _attention(name: str, width: int, depth: int, spec: UNetSpec, *, text_alone: bool = False) -> Iterator[Entry]:
     if not depth:
         return
     kernel = None if spec.linear_projection else 1
@@ -82,7 +85,10 @@ def _attention(name: str, width: int, depth: int, spec: UNetSpec) -> Iterator[En
     yield from conv(f"{name}.proj_in", width, width, kernel=kernel)
     for n in range(depth):
         block = f"{name}.transformer_blocks.{n}"
-        for attention, context in (("attn1", width), ("attn2", spec.context_width)):
+        for attention, context in (
+            ("attn1", spec.context_width if text_alone else width),
+            ("attn2", spec.context_width),
+        ):
             yield f"{block}.{attention}.to_q.weight", (width, width)
             yield f"{block}.{attention}.to_k.weight", (width, context)
             yield f"{block}.{attention}.to_v.weight", (width, context)

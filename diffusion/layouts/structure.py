@@ -15,6 +15,9 @@ from ..families.specs import UNetSpec
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+_NOISE_LEVELS = ("label_emb.weight", "class_embedding.weight")  # LDM's name of the table, and diffusers'
+
+
 class StructureError(ValueError):
     """The tensors do not make up a network of the layout that their names promise."""
 
@@ -31,6 +34,8 @@ def read_unet(shapes: Shapes) -> UNetSpec:
     if widths[0] != width:
         raise StructureError(f"{names.conv_in!r} gives {width} channels, but the first level has {widths[0]}")
     vector = shapes.get(names.vector)
+    table = next((shapes[name] for name in _NOISE_LEVELS if name in shapes), None)
+    text_alone = tuple(any(_attends_to_text_alone(shapes, block.attention) for block in level) for level in names.down)
     return UNetSpec(
         in_channels=in_channels,
         out_channels=shape_of(shapes, names.conv_out, 4)[0],
@@ -43,6 +48,8 @@ def read_unet(shapes: Shapes) -> UNetSpec:
         context_width=shape_of(shapes, f"{attention}.transformer_blocks.0.attn2.to_k.weight", 2)[1],
         linear_projection=len(shape_of(shapes, f"{attention}.proj_in.weight")) == 2,
         vector_width=vector[1] if vector else None,
+        text_alone=text_alone if any(text_alone) else (),
+        noise_levels=table[0] if table else None,
     )
 
 
@@ -165,3 +172,12 @@ def _depth(shapes: Shapes, attention: str) -> int:
     """Returns how many transformer blocks a spatial transformer has, 0 for none."""
     template = attention + ".transformer_blocks.{}.attn1.to_q.weight"
     return sum(1 for _ in takewhile(shapes.__contains__, map(template.format, count())))
+
+
+def _attends_to_text_alone(shapes: Shapes, attention: str) -> bool:
+    """Returns whether the first attention of a block reads text in place of the picture, as its keys' width shows.
+
+    Where text is as wide as the level, shapes do not tell, and it reads the picture.
+    """
+    queries, keys = (shapes.get(f"{attention}.transformer_blocks.0.attn1.to_{name}.weight") for name in "qk")
+    return queries is not None and keys is not None and queries != keys

@@ -69,6 +69,8 @@ def build_unet(spec: UNetSpec) -> UNet2DConditionModel:
             addition_time_embed_dim=spec.size_width if spec.pooled_width else None,
             class_embed_type="projection" if spec.vector_width and not spec.pooled_width else None,
             projection_class_embeddings_input_dim=spec.vector_width,
+            num_class_embeds=spec.noise_levels,
+            only_cross_attention=spec.text_alone or False,
             norm_num_groups=GROUPS,
         )
 

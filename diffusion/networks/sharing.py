@@ -44,16 +44,17 @@ def share_work(unet: Any) -> SharedWork:
     shared = SharedWork()
     _embed_level_once(unet)
     _once_a_batch(unet.conv_in, shared)
-    if unet.config.addition_embed_type is None and unet.config.class_embed_type is None:
+    told = (unet.config.addition_embed_type, unet.config.class_embed_type, unet.config.num_class_embeds)
+    if told == (None, None, None):
         _once_a_batch(unet.down_blocks[0].resnets[0], shared)
         for attention in getattr(unet.down_blocks[0], "attentions", None) or ():
             _once_a_batch(attention.transformer_blocks[0].attn1, shared)
             break
     elif unet.config.addition_embed_type is not None:
         _embed_additions_once(unet)
-    for name, module in unet.named_modules():
+    for module in unet.modules():
         plain = type(getattr(module, "processor", None)) is AttnProcessor2_0
-        if name.endswith(".attn2") and plain and not module.norm_cross and module.norm_q is None:
+        if plain and module.is_cross_attention and not module.norm_cross and module.norm_q is None:
             module.set_processor(_TextAttention())
     return shared
 

@@ -29,6 +29,8 @@ def merge_tokens(unet: Any, ratio: float) -> None:
     for block in (unet.down_blocks[0], unet.up_blocks[-1]):
         for attention in getattr(block, "attentions", None) or ():
             for transformer in attention.transformer_blocks:
+                if transformer.only_cross_attention:
+                    continue
                 transformer.attn1.set_processor(_MergedQueries(ratio, size))
 
 

@@ -64,6 +64,15 @@ def cells_of(size: Size, cell: int) -> Size:
     return Size(max(1, size.width // cell), max(1, size.height // cell))
 
 
+ENLARGED = 4  # times as long become the sides of a picture that a network is shown to enlarge: a pixel is a cell of 4
+
+
+def enlarged(size: Size, factor: float) -> Size:
+    """Returns the size, in whole cells of `ENLARGED` pixels, that a network makes of a small picture by a factor."""
+    cells = cells_of(scaled(size, factor), ENLARGED)
+    return Size(ENLARGED * cells.width, ENLARGED * cells.height)
+
+
 def whole_cells(size: Size, cell: int = CELL) -> Size:
     """Returns the size cut down to whole latent cells, still in pixels."""
     return Size(size.width // cell * cell, size.height // cell * cell)

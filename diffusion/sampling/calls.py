@@ -48,7 +48,7 @@ def unet_network(unet: Any, shared: SharedWork | None = None, steer: Steer = uns
 
     def predict(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Tensor:
         convert = Tensor.to if shared is None else shared.converted
-        added = classes = None
+        added, classes = None, inputs.noise_level
         if inputs.pooled is not None and inputs.sizes is None:
             classes = convert(inputs.pooled, unet.dtype)
         elif inputs.pooled is not None:

@@ -12,7 +12,18 @@ import torch
 from torch import Tensor
 
 from ..pictures.sizes import CELL
-from ..types import Area, ClipVisionOutput, Condition, Conditioning, Image, Latent, Mask, PicturePrompt, PictureSize
+from ..types import (
+    Area,
+    ClipVisionOutput,
+    Condition,
+    Conditioning,
+    Image,
+    Latent,
+    Mask,
+    PicturePrompt,
+    PictureSize,
+    SmallPicture,
+)
 
 
 def combine(first: Conditioning, second: Conditioning) -> Conditioning:
@@ -113,6 +124,12 @@ def show_depth(conditioning: Conditioning, depth: Image) -> Conditioning:
     """Returns the conditions with how near things are: the brighter a picture is, the nearer."""
     channel = depth.pixels[..., :3].mean(dim=-1).unsqueeze(1)
     return _each(conditioning, lambda entry: replace(entry, depth=channel))
+
+
+def show_small_picture(conditioning: Conditioning, image: Image, *, noise: float = 0.0) -> Conditioning:
+    """Returns the conditions with a picture to enlarge, and how much noise is mixed into it, 0..1."""
+    small = SmallPicture(image.pixels[..., :3], noise)
+    return _each(conditioning, lambda entry: replace(entry, small=small))
 
 
 def show_pictures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,19 +14,26 @@ from ..latents.batches import fit_batch, to_model_space
 from ..pictures.resize import resize
 from ..pictures.sizes import CELL
 from ..types import Condition
+from .enlarging import small_picture
 
 LEAST_DEPTH = 1e-6  # instead of 0, where everything is equally near
 BLANK_PICTURE = (0.8223, -0.6876, 0.6364, 0.1380)  # mid-grey in SD1's scaled latents; as in ComfyUI 0.8.0 (behaviour)
 
 
-def extra_channels(
-    condition: Condition, *, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None = None
-) -> Tensor:
-    """Returns (B, k, h, w), what a network of `spec` is given beside a latent.
+class Start(NamedTuple):
+    """What a run starts from. latent: (B, C, h, w) in scaled-latent units; noise_mask: the same, or None; seed: of the run."""
 
-    latent: (B, C, h, w), the start of the run in scaled-latent units. noise_mask: (B, C, h, w) or None.
-    """
-    channels = _MAKERS[spec.extra](condition, spec, latent, noise_mask)
+    spec: ModelSpec
+    latent: Tensor
+    noise_mask: Tensor | None
+    seed: int
+
+
+def extra_channels(
+    condition: Condition, *, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None = None, seed: int = 0
+) -> Tensor:
+    """Returns (B, k, h, w), what a network of `spec` is given beside a latent; for the arguments see `Start`."""
+    channels = _MAKERS[spec.extra](condition, Start(spec, latent, noise_mask, seed))
     wanted = spec.network.in_channels - spec.latent.channels
     if channels.shape[1] != wanted:
         raise ValueError(
@@ -35,64 +43,73 @@ def extra_channels(
     return channels
 
 
-def inpaint_channels(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+def inpaint_channels(condition: Condition, start: Start) -> Tensor:
     """Returns (B, 1 + C, h, w): the mask, 1 where the picture is to be made, then the masked picture's scaled latent.
 
     The condition's own mask and picture come before the run's noise mask and latent. With no mask at all everything is
     to be made, and the picture is blank. As in ComfyUI 0.8.0 (behaviour).
     """
+    latent = start.latent
     b, _, h, w = latent.shape
-    mask = noise_mask if condition.concat_mask is None else condition.concat_mask
+    mask = start.noise_mask if condition.concat_mask is None else condition.concat_mask
     if mask is None:
         blank = latent.new_tensor(BLANK_PICTURE).reshape(1, -1, 1, 1).expand(b, -1, h, w)
         return torch.cat([latent.new_ones(b, 1, h, w), blank], dim=1)
     mask = _fitted(mask[:, :1].to(latent), latent).round()
     picture = latent
     if condition.concat_latent is not None:
-        picture = _fitted(to_model_space(condition.concat_latent.to(latent), spec.latent), latent)
+        picture = _fitted(to_model_space(condition.concat_latent.to(latent), start.spec.latent), latent)
     return torch.cat([mask, picture], dim=1)
 
 
-def picture_channels(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+def picture_channels(condition: Condition, start: Start) -> Tensor:
     """Returns the latent of a picture to go by, in VAE space, zeros where the condition has none.
 
     Brooks et al. 2022, arXiv:2211.09800 (InstructPix2Pix).
     """
     if condition.concat_latent is None:
-        return torch.zeros_like(latent)
-    return _fitted(condition.concat_latent.to(latent), latent)
+        return torch.zeros_like(start.latent)
+    return _fitted(condition.concat_latent.to(start.latent), start.latent)
 
 
-def scaled_picture_channels(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+def scaled_picture_channels(condition: Condition, start: Start) -> Tensor:
     """Returns the latent of a picture to go by, in the network's own units; zeros before scaling where there is none."""
+    latent = start.latent
     picture = torch.zeros_like(latent) if condition.concat_latent is None else condition.concat_latent.to(latent)
-    return _fitted(to_model_space(picture, spec.latent), latent)
+    return _fitted(to_model_space(picture, start.spec.latent), latent)
 
 
-def picture_and_mask_cells(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+def picture_and_mask_cells(condition: Condition, start: Start) -> Tensor:
     """Returns (B, C + 64, h, w): the masked picture's scaled latent, then the mask at 8 times its size, as in FLUX fill.
 
     A cell's 8x8 pixels are its channels, row by row, 1 where the picture is to be made; everywhere, where there is no mask.
     """
+    latent = start.latent
     b, _, h, w = latent.shape
-    mask = noise_mask if condition.concat_mask is None else condition.concat_mask
+    mask = start.noise_mask if condition.concat_mask is None else condition.concat_mask
     mask = latent.new_ones(1, 1, h, w) if mask is None else mask.to(latent).mean(dim=1, keepdim=True)
     mask = resize(mask, width=CELL * w, height=CELL * h, method="bilinear", crop="center")
     cells = fit_batch(functional.pixel_unshuffle(mask, CELL), b)
-    return torch.cat([scaled_picture_channels(condition, spec, latent, noise_mask), cells], dim=1)
+    return torch.cat([scaled_picture_channels(condition, start), cells], dim=1)
 
 
-def depth_channel(condition: Condition, spec: ModelSpec, latent: Tensor, noise_mask: Tensor | None) -> Tensor:
+def depth_channel(condition: Condition, start: Start) -> Tensor:
     """Returns (B, 1, h, w), how near things are, from -1, the furthest, to 1; zeros where the condition does not say it.
 
     As in diffusers' StableDiffusionDepth2ImgPipeline (behaviour).
     """
+    latent = start.latent
     b, _, h, w = latent.shape
     if condition.depth is None:
         return latent.new_zeros(b, 1, h, w)
     depth = functional.interpolate(condition.depth.to(latent), size=(h, w), mode="bicubic")
     low, high = depth.amin(dim=(1, 2, 3), keepdim=True), depth.amax(dim=(1, 2, 3), keepdim=True)
     return fit_batch(2.0 * (depth - low) / (high - low).clamp(min=LEAST_DEPTH) - 1.0, b)
+
+
+def small_picture_channels(condition: Condition, start: Start) -> Tensor:
+    """Returns (B, 3, h, w), the pixels of the picture that is enlarged; see `enlarging`."""
+    return small_picture(condition, start.spec, start.latent, seed=start.seed)
 
 
 def _fitted(x: Tensor, latent: Tensor) -> Tensor:
@@ -102,10 +119,11 @@ def _fitted(x: Tensor, latent: Tensor) -> Tensor:
     return fit_batch(x, b)
 
 
-_MAKERS: Mapping[ExtraChannels, Callable[[Condition, ModelSpec, Tensor, Tensor | None], Tensor]] = {
+_MAKERS: Mapping[ExtraChannels, Callable[[Condition, Start], Tensor]] = {
     "mask_and_picture": inpaint_channels,
     "picture": picture_channels,
     "scaled_picture": scaled_picture_channels,
     "picture_and_mask_cells": picture_and_mask_cells,
     "depth": depth_channel,
+    "small_picture": small_picture_channels,
 }

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..families.specs import ModelSpec
 from ..latents.batches import fit_batch, to_model_space
 from ..types import Condition, Control
+from .enlarging import picture_level
 from .extra_channels import extra_channels
 from .vectors import vector_of
 
@@ -54,7 +55,7 @@ class NetworkInputs:
     C, h', w') in the network's units, of any size. B is 1 where all items share. repeats: how often the same latents, with
     the same further channels, follow each other in the batch, each time with other text. stretches: a text that is repeated
     says the same, so that texts of unlike length may share a batch; where text and picture attend to each other it does
-    not. controls: what steers the network now.
+    not. controls: what steers the network now. noise_level: (B,), how noisy the picture is that it enlarges.
     """
 
     context: Tensor
@@ -66,6 +67,7 @@ class NetworkInputs:
     repeats: int = 1
     stretches: bool = True
     controls: tuple[ActiveControl, ...] = ()
+    noise_level: Tensor | None = None
 
     def joins(self, other: NetworkInputs) -> bool:
         """Returns whether the two may go through the network in one batch."""
@@ -92,6 +94,7 @@ def join_inputs(inputs: Sequence[NetworkInputs], items: int, *, one_window: bool
         references=tuple(_join(same, items) for same in zip(*(entry.references for entry in inputs), strict=True)),
         repeats=len(inputs) if alike and one_window else 1,
         stretches=inputs[0].stretches,
+        noise_level=_join([entry.noise_level for entry in inputs], items),
     )
 
 
@@ -122,10 +125,13 @@ def network_inputs(
         context=condition.embedding.to(device),
         pooled=pooled,
         sizes=sizes,
-        concat=extra_channels(condition, spec=spec, latent=latent, noise_mask=noise_mask) if spec.takes_extra else None,
+        concat=extra_channels(condition, spec=spec, latent=latent, noise_mask=noise_mask, seed=seed)
+        if spec.takes_extra
+        else None,
         guidance=torch.tensor([condition.guidance], device=device) if network.guidance else None,
         references=_references(condition, spec, latent) if network.references else (),
         stretches=network.kind == "unet",
+        noise_level=torch.tensor([picture_level(condition)], device=device) if spec.knows_noise else None,
     )
 
 

@@ -44,6 +44,8 @@ class UNetLayout:
     linear: bool
     in_channels: int = 4
     adm: int | None = None
+    text_alone: tuple[bool, ...] = ()  # LDM's disable_self_attentions
+    classes: int | None = None  # its num_classes
 
 
 def layout_of(config: Mapping[str, Any]) -> UNetLayout:
@@ -69,6 +71,14 @@ UNCLIP = UNetLayout(64, (1, 2), (1, 1), (1, 0), (1, 1, 0, 0), 1, context=64, lin
 REFINER = UNetLayout(
     64, (1, 2, 2), (1, 1, 1), (0, 1, 0), (0, 0, 1, 1, 0, 0), 1, context=64, linear=True, adm=64 + 5 * 256
 )
+X4 = UNetLayout(
+    *(32, (1, 4, 8), (1, 1, 1), (0, 1, 1), (0, 0, 1, 1, 1, 1), 1),
+    context=64,
+    linear=True,
+    in_channels=7,
+    text_alone=(True, True, False),
+    classes=1000,
+)
 REFERENCE = UNetLayout(32, (1, 2, 2, 2), (1,) * 4, (1, 1, 1, 0), (1,) * 6 + (0, 0), 1, context=24, linear=False)
 
 
@@ -78,6 +88,9 @@ def unet_shapes(layout: UNetLayout) -> Shapes:
     shapes = _linear("time_embed.0", time, width) | _linear("time_embed.2", time, time)
     if layout.adm:
         shapes |= _linear("label_emb.0.0", time, layout.adm) | _linear("label_emb.0.2", time, time)
+    if layout.classes:
+        shapes |= {"label_emb.weight": (layout.classes, time)}
+    text_alone = layout.text_alone or (False,) * len(layout.mult)
     shapes |= _conv("input_blocks.0.0", width, layout.in_channels)
     depth, depth_output = list(layout.depth), list(layout.depth_output)
     skips, n = [width], 1
@@ -85,7 +98,7 @@ def unet_shapes(layout: UNetLayout) -> Shapes:
         for _ in range(layout.blocks[level]):
             shapes |= _res(f"input_blocks.{n}.0", width, mult * layout.channels, time)
             width = mult * layout.channels
-            shapes |= _transformer(f"input_blocks.{n}.1", width, depth.pop(0), layout)
+            shapes |= _transformer(f"input_blocks.{n}.1", width, depth.pop(0), layout, text_alone[level])
             skips.append(width)
             n += 1
         if level < len(layout.mult) - 1:
@@ -102,7 +115,7 @@ def unet_shapes(layout: UNetLayout) -> Shapes:
             shapes |= _res(f"output_blocks.{m}.0", width + skips.pop(), mult * layout.channels, time)
             width = mult * layout.channels
             attends = depth_output.pop()
-            shapes |= _transformer(f"output_blocks.{m}.1", width, attends, layout)
+            shapes |= _transformer(f"output_blocks.{m}.1", width, attends, layout, text_alone[level])
             if level and i == layout.blocks[level]:
                 shapes |= _conv(f"output_blocks.{m}.{2 if attends else 1}.conv", width, width)
             m += 1
@@ -453,6 +466,12 @@ def unclip_tensors() -> dict[str, Tensor]:
     return _joined(parts) | stats
 
 
+def x4_tensors() -> dict[str, Tensor]:
+    """Returns a whole checkpoint of Stable Diffusion's x4 upscaler."""
+    parts = {UNET: unet_shapes(X4), VAE: vae_shapes(mult=(1, 1, 1)), SD2_TEXT: open_clip_shapes()}
+    return _joined(parts) | {"low_scale_model.betas": torch.linspace(0.0001**0.5, 0.02**0.5, 1000) ** 2}
+
+
 def write_sd1(path: Path, *, in_channels: int = 4) -> Path:
     """Writes an SD1 checkpoint, for inpainting with 9 channels."""
     return write(path, sd1_tensors(in_channels=in_channels))
@@ -596,14 +615,14 @@ def _vae_res(name: str, into: int, out: int) -> Shapes:
     return shapes | (_conv(f"{name}.nin_shortcut", out, into, kernel=1) if into != out else {})
 
 
-def _transformer(name: str, width: int, depth: int, layout: UNetLayout) -> Shapes:
+def _transformer(name: str, width: int, depth: int, layout: UNetLayout, text_alone: bool = False) -> Shapes:
     if depth <= 0:
         return {}
     project = _linear if layout.linear else lambda name, out, into: _conv(name, out, into, kernel=1)
     shapes = _norm(f"{name}.norm", width) | project(f"{name}.proj_in", width, width)
     for n in range(depth):
         block = f"{name}.transformer_blocks.{n}"
-        for attention, context in (("attn1", width), ("attn2", layout.context)):
+        for attention, context in (("attn1", layout.context if text_alone else width), ("attn2", layout.context)):
             shapes |= _linear(f"{block}.{attention}.to_q", width, width, bias=False)
             shapes |= _linear(f"{block}.{attention}.to_k", width, context, bias=False)
             shapes |= _linear(f"{block}.{attention}.to_v", width, context, bias=False)
