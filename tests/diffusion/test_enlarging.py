@@ -26,6 +26,7 @@ from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.families.specs import UNetSpec
 from latentgraph.diffusion.latents.batches import to_model_space
 from latentgraph.diffusion.levels.space_spec import DiscreteLevels
+from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.token_merging import merge_tokens
 from latentgraph.diffusion.samplers.noise import initial_noise
@@ -34,7 +35,7 @@ from latentgraph.diffusion.sampling.extra_channels import extra_channels
 from latentgraph.diffusion.sampling.guidance import ClassifierFree
 from latentgraph.diffusion.sampling.network_inputs import network_inputs
 from latentgraph.diffusion.sampling.run import sample_guided
-from latentgraph.diffusion.types import Condition, Guider, Image, Latent, Model, Noise, Sampler, Sigmas, SmallPicture
+from latentgraph.diffusion.types import Condition, Image, Latent, Noise, Sampler, Sigmas, SmallPicture
 
 from .unets import SEED, filled, opened, text
 

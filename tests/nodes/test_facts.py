@@ -260,6 +260,11 @@ SINGLE = {
         "  shown: {type: UnclipConditioning, conditioning: $good, pictures: $look}",
         "by 32 numbers, but input 'model' (sd2-unclip) takes 64; use the vision tower of the model's own checkpoint",
     ),
+    "a picture to enlarge for a model that is shown none": (
+        "{type: KSampler, model: $load.model, positive: $small.positive, negative: $good, latent: $small.latent}\n"
+        "  small: {type: UpscaleConditioning, positive: $good, negative: $good, image: $source.image}",
+        "'positive' carries a picture to enlarge, which input 'model' (sd1) takes no channels for; use Stable Diffusion's x4",
+    ),
     "thresholds the wrong way round": (
         "{type: Canny, image: $source.image, low: 0.5, high: 0.4}",
         "is 0.5, above input",

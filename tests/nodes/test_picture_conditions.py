@@ -6,13 +6,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 
 from latentgraph.diffusion.types import Conditioning, Image, PictureSize
 from latentgraph.graph import Context
-from latentgraph.nodes.latents import EmptyLatent, VAEEncode
+from latentgraph.nodes.latents import EmptyLatent, VAEDecode, VAEEncode
 from latentgraph.nodes.loading import LoadCheckpoint, LoadUnclipCheckpoint
-from latentgraph.nodes.picture_conditions import DepthConditioning, InstructPixToPixConditioning, UnclipConditioning
+from latentgraph.nodes.picture_conditions import (
+    DepthConditioning,
+    InstructPixToPixConditioning,
+    UnclipConditioning,
+    UpscaleConditioning,
+)
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode, TextEncodeSDXLRefiner
 from latentgraph.nodes.vision import EncodeClipVision
@@ -84,6 +90,30 @@ def test_the_refiner_is_told_how_beautiful_a_picture_is_to_be(
         return node.run(context).samples
 
     assert not torch.equal(painted(told), painted(plain))
+
+
+@pytest.mark.parametrize(("factor", "size"), [(4.0, (64, 48)), (2.0, (32, 24)), (0.0, (4, 4))])
+def test_a_picture_is_enlarged_by_a_factor(
+    factor: float, size: tuple[int, int], tiny: ModuleType, tmp_path: Path, context: Context
+) -> None:
+    loaded = LoadCheckpoint(file=tiny.write(tmp_path / "x4.safetensors", tiny.x4_tensors())).run(context)
+    assert loaded.clip is not None
+    assert loaded.vae is not None
+    nothing = TextEncode(clip=loaded.clip, text="").run(context)
+    picture = Image(torch.rand(2, 12, 16, 4, generator=torch.Generator().manual_seed(0)))
+
+    def larger(picture: Image, noise: float = 0.0) -> torch.Tensor:
+        told = UpscaleConditioning(positive=nothing, negative=nothing, image=picture, factor=factor, noise=noise)
+        shown = told.run(context)
+        inputs: dict[str, Any] = {"positive": shown.positive, "negative": shown.negative, "latent": shown.latent}
+        latent = KSampler(model=loaded.model, steps=2, **inputs).run(context)
+        return VAEDecode(vae=loaded.vae, latent=latent).run(context).pixels
+
+    first = larger(picture)
+    assert first.shape == (2, size[1], size[0], 3)
+    assert torch.equal(first, larger(picture))
+    assert not torch.equal(first, larger(Image(1.0 - picture.pixels)))
+    assert not torch.equal(first, larger(picture, noise=0.3))
 
 
 def test_what_is_nearer_moves_a_picture_of_a_depth_model(tiny: ModuleType, tmp_path: Path, context: Context) -> None:

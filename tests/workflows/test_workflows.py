@@ -61,6 +61,7 @@ SIZES = {  # width and height of what each makes of SMALL
     "instruct": (64, 64),
     "unclip": (64, 64),
     "classes": (64, 64),
+    "enlarge": (512, 512),  # four times the picture's own
     "upscale": (256, 256),  # half of four times the picture's own
 }
 NEEDED = {
@@ -72,6 +73,7 @@ NEEDED = {
     "instruct": "checkpoint",
     "unclip": "checkpoint",
     "classes": "checkpoint",
+    "enlarge": "checkpoint",
     "upscale": "upscale_model",
 }  # what has no default, as nothing of the kind is bundled
 NAMES = [
@@ -159,6 +161,8 @@ def needed(
             return {"checkpoint": str(tiny.write_sd1(folder / "instruct.safetensors", in_channels=8))}
         if name == "unclip":
             return {"checkpoint": str(tiny.write(folder / "unclip.safetensors", tiny.unclip_tensors()))}
+        if name == "enlarge":
+            return {"checkpoint": str(tiny.write(folder / "enlarge.safetensors", tiny.x4_tensors()))}
         if name == "classes":
             path = tiny.write(folder / "classes.safetensors", tiny.classes_tensors())
             return {"checkpoint": str(path), "class": 3, "no_class": 10}
@@ -280,3 +284,11 @@ def test_another_class_is_another_picture_and_shares_the_rest(runs: Runs, needed
     other, started = runs.run(build("classes", {**params, "class": 4}))
     assert not torch.equal(first.outputs["image"].pixels, other.outputs["image"].pixels)
     assert "negative" not in started
+
+
+def test_noise_in_a_picture_that_is_enlarged_lets_more_be_made_up(runs: Runs, needed: Needed) -> None:
+    params = {**SMALL, **needed("enlarge", EMOJI)}
+    first, noisier = (
+        runs.run(build("enlarge", {**params, "noise": noise}))[0].outputs["image"].pixels for noise in (0.06, 0.5)
+    )
+    assert not torch.allclose(first, noisier, atol=1e-3)
