@@ -41,11 +41,12 @@ class UnknownTarget(LatentGraphError):
 
 
 class NodeFailed(LatentGraphError):
-    """A node's run raised; the cause is the node's own error."""
+    """A node's run raised; the cause is the node's own error. place: of the node in its file, if it is in one."""
 
-    def __init__(self, node: str, node_type: str, cause: BaseException) -> None:
-        self.node, self.node_type, self.cause = node, node_type, cause
-        super().__init__(f"node {node!r} ({node_type}) failed: {type(cause).__name__}: {cause}")
+    def __init__(self, node: str, node_type: str, cause: BaseException, place: str | None = None) -> None:
+        self.node, self.node_type, self.cause, self.place = node, node_type, cause, place
+        message = f"node {node!r} ({node_type}) failed: {type(cause).__name__}: {cause}"
+        super().__init__(f"{place}: {message}" if place else message)
 
 
 class RunCancelled(LatentGraphError):

@@ -310,7 +310,8 @@ class Scheduler:
             failed = [task, *self._agenda.take_followers(task)]
         reports: list[NodeReport] = []
         for one in failed:
-            failure = NodeFailed(one.id, one.node.cls.__name__, error)
+            place = one.node.place
+            failure = NodeFailed(one.id, one.node.cls.__name__, error, str(place) if place.file else None)
             failure.__cause__ = error
             reports.append(NodeReport("failed", None, seconds, failure))
             one.run.emit(NodeErred(*one.where, failure))

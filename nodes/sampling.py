@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from latentgraph.diffusion.levels.limits import whole_steps
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.names import SamplerName, ScheduleName
 from latentgraph.diffusion.types import Conditioning, Latent
@@ -80,7 +81,17 @@ class KSampler(
     def infer(cls, known: Known) -> OutputFacts:
         check_text(known, "positive", "negative")
         check_latent(known, "latent", "model")
+        check_denoise(known)
         return {"latent": {**known.facts("latent"), **some(known.facts("model"), LATENT_FORMAT)}}
+
+
+def check_denoise(known: Known) -> None:
+    """Reports a denoise that is too small for the number of steps."""
+    steps, denoise = known.value("steps"), known.value("denoise")
+    try:
+        whole_steps(steps or 1, denoise or 1.0)
+    except ValueError as wrong:
+        known.problem("denoise", f"of {wrong}")
 
 
 def step_teller(ctx: Context) -> OnStep:

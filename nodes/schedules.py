@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from latentgraph.diffusion.levels.limits import written_levels
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.names import AlignedModel, LevelSpacing, ScheduleName
 from latentgraph.diffusion.pictures.sizes import MAX_SIDE
 from latentgraph.diffusion.types import Sigmas
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
-from .sampling import MAX_STEPS
+from .sampling import MAX_STEPS, check_denoise
 
 STEPS = "How many noise levels to go through; more are slower."
 DENOISE = "How much to change: 1 paints anew; less takes the last steps of a schedule."
@@ -51,6 +52,11 @@ class BasicScheduler(Node, version=1, comfy=ComfyName("BasicScheduler")):
         from latentgraph.diffusion.sampling.run import sampling_space
 
         return Sigmas(denoise_sigmas(sampling_space(self.model), self.scheduler, self.steps, denoise=self.denoise))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_denoise(known)
+        return {}
 
 
 class BetaSamplingScheduler(Node, version=1, comfy=ComfyName("BetaSamplingScheduler")):
@@ -196,6 +202,15 @@ class ManualSigmas(Node, version=1, comfy=ComfyName("ManualSigmas")):
         from latentgraph.diffusion.levels.edits import parse_levels
 
         return Sigmas(parse_levels(self.sigmas))
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        text = known.value("sigmas")
+        try:
+            written_levels("0" if text is None else text)
+        except ValueError as wrong:
+            known.problem("sigmas", f"can't be read: {wrong}")
+        return {}
 
 
 class SplitSigmas(Node, version=1, comfy=ComfyName("SplitSigmas")):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..names import AlignedModel
 from ..samplers import precise
+from .limits import check_levels
 from .space import SamplingSpace
 from .space_spec import FLUX_PATCH
 
@@ -30,11 +31,14 @@ ALIGNED: dict[AlignedModel, tuple[float, ...]] = {
 }
 """Sabour et al. 2024, arXiv:2404.14507: the levels of ten steps that the paper found for each model."""
 
+LARGEST_LOG = 80  # whose power of e float32 still holds
 TURBO_STEPS = 10  # that a turbo model was distilled for: timesteps 999, 899, ... 99
 
 
 def karras_levels(steps: int, *, sigma_max: float, sigma_min: float, rho: float = 7.0) -> Tensor:
-    """Even in sigma^(1/rho). Karras et al. 2022, arXiv:2206.00364, eq. 5."""
+    """Even in sigma^(1/rho). Karras et al. 2022, arXiv:2206.00364, eq. 5. Raises ValueError for a rho that is too small."""
+    if math.log(max(sigma_max, 1)) / rho > LARGEST_LOG:
+        raise ValueError(f"a rho of {rho:g} is too small for levels up to {sigma_max:g}; give a larger one.")
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return ending_in_zero((high + torch.linspace(0, 1, steps) * (low - high)) ** rho)
 
@@ -95,7 +99,8 @@ def flux2_levels(steps: int, *, width: int, height: int) -> Tensor:
     at_10 = 8.73809524e-05 * tokens + 1.89833333
     shift = at_200 if tokens > 4300 else at_200 + (at_10 - at_200) * (200 - steps) / 190
     time = torch.linspace(1, 0, steps + 1)
-    return math.exp(shift) / (math.exp(shift) + (1 / time - 1))
+    odds = math.exp(min(shift, LARGEST_LOG))
+    return odds / (odds + (1 / time - 1))
 
 
 def turbo_levels(space: SamplingSpace, steps: int, *, denoise: float = 1.0) -> Tensor:
@@ -109,5 +114,7 @@ def turbo_levels(space: SamplingSpace, steps: int, *, denoise: float = 1.0) -> T
 
 
 def ending_in_zero(sigmas: Tensor) -> Tensor:
-    """Returns the levels with a 0 after them."""
-    return torch.cat([sigmas, sigmas.new_zeros(1)])
+    """Returns the levels with a 0 after them. Raises ValueError if nothing can be sampled at them."""
+    levels = torch.cat([sigmas, sigmas.new_zeros(1)])
+    check_levels(levels.tolist())
+    return levels

@@ -6,7 +6,6 @@ As in ComfyUI 0.8.0 (behaviour).
 from __future__ import annotations
 
 import math
-import re
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..names import LevelSpacing
+from .limits import written_levels
 
 FIRST_OF_FLIPPED = 1e-4  # instead of a 0 in front, at which nothing could start
 
@@ -35,6 +35,11 @@ def split_by_denoise(sigmas: Tensor, denoise: float) -> SplitLevels:
     steps = max(len(sigmas) - 1, 0)
     kept = round(steps * denoise)
     return split(sigmas, steps - kept)
+
+
+def without_repeats(sigmas: Tensor) -> Tensor:
+    """Returns the levels without any that equals the one before: its step changes nothing, and many samplers divide by it."""
+    return torch.cat([sigmas[:1], sigmas[1:][sigmas.diff() != 0]])
 
 
 def flip(sigmas: Tensor) -> Tensor:
@@ -71,8 +76,5 @@ def extend(
 
 
 def parse_levels(text: str) -> Tensor:
-    """Returns the numbers of a text, whatever separates them. Raises ValueError for a text without any."""
-    numbers = re.findall(r"[-+]?(?:\d*\.\d+|\d+\.?)(?:[eE][-+]?\d+)?", text)
-    if not numbers:
-        raise ValueError(f"no number in {text!r}; give noise levels like '14.6, 3.9, 0.7, 0'.")
-    return torch.tensor([float(number) for number in numbers])
+    """Returns the numbers of a text, whatever separates them. Raises ValueError, see `limits.written_levels`."""
+    return torch.tensor(written_levels(text))

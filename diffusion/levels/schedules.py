@@ -17,6 +17,7 @@ from ..names import SamplerName, ScheduleName, unknown_name
 from ..samplers import precise
 from ..samplers.catalogue import sampler_named
 from .chosen import ending_in_zero, exponential_levels, karras_levels
+from .limits import whole_steps
 from .space import SamplingSpace
 
 Schedule = Callable[[SamplingSpace, int], Tensor]
@@ -129,6 +130,7 @@ def denoise_sigmas(space: SamplingSpace, schedule: ScheduleName, steps: int, *, 
     """Returns the levels of a schedule, or its last `steps` steps; empty if there is nothing to denoise.
 
     denoise: below 1, the steps are the last ones of a longer schedule of int(steps / denoise), to start from a picture.
+    Raises ValueError for one of more than `limits.LONGEST_SCHEDULE`.
     """
     return _last_steps(lambda total: schedule_sigmas(space, schedule, total), steps, denoise)
 
@@ -155,7 +157,7 @@ def _last_steps(levels: Callable[[int], Tensor], steps: int, denoise: float) -> 
         return torch.empty(0)
     if denoise > 0.9999:
         return levels(steps)
-    return levels(int(steps / denoise))[-(steps + 1) :]
+    return levels(whole_steps(steps, denoise))[-(steps + 1) :]
 
 
 def cut_sigmas(sigmas: Tensor, *, start: int = 0, end: int | None = None, leftover_noise: bool = False) -> Tensor:

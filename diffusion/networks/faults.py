@@ -18,6 +18,7 @@ class NonFiniteError(ArithmeticError):
     """A network gave NaN or infinity: in which part of the work, where in the network, and what to do."""
 
 
+NOT_FINITE = "has values that are not finite (NaN or infinity)"
 _GIVEN = "The network was given them: look at the nodes that made its inputs."
 
 
@@ -31,7 +32,7 @@ def check_finite(
     if result.isfinite().all():
         return
     fault = find_fault(network, again) or given
-    raise NonFiniteError(f"{what} has values that are not finite (NaN or infinity). {fault}")
+    raise NonFiniteError(f"{what} {NOT_FINITE}. {fault}")
 
 
 def find_fault(network: nn.Module, again: Callable[[], object]) -> str | None:

@@ -31,10 +31,12 @@ def sa_solver(
 
     eta: the paper's tau, the share of noise, between the levels of `window`, highest first; None is from the fraction 0.2
     of a run to 0.8. corrector_order: 0 is none. Orders are lower while there is little history, and towards a level of 0.
-    simple_order_2: the paper's simpler weights where the order is 2.
+    simple_order_2: the paper's simpler weights where the order is 2. Raises ValueError for levels that rise.
     """
     problem = problem.off_unit_level()
     sigmas, n = problem.sigmas, len(problem.sigmas) - 1
+    if (sigmas.diff() > 0).any():
+        raise ValueError("sa_solver goes down noise levels alone, and these rise; give falling ones, or choose euler.")
     lambdas = problem.space.path.log_snr(sigmas).tolist()
     high, low = window or (problem.space.percent_to_sigma(0.2), problem.space.percent_to_sigma(0.8))
     x = predicted = problem.x

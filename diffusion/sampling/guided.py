@@ -5,13 +5,18 @@ Knows how many lists a rule needs and what a model asks of a run, but no sampler
 
 from __future__ import annotations
 
-from ..networks.faults import check_finite
+from torch import Tensor
+
+from ..networks.faults import NOT_FINITE, NonFiniteError, check_finite
 from ..samplers.drive import Denoise
 from ..samplers.problem import Answer, Query
 from .corrections import make_correction
 from .guidance import Estimates, Guidance, ListName
 from .options import SamplingOptions
 from .passes import Passes, Setting
+
+_GIVEN = "The network was given them, in the conditioning: look at the nodes that made it."
+_RAN_OFF = "The sampler itself ran off: give it more steps or noise levels that decrease, or choose another one."
 
 
 def guided_denoiser(setting: Setting, rule: Guidance, options: SamplingOptions) -> Denoise:
@@ -44,10 +49,12 @@ def guided_denoiser(setting: Setting, rule: Guidance, options: SamplingOptions) 
     return checked
 
 
+def check_ending(x: Tensor, sigma: float) -> None:
+    """Raises NonFiniteError for the result of a run, at its last level, that no network has seen and that holds NaN."""
+    if not x.isfinite().all():
+        raise NonFiniteError(f"the last step of the sampling, down to sigma {sigma:.4g}, {NOT_FINITE}. {_RAN_OFF}")
+
+
 def _origin(query: Query) -> str:
-    """Returns where a latent that is not finite before any network has seen it comes from."""
-    if query.x.isfinite().all():
-        return "The network was given them, in the conditioning: look at the nodes that made it."
-    if query.step:
-        return "The sampler itself ran off: give it more steps, or choose another one."
-    return "The latent that it began with has them already: look at the nodes that made it."
+    """Returns where values that are not finite before the network has seen them come from; the run began without any."""
+    return _GIVEN if query.x.isfinite().all() else _RAN_OFF

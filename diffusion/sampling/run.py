@@ -6,6 +6,7 @@ ComfyUI 0.8.0. Every random number comes from a seed; neither torch's random sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,12 +20,15 @@ from ..families.specs import LatentFormat, ModelSpec
 from ..image_prompts.showing import show
 from ..latents.batches import fit_empty, to_model_space, to_vae_space
 from ..latents.previews import preview_picture
+from ..levels.edits import without_repeats
+from ..levels.limits import check_levels
 from ..levels.schedules import cut_sigmas, ksampler_sigmas
 from ..levels.space import SamplingSpace, make_space
 from ..levels.space_spec import PredictionName, SpaceSpec
 from ..model import Guider, Model
 from ..names import SamplerName, ScheduleName
 from ..networks.exhaustion import smaller_pictures
+from ..networks.faults import NOT_FINITE, NonFiniteError
 from ..networks.shallow import Depth
 from ..networks.threads import threads_worth
 from ..samplers.catalogue import Method, method_of
@@ -35,7 +39,7 @@ from ..types import Conditioning, Latent, Noise, Sampler, Sigmas
 from .conditioning import PreparedCondition, prepare_conditions
 from .controls import Steering, spread_controls
 from .guidance import ClassifierFree, Perpendicular
-from .guided import guided_denoiser
+from .guided import check_ending, guided_denoiser
 from .masking import fit_mask, gradual, masked
 from .passes import Setting
 from .step_cache import StepCache
@@ -136,10 +140,10 @@ def sample_guided(
     """Returns the latent, denoised: float32 on the CPU, in VAE space, with the given mask and batch_index.
 
     max_batch: the most latents in one pass through the network; less memory, and other last bits. on_step is called
-    after every step; the run stops at once if it raises. A run without any level returns the latent as it is.
+    after every step; the run stops at once if it raises. Levels that follow their equals are left out. A run without any
+    level returns the latent as it is. Raises ValueError for levels at which nothing can be sampled.
     """
-    levels = sigmas.values
-    if len(levels) == 0:
+    if len(sigmas.values) == 0:
         return Sampled(latent, latent)
     guider = _with_perp_neg(guider)
     model = guider.model
@@ -149,6 +153,7 @@ def sample_guided(
     if not noise.silent:
         first = initial_noise(start.shape, noise.seed, latent.batch_index).to(start)
     method = method_of(sampler)
+    levels = without_repeats(_sound(sigmas, space))
     run = _Run(method, space, levels, noise.seed, start, first, _fitted_mask(latent, start), model.options.gradual_mask)
     prepared = prepare_conditions(
         list(guider.lists.values()),
@@ -188,6 +193,7 @@ def sample_guided(
         if policy.precision != "exact":  # there they might move the last bits
             held.enter_context(threads_worth(network, len(start) * start.shape[2] * start.shape[3]))
         x = run_sampler(run.begin(last), denoise)
+    check_ending(x, levels[-1].item())
 
     def finished(result: Tensor) -> Latent:
         return replace(latent, samples=to_vae_space(result, spec.latent).float().cpu(), cell=cell)
@@ -201,10 +207,10 @@ def add_noise(model: Model, latent: Latent, *, noise: Noise, sigmas: Sigmas) -> 
 
     A single level is taken for what it is; with no level at all the latent stays as it is.
     """
-    levels = sigmas.values
-    if len(levels) == 0:
+    if len(sigmas.values) == 0:
         return latent
     spec, space = model.spec, sampling_space(model)
+    levels = _sound(sigmas, space)
     start = _start(spec, latent, torch.device("cpu"))
     amount = (levels[0] - levels[-1]).abs() if len(levels) > 1 else levels[0]
     first = torch.zeros_like(start) if noise.silent else initial_noise(start.shape, noise.seed, latent.batch_index)
@@ -249,12 +255,20 @@ class _Run:
         return NoiseSource(self.start, self.sigmas, self.seed)
 
 
+def _sound(sigmas: Sigmas, space: SamplingSpace) -> Tensor:
+    """The levels of a run. Raises ValueError if nothing can be sampled at one of them."""
+    check_levels(sigmas.values.tolist(), highest=1.0 if space.path.is_flow else math.inf)
+    return sigmas.values
+
+
 def _start(spec: ModelSpec, latent: Latent, device: torch.device) -> Tensor:
     """The latent in the network's units; an empty one stays zero, whatever the family's shift.
 
-    Always contiguous, because the layout in memory moves the last bits.
+    Always contiguous, because the layout in memory moves the last bits. Raises NonFiniteError for one that holds NaN.
     """
     samples = fit_empty(latent, spec.latent).float().contiguous().to(device)
+    if not samples.isfinite().all():
+        raise NonFiniteError(f"the latent that the run begins with {NOT_FINITE}. Look at the nodes that made it.")
     return to_model_space(samples, spec.latent) if samples.any() else samples
 
 

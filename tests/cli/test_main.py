@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_run_takes_another_cache_folder(square: Path, tmp_path: Path) -> None:
 def test_a_node_that_fails_ends_with_1_and_is_told_exactly(fails: Path) -> None:
     result = call("run", fails)
     assert result.exit_code == 1
-    assert "error: node 'load' (LoadImage) failed:" in result.stderr
+    assert re.search(r"error: \S+:\d+:\d+: node 'load' \(LoadImage\) failed:", result.stderr)
     assert "[red]cut.png: the picture is damaged or incomplete" in result.stderr
     assert "Traceback" not in result.stderr
     assert "LATENTGRAPH_TRACEBACK=1" in result.stderr

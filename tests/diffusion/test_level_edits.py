@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentgraph.diffusion.levels.edits import extend, flip, parse_levels, set_first, split, split_by_denoise
+from latentgraph.diffusion.levels.edits import (
+    extend,
+    flip,
+    parse_levels,
+    set_first,
+    split,
+    split_by_denoise,
+    without_repeats,
+)
+from latentgraph.diffusion.levels.limits import check_levels, whole_steps
 
 LEVELS = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
 
@@ -65,6 +74,49 @@ def test_levels_are_read_whatever_separates_them(text: str) -> None:
 def test_a_text_without_a_number_gives_no_levels() -> None:
     with pytest.raises(ValueError, match="no number in 'none'"):
         parse_levels("none")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("1e400, 1, 0", "noise level 1 of 3 is inf; expected finite numbers, none below 0"),
+        ("14-3, 0", "noise level 2 of 3 is -3; expected finite numbers, none below 0"),
+        ("5, 0, 3", "noise level 2 of 3 is 0, where no noise is left to go on from; only the last may be 0"),
+    ],
+)
+def test_levels_at_which_nothing_can_be_sampled_are_refused(text: str, wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"^{wrong}$"):
+        parse_levels(text)
+
+
+def test_levels_that_rise_or_end_above_0_are_levels() -> None:
+    assert parse_levels("0.5 2 8").tolist() == [0.5, 2, 8]
+
+
+def test_a_level_above_all_noise_is_none_for_rectified_flow() -> None:
+    check_levels([1.0, 0.5, 0.0], highest=1.0)
+    with pytest.raises(ValueError, match=r"^noise level 1 of 2 is 14.6, but a rectified-flow model knows none above 1"):
+        check_levels([14.6, 0.0], highest=1.0)
+
+
+def test_a_level_that_follows_its_equal_is_left_out() -> None:
+    assert without_repeats(torch.tensor([5.0, 5, 4, 3, 3, 3, 0])).tolist() == [5, 4, 3, 0]
+    assert without_repeats(LEVELS).tolist() == LEVELS.tolist()
+    assert without_repeats(LEVELS[:1]).tolist() == [8]
+
+
+@pytest.mark.parametrize(
+    ("steps", "denoise", "whole"), [(20, 0.3, 66), (1, 1e-6, 1_000_000), (10_000, 0.01, 1_000_000)]
+)
+def test_a_denoise_says_how_long_the_whole_schedule_is(steps: int, denoise: float, whole: int) -> None:
+    assert whole_steps(steps, denoise) == whole
+
+
+def test_a_schedule_that_no_memory_would_hold_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^1e-09 makes 20 steps the end of a schedule of 2e\+10; expected at least 2e-05"
+    ):
+        whole_steps(20, 1e-9)
 
 
 def test_no_edit_writes_to_what_it_is_given() -> None:

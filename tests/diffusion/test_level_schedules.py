@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from latentgraph.diffusion.levels.chosen import (
     ALIGNED,
     aligned_levels,
     exponential_levels,
+    flux2_levels,
     karras_levels,
     laplace_levels,
     polyexponential_levels,
@@ -70,3 +72,23 @@ def test_more_turbo_steps_than_there_are_end_with_the_last() -> None:
 def test_every_schedule_falls(levels: Tensor) -> None:
     assert levels.dtype == torch.float32
     assert (levels.diff() < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"),
+    [
+        (
+            lambda: karras_levels(5, sigma_max=14.6, sigma_min=0.03, rho=0.01),
+            "a rho of 0.01 is too small for levels up to 14.6",
+        ),
+        (lambda: karras_levels(5, sigma_max=14.6, sigma_min=0.0), "noise level 5 of 6 is 0, where no noise is left"),
+        (lambda: vp_levels(5, beta_d=5000.0), "noise level 1 of 6 is inf"),
+    ],
+)
+def test_settings_that_make_no_levels_are_refused(make: Callable[[], Tensor], wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"^{wrong}"):
+        make()
+
+
+def test_flux2s_levels_of_the_largest_pictures_are_all_noise_to_the_last() -> None:
+    assert flux2_levels(4, width=16384, height=16384).tolist() == [1, 1, 1, 1, 0]

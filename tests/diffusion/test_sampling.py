@@ -14,11 +14,13 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.latents.batches import empty_latent, latent_from_batch
-from latentgraph.diffusion.model import Model
+from latentgraph.diffusion.model import Guider, Model
+from latentgraph.diffusion.names import SamplerName
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.precision import Precision
-from latentgraph.diffusion.sampling.run import StepReport, sample
-from latentgraph.diffusion.types import Condition, Conditioning, Latent
+from latentgraph.diffusion.sampling.guidance import ClassifierFree
+from latentgraph.diffusion.sampling.run import StepReport, sample, sample_guided
+from latentgraph.diffusion.types import Condition, Conditioning, Latent, Noise, Sampler, Sigmas
 
 
 def text(seed: int, **options: Any) -> Conditioning:
@@ -207,3 +209,14 @@ def test_a_v_network_is_read_as_one(tiny_sd2_v: Path, square: Latent) -> None:
     eps_model = replace(model, spec=replace(model.spec, prediction="eps"))
     eps = sample(eps_model, conditions, conditions, square, **OPTIONS)
     assert v.samples.std() < eps.samples.std() / 2  # the skip connection of v holds x down
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_3m_sde", "lms", "deis", "er_sde", "sa_solver", "uni_pc"])
+def test_a_level_given_twice_in_a_row_counts_once(model: Model, sampler: SamplerName) -> None:
+    guider = Guider(model, {"positive": POSITIVE, "negative": NEGATIVE}, ClassifierFree(1.0))
+    latent = Latent(torch.zeros(1, 4, 8, 8))
+    once, twice = (
+        sample_guided(guider, latent, noise=Noise(1), sampler=Sampler(sampler), sigmas=Sigmas(torch.tensor(levels)))
+        for levels in ([5.0, 4.0, 3.0, 0.0], [5.0, 4.0, 4.0, 3.0, 0.0])
+    )
+    assert torch.equal(once.latent.samples, twice.latent.samples)

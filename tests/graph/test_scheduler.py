@@ -222,6 +222,12 @@ outputs: {bad: $further, good: $other}
     assert isinstance(error.__cause__, ValueError)
 
 
+def test_a_failure_says_where_the_node_is_in_its_file() -> None:
+    nodes = "nodes:\n  good: {type: Constant}\n  bad: {type: Fail}\noutputs: {x: $bad}\n"
+    result = run_all(graph_of(nodes, file=Path("w.yaml")))
+    assert str(result.failures["bad"]) == "w.yaml:4:3: node 'bad' (Fail) failed: ValueError: no"
+
+
 def test_a_node_that_is_blocked_twice_lets_go_of_what_it_read_once() -> None:
     """`late` needs the failed node both itself and through `middle`; `reader` still needs `shared` afterwards."""
     bench = Bench()

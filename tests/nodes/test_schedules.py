@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from latentgraph.diffusion.types import Sigmas
-from latentgraph.graph import Context, InvalidWorkflow, Node, build_graph, parse_document
+from latentgraph.graph import Context, FolderResolver, InvalidWorkflow, Node, build_graph, parse_document
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.model_options import ModelSamplingDiscrete, ModelSamplingSD3
 from latentgraph.nodes.schedules import (
@@ -105,3 +105,28 @@ def test_levels_that_would_rise_are_refused_before_a_run(node: str) -> None:
     )
     with pytest.raises(InvalidWorkflow, match=r"above sigma_max, 1\.0"):
         build_graph(parse_document(text), default_registry())
+
+
+@pytest.mark.parametrize(
+    ("node", "wrong"),
+    [
+        ("ManualSigmas, sigmas: none", "input 'sigmas' can't be read: no number in 'none'; give noise levels like"),
+        ("ManualSigmas, sigmas: '5, 0, 3'", "input 'sigmas' can't be read: noise level 2 of 3 is 0, where no noise is"),
+        (
+            "BasicScheduler, model: $ck.model, denoise: 1.0e-9",
+            "input 'denoise' of 1e-09 makes 20 steps the end of a schedule of 2e\\+10; expected at least 2e-05",
+        ),
+    ],
+)
+def test_levels_that_can_be_no_schedule_are_refused_before_a_run(node: str, wrong: str, tiny_sd1: Path) -> None:
+    text = (
+        f"latentgraph: 1\nnodes:\n  ck: {{type: LoadCheckpoint, file: {tiny_sd1}}}\n  levels: {{type: {node}}}\n"
+        "  last: {type: SplitSigmas, sigmas: $levels}\noutputs: {last: $last.low}\n"
+    )
+    with pytest.raises(InvalidWorkflow, match=wrong):
+        build_graph(parse_document(text), default_registry(), resolver=FolderResolver({}))
+
+
+def test_a_schedule_that_gives_no_levels_fails_at_the_scheduler() -> None:
+    with pytest.raises(ValueError, match="noise level 20 of 21 is 0"):
+        KarrasScheduler(sigma_min=0.0).run(Context())
