@@ -10,6 +10,7 @@ unless a docstring says otherwise. Units and layouts follow the field's conventi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from .checkpoints.vision import ClipVisionSpec
     from .control.specs import ControlSpec
     from .families.autoencoders import VaeSpec
-    from .families.text_specs import ClipSpec, EncoderKey
+    from .families.text_joins import ClipSpec
+    from .families.text_specs import EncoderKey
     from .image_prompts.reading import IPAdapterSpec
     from .image_prompts.redux_reading import StyleSpec
     from .networks.memory import Weights
@@ -183,6 +185,10 @@ class Conditioning:
     """Conditions that hold together; their predictions are averaged by weight."""
 
     entries: tuple[Condition, ...]
+
+    def each(self, change: Callable[[Condition], Condition]) -> Conditioning:
+        """Returns the conditions, each of them changed."""
+        return Conditioning(tuple(map(change, self.entries)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -13,7 +13,7 @@ from latentgraph.diffusion.checkpoints.tokenizer_files import (
     missing_tokenizer,
     needs_tokenizer,
 )
-from latentgraph.diffusion.families.text_specs import ClipSpec
+from latentgraph.diffusion.families.text_joins import ClipSpec
 from latentgraph.graph import Companion
 
 

@@ -33,7 +33,7 @@ from latentgraph.diffusion.control.specs import ControlSpec, refusal
 from latentgraph.diffusion.families.autoencoders import VaeSpec
 from latentgraph.diffusion.families.dit_specs import PATCH, MMDiTSpec
 from latentgraph.diffusion.families.specs import ModelSpec
-from latentgraph.diffusion.families.text_specs import ClipSpec
+from latentgraph.diffusion.families.text_joins import ClipSpec
 from latentgraph.diffusion.pictures.sizes import CELL, Size, cells_of, resized, whole_cells
 from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
 

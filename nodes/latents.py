@@ -69,7 +69,8 @@ class VAEEncode(Node, version=1, lane="device", comfy=ComfyName("VAEEncode", {"i
     grow_mask_by: int = Field(6, ge=0, le=64, description="Pixels to grow the mask by, so that its border blends in.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.latents.autoencoder import encode, encode_for_inpaint
+        from latentgraph.diffusion.latents.autoencoder import encode
+        from latentgraph.diffusion.latents.picture_conditions import encode_for_inpaint
 
         if self.mask is None:
             return encode(self.vae, self.image, on_progress=_progress(ctx), on_notice=ctx.warn)
@@ -212,7 +213,7 @@ class InpaintConditioning(
     noise_mask: bool = Field(True, description="Also keep the rest of the picture exactly as it is.")
 
     def run(self, ctx: Context) -> InpaintConditions:
-        from latentgraph.diffusion.latents.autoencoder import condition_on_inpaint
+        from latentgraph.diffusion.latents.picture_conditions import condition_on_inpaint
 
         made = condition_on_inpaint(
             self.vae, self.positive, self.negative, self.image, self.mask, noise_mask=self.noise_mask

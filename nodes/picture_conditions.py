@@ -46,7 +46,7 @@ class InstructPixToPixConditioning(
     image: Image = Field(description="The picture to edit.")
 
     def run(self, ctx: Context) -> EditConditions:
-        from latentgraph.diffusion.latents.autoencoder import condition_on_picture
+        from latentgraph.diffusion.latents.picture_conditions import condition_on_picture
 
         return EditConditions(*condition_on_picture(self.vae, self.positive, self.negative, self.image))
 

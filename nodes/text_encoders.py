@@ -10,7 +10,8 @@ from pydantic import Field
 
 from latentgraph.diffusion.checkpoints.describe_text import TextDescription, describe_text
 from latentgraph.diffusion.checkpoints.tokenizer_files import missing_tokenizer, needs_tokenizer
-from latentgraph.diffusion.families.text_specs import ClipSpec, EncoderKey
+from latentgraph.diffusion.families.text_joins import ClipSpec
+from latentgraph.diffusion.families.text_specs import EncoderKey
 from latentgraph.diffusion.names import EmptyPrompt, PrecisionChoice, TextFamily
 from latentgraph.diffusion.types import Clip, Conditioning
 from latentgraph.graph import ComfyName, Context, FileInput, Known, LatentGraphError, Node, OutputFacts

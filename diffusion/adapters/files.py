@@ -17,7 +17,7 @@ from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.remembering import remembered
 from ..checkpoints.strangers import IMPOSTORS, LORA, PARTS, without_cures
 from ..families.catalogue import FAMILIES
-from ..families.text_specs import ClipSpec
+from ..families.text_joins import ClipSpec
 from .keys import (
     ADAPTER_FAMILIES,
     ENDINGS,

@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from ..families.specs import DenoiserSpec
-from ..families.text_specs import ClipSpec
+from ..families.text_joins import ClipSpec
 from ..layouts.keymaps import Rows
 from ..layouts.kinds import kind_of
 from ..layouts.layout import modules_of

@@ -15,8 +15,8 @@ from typing import Any
 
 from ..families.autoencoders import VaeSpec
 from ..families.specs import DenoiserSpec, Family, ModelSpec
+from ..families.text_joins import ClipSpec
 from ..families.text_sets import TextEncoderLayout
-from ..families.text_specs import ClipSpec
 from ..layouts.autoencoder_structure import read_vae
 from ..layouts.kinds import kind_of
 from ..layouts.structure import Shapes, StructureError, last_attention

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..families.text_joins import ClipSpec
 from ..families.text_sets import (
     FLUX2_TEXT,
     FLUX_TEXT,
@@ -25,7 +26,7 @@ from ..families.text_sets import (
     TEXT_SETS,
     TextSet,
 )
-from ..families.text_specs import ClipSpec, EncoderKey, TextEncoderSpec
+from ..families.text_specs import EncoderKey, TextEncoderSpec
 from ..layouts.structure import Shapes, StructureError
 from ..layouts.text_keymaps import text_origins
 from ..layouts.text_layout import text_layout

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..families.autoencoders import TinyFamily
-from ..families.text_specs import ClipSpec, EncoderKey
+from ..families.text_joins import ClipSpec
+from ..families.text_specs import EncoderKey
 from ..model import Model
 from ..names import PrecisionChoice, TextFamily
 from ..networks.memory import WeightMemory, Weights

@@ -11,7 +11,8 @@ from itertools import chain
 from pathlib import Path
 
 from ..families.catalogue import FAMILIES
-from ..families.text_specs import ClipSpec, EncoderKey
+from ..families.text_joins import ClipSpec
+from ..families.text_specs import EncoderKey
 from .headers import read_header
 from .remembering import remembered
 

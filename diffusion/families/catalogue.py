@@ -5,7 +5,7 @@ from __future__ import annotations
 from .ldm import LDM_FAMILIES
 from .specs import Family
 from .stable_diffusion import UNET_FAMILIES
-from .text_specs import ClipSpec
+from .text_joins import ClipSpec
 from .transformers import DIT_FAMILIES
 
 FAMILIES: tuple[Family, ...] = (*LDM_FAMILIES, *UNET_FAMILIES, *DIT_FAMILIES)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .text_specs import CLIP_END, Activation, Dialogue, EncoderKey, Slot, TextJoin, side_by_side
+from .text_joins import Slot, TextJoin, side_by_side
+from .text_specs import CLIP_END, Activation, Dialogue, EncoderKey
 
 
 @dataclass(frozen=True, slots=True)

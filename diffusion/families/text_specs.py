@@ -1,7 +1,7 @@
-"""The structure of text encoders, how a prompt is framed for each, and how their features are joined. Data, without torch.
+"""The structure of text encoders, and how a prompt is framed for each. Data, without torch.
 
-A model has one text encoder or several. Each is of a kind, which says how its network is built and run; everything that
-families do differently with it is in the fields here.
+Each encoder is of a kind, which says how its network is built and run; everything that families do differently with it is in
+the fields here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Activation = Literal["quick_gelu", "gelu"]
 CLIP_BEGIN, CLIP_END = (
     49406,
     49407,
-)  # <|startoftext|>, <|endoftext|>; CLIP-L also pads with it, OpenCLIP's models pad with 0
+)  # <|startoftext|>, <|endoftext|>; CLIP-L also pads with it, OpenCLIP's models with 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,73 +220,3 @@ class DecoderSpec:
 
 
 TextEncoderSpec = ClipTextSpec | T5Spec | BertSpec | DecoderSpec | ClassSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """The place of an encoder among those of a family, and the widths that it leaves empty where it is missing."""
-
-    key: EncoderKey
-    width: int
-    pooled_width: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TextJoin:
-    """How the features of a family's encoders become one embedding and one pooled vector.
-
-    order: every encoder that the family knows. sequence: groups of encoders; those of a group stand side by side on features,
-    cut to the shortest, and the groups follow each other along tokens, each filled with zeros to the width of the widest.
-    pooled: the encoders whose pooled vectors stand side by side. optional: whether encoders may be missing; zeros then take
-    their places.
-    """
-
-    order: tuple[Slot, ...]
-    sequence: tuple[tuple[EncoderKey, ...], ...]
-    pooled: tuple[EncoderKey, ...] = ()
-    optional: bool = False
-
-    def slot(self, key: EncoderKey) -> Slot:
-        """Returns the place of an encoder."""
-        return next(slot for slot in self.order if slot.key == key)
-
-
-def side_by_side(*slots: Slot) -> TextJoin:
-    """Returns the rule by which encoders stand side by side on features, and their pooled vectors do, as in SDXL."""
-    pooled = tuple(slot.key for slot in slots if slot.pooled_width)
-    return TextJoin(slots, (tuple(slot.key for slot in slots),), pooled)
-
-
-@dataclass(frozen=True, slots=True)
-class ClipSpec:
-    """The text encoders of a model, in the order of their family, and how their features are joined.
-
-    network_width: what the network that they are for attends to, if that is known; it counts where an encoder is missing.
-    """
-
-    family: str
-    encoders: tuple[TextEncoderSpec, ...]
-    join: TextJoin
-    network_width: int | None = None
-
-    def encoder(self, key: EncoderKey) -> TextEncoderSpec | None:
-        """Returns the encoder of a key, or None if it is missing."""
-        return next((encoder for encoder in self.encoders if encoder.key == key), None)
-
-    def slot(self, key: EncoderKey) -> Slot:
-        """Returns the place of an encoder with its own widths, or with those that it leaves empty."""
-        encoder = self.encoder(key)
-        return self.join.slot(key) if encoder is None else Slot(key, encoder.width, encoder.pooled_width)
-
-    @property
-    def context_width(self) -> int:
-        """Width of the text embedding."""
-        missing = any(self.encoder(key) is None for group in self.join.sequence for key in group)
-        if missing and self.network_width is not None:
-            return self.network_width
-        return max(sum(self.slot(key).width for key in group) for group in self.join.sequence)
-
-    @property
-    def pooled_width(self) -> int:
-        """Width of the pooled vector, 0 where no encoder adds to it."""
-        return sum(self.slot(key).pooled_width for key in self.join.pooled)

@@ -68,8 +68,7 @@ def say_with_pictures(
         weight = next(network.parameters())
         tokens = network(states.to(weight.device, weight.dtype)).image_embeds
     tokens = tokens.flatten(0, 1).unsqueeze(0).to("cpu", torch.float32) * strength
-    entries = (replace(entry, embedding=torch.cat([entry.embedding, tokens], dim=1)) for entry in conditioning.entries)
-    return Conditioning(tuple(entries))
+    return conditioning.each(lambda entry: replace(entry, embedding=torch.cat([entry.embedding, tokens], dim=1)))
 
 
 def _origins(wanted: Iterable[str], present: Collection[str]) -> Origins:

@@ -7,9 +7,8 @@ takes the mean of the posterior, so it is deterministic. Behaviour as in ComfyUI
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial, reduce
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,19 +16,14 @@ from torch import Tensor
 from ..families.autoencoders import VaeSpec
 from ..networks.budget import gibibytes
 from ..networks.faults import check_finite
-from ..pictures.inpainting import grey_masked, grow_noise_mask
 from ..pictures.resize import crop_to_cells
-from ..types import Conditioning, Image, Latent, Mask, Vae
+from ..types import Image, Latent, Vae
 from .coding import decode_latents, encode_pixels
 from .room import TILE, decode_bytes, encode_bytes, tile_advice
-from .tiling import tiled_scale
+from .tiling import OnProgress, tiled_mean
 
 OVERLAP = 64  # pixels, of tiles that nobody gave a size
 MAX_PIXELS = 2**20  # pictures that go through the autoencoder at once: one of 1024 x 1024, or four of 512 x 512
-
-OnProgress = Callable[[float], None]
-"""Called with the fraction that is done, after each piece of the work; it may raise to cancel."""
-
 
 OnNotice = Callable[[str], None]
 """Called with a sentence about something that was done otherwise than was asked for."""
@@ -129,71 +123,6 @@ def decode_tiled(
         return _picture(_decode_in_tiles(vae, partial(_decode, vae.spec, network), z, tile_size, overlap, on_progress))
 
 
-def encode_for_inpaint(
-    vae: Vae, image: Image, mask: Mask, *, grow_mask_by: int = 6, max_pixels: int = MAX_PIXELS
-) -> Latent:
-    """Returns the latents of the pictures with the masked part greyed out, and that part, grown, as their noise mask.
-
-    For models that know nothing of inpainting, at full denoise: what was under the mask is lost.
-    """
-    greyed = grey_masked(image, mask, multiple=vae.spec.downscale)
-    latent = encode(vae, greyed.image, max_pixels=max_pixels)
-    return replace(latent, noise_mask=grow_noise_mask(greyed.mask, pixels=grow_mask_by))
-
-
-class PictureConditions(NamedTuple):
-    """What a model that is shown a picture beside the latent takes: conditions that carry it, and the latent."""
-
-    positive: Conditioning
-    negative: Conditioning
-    latent: Latent
-
-
-def condition_on_inpaint(
-    vae: Vae,
-    positive: Conditioning,
-    negative: Conditioning,
-    image: Image,
-    mask: Mask,
-    *,
-    noise_mask: bool = True,
-    max_pixels: int = MAX_PIXELS,
-) -> PictureConditions:
-    """Returns the conditions with mask and masked picture, for a network with channels for them, and the full latent.
-
-    noise_mask: also keep the unmasked part of the latent as it is while sampling.
-    """
-    greyed = grey_masked(image, mask, multiple=vae.spec.downscale)
-    picture = encode(vae, greyed.image, max_pixels=max_pixels).samples
-    channels = greyed.mask.values.unsqueeze(1)
-    latent = encode(vae, image, max_pixels=max_pixels)
-    if noise_mask:
-        latent = replace(latent, noise_mask=channels)
-
-    def carrying(conditioning: Conditioning) -> Conditioning:
-        entries = (replace(entry, concat_latent=picture, concat_mask=channels) for entry in conditioning.entries)
-        return Conditioning(tuple(entries))
-
-    return PictureConditions(carrying(positive), carrying(negative), latent)
-
-
-def condition_on_picture(
-    vae: Vae, positive: Conditioning, negative: Conditioning, image: Image, *, max_pixels: int = MAX_PIXELS
-) -> PictureConditions:
-    """Returns the conditions with a picture to edit, for a network with channels for it, and an empty latent of its size.
-
-    Brooks et al. 2022, arXiv:2211.09800 (InstructPix2Pix).
-    """
-    picture = encode(vae, image, max_pixels=max_pixels).samples
-
-    def carrying(conditioning: Conditioning) -> Conditioning:
-        return Conditioning(tuple(replace(entry, concat_latent=picture) for entry in conditioning.entries))
-
-    return PictureConditions(
-        carrying(positive), carrying(negative), Latent(torch.zeros_like(picture), cell=vae.spec.downscale)
-    )
-
-
 def _network_pixels(vae: Vae, image: Image) -> Tensor:
     """(B, 3, H, W) in -1..1, whole cells."""
     if not vae.spec.encodes:
@@ -263,7 +192,7 @@ def _encode_in_tiles(
 ) -> Tensor:
     wide, high = (2 * tile, tile // 2), (tile // 2, 2 * tile)
     passes = ((tile, tile), wide, high)
-    return _in_tiles(one, x, passes=passes, overlap=overlap, scale=1 / vae.spec.downscale, on_progress=on_progress)
+    return tiled_mean(one, x, passes=passes, overlap=overlap, scale=1 / vae.spec.downscale, on_progress=on_progress)
 
 
 def _decode_in_tiles(
@@ -272,28 +201,4 @@ def _decode_in_tiles(
     cell = vae.spec.downscale
     tile, overlap = tile_size // cell, min(overlap, tile_size // 4) // cell
     high, wide = (tile // 2, 2 * tile), (2 * tile, tile // 2)
-    return _in_tiles(one, z, passes=(high, wide, (tile, tile)), overlap=overlap, scale=cell, on_progress=on_progress)
-
-
-def _in_tiles(
-    function: Callable[[Tensor], Tensor],
-    x: Tensor,
-    *,
-    passes: tuple[tuple[int, int], ...],
-    overlap: int,
-    scale: float,
-    on_progress: OnProgress | None,
-) -> Tensor:
-    """The mean of one pass for each tile of (width, height), so that no tile's border shows."""
-
-    def one_pass(number: int) -> Tensor:
-        def on_tile(done: int, tiles: int) -> None:
-            if on_progress is not None:
-                on_progress((number + done / tiles) / len(passes))
-
-        width, height = passes[number]
-        return tiled_scale(
-            x, function, tile_width=width, tile_height=height, overlap=overlap, scale=scale, on_tile=on_tile
-        )
-
-    return reduce(torch.add, map(one_pass, range(len(passes)))) / len(passes)
+    return tiled_mean(one, z, passes=(high, wide, (tile, tile)), overlap=overlap, scale=cell, on_progress=on_progress)

@@ -6,9 +6,13 @@ Knows nothing of what the function does; positions, ramps and order are those of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 
 import torch
 from torch import Tensor
+
+OnProgress = Callable[[float], None]
+"""Called with the fraction that is done, after each piece of the work; it may raise to cancel."""
 
 
 def tiled_scale(
@@ -45,6 +49,30 @@ def tiled_scale(
                 on_tile(done, len(x) * len(tiles))
         joined.append(join.mean())
     return torch.cat(joined)
+
+
+def tiled_mean(
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    passes: tuple[tuple[int, int], ...],
+    overlap: int,
+    scale: float,
+    on_progress: OnProgress | None,
+) -> Tensor:
+    """Returns the mean of one `tiled_scale` for each tile of (width, height), so that no tile's border shows."""
+
+    def one_pass(number: int) -> Tensor:
+        def on_tile(done: int, tiles: int) -> None:
+            if on_progress is not None:
+                on_progress((number + done / tiles) / len(passes))
+
+        width, height = passes[number]
+        return tiled_scale(
+            x, function, tile_width=width, tile_height=height, overlap=overlap, scale=scale, on_tile=on_tile
+        )
+
+    return reduce(torch.add, map(one_pass, range(len(passes)))) / len(passes)
 
 
 def edge_ramp(length: int, ramp: int, *, at_start: bool = True, at_end: bool = True) -> Tensor:

@@ -24,7 +24,7 @@ from ..adapters.files import Change, fit, read_adapter
 from ..adapters.places import UNET, NetworkSpec, Target, target_shapes
 from ..checkpoints.headers import HeaderError
 from ..checkpoints.parts import FileId
-from ..families.text_specs import ClipSpec
+from ..families.text_joins import ClipSpec
 from .blending import Blend
 from .precision import NumericPolicy
 from .sources import DenoiserSource, TextSource

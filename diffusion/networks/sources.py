@@ -15,7 +15,7 @@ from ..checkpoints.parts import Part
 from ..checkpoints.vision import ClipVisionSpec, vision_origins
 from ..families.autoencoders import VaeSpec
 from ..families.specs import DenoiserSpec
-from ..families.text_specs import ClipSpec
+from ..families.text_joins import ClipSpec
 from ..layouts.autoencoder_keys import vae_origins
 from ..layouts.autoencoder_structure import CODEBOOK, STATISTICS
 from ..layouts.kinds import kind_of

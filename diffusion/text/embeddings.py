@@ -15,7 +15,8 @@ from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.recognise import network_prefix
 from ..checkpoints.refusals import key_groups, refuse_strangers
 from ..checkpoints.strangers import EMBEDDING, IMPOSTORS, PARTS, without_cures
-from ..families.text_specs import KINDS, ClipSpec, TextEncoderSpec
+from ..families.text_joins import ClipSpec
+from ..families.text_specs import KINDS, TextEncoderSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

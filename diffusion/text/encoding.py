@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.tokenizer_files import TOKENIZERS, missing_tokenizer, needs_tokenizer
-from ..families.text_specs import ClipSpec, DecoderSpec, EncoderKey, TextEncoderSpec
+from ..families.text_joins import ClipSpec
+from ..families.text_specs import DecoderSpec, EncoderKey, TextEncoderSpec
 from ..networks.faults import check_finite
 from ..types import Clip, Condition, Conditioning
 from .encoders import run_encoder

@@ -22,7 +22,7 @@ from latentgraph.diffusion.adapters.files import Fit, fit, read_adapter, refusal
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.families.specs import UNetSpec
-from latentgraph.diffusion.families.text_specs import ClipSpec
+from latentgraph.diffusion.families.text_joins import ClipSpec
 
 Write = Callable[[Mapping[str, tuple[int, ...]]], Path]
 

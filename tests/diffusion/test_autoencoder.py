@@ -12,14 +12,8 @@ import torch
 from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
-from latentgraph.diffusion.latents.autoencoder import (
-    condition_on_inpaint,
-    decode,
-    decode_tiled,
-    encode,
-    encode_for_inpaint,
-    encode_tiled,
-)
+from latentgraph.diffusion.latents.autoencoder import decode, decode_tiled, encode, encode_tiled
+from latentgraph.diffusion.latents.picture_conditions import condition_on_inpaint, encode_for_inpaint
 from latentgraph.diffusion.latents.tiling import tiled_scale
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask, Vae

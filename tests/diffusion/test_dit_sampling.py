@@ -22,8 +22,9 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint, open_network, open_vae
 from latentgraph.diffusion.families.transformers import FLUX_LATENT
-from latentgraph.diffusion.latents.autoencoder import condition_on_inpaint, decode, encode
+from latentgraph.diffusion.latents.autoencoder import decode, encode
 from latentgraph.diffusion.latents.batches import empty_latent, set_noise_mask, to_model_space
+from latentgraph.diffusion.latents.picture_conditions import condition_on_inpaint
 from latentgraph.diffusion.layouts.autoencoder_keys import vae_destinations
 from latentgraph.diffusion.layouts.autoencoder_structure import read_vae
 from latentgraph.diffusion.levels.chosen import flux2_levels

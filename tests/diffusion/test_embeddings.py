@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.headers import HeaderError
-from latentgraph.diffusion.families.text_specs import ClipSpec
+from latentgraph.diffusion.families.text_joins import ClipSpec
 from latentgraph.diffusion.text.embeddings import load_vectors, read_embedding, vector_finder
 
 Write = Callable[[dict[str, Tensor]], Path]

@@ -25,14 +25,9 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
-from latentgraph.diffusion.latents.autoencoder import (
-    condition_on_inpaint,
-    decode,
-    decode_tiled,
-    encode,
-    encode_for_inpaint,
-)
+from latentgraph.diffusion.latents.autoencoder import decode, decode_tiled, encode
 from latentgraph.diffusion.latents.batches import empty_latent, set_noise_mask
+from latentgraph.diffusion.latents.picture_conditions import condition_on_inpaint, encode_for_inpaint
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.pictures.resize import resize_latent

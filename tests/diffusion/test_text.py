@@ -14,7 +14,8 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from latentgraph.diffusion.families.text_specs import ClipSpec, ClipTextSpec, Slot, TextEncoderSpec, side_by_side
+from latentgraph.diffusion.families.text_joins import ClipSpec, Slot, side_by_side
+from latentgraph.diffusion.families.text_specs import ClipTextSpec, TextEncoderSpec
 from latentgraph.diffusion.text.encoding import encode_chunks, encode_prompt
 from latentgraph.diffusion.text.tokens import Chunk, tokenize
 from latentgraph.diffusion.text.vocabularies import clip_ids

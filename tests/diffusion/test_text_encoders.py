@@ -22,8 +22,9 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from latentgraph.diffusion.checkpoints.opening import open_text
 from latentgraph.diffusion.checkpoints.parts import file_id
+from latentgraph.diffusion.families.text_joins import ClipSpec
 from latentgraph.diffusion.families.text_sets import FLUX_TEXT, SD3_TEXT, TextSet
-from latentgraph.diffusion.families.text_specs import ClipSpec, T5Spec
+from latentgraph.diffusion.families.text_specs import T5Spec
 from latentgraph.diffusion.layouts.text_structure import read_text_encoder
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.text_building import exact_t5_attention

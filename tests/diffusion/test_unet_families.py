@@ -33,8 +33,8 @@ from latentgraph.diffusion.checkpoints.export import save_checkpoint
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint, open_vision
 from latentgraph.diffusion.families.specs import REFINER_VECTOR
 from latentgraph.diffusion.families.stable_diffusion import PLAYGROUND_LATENT
-from latentgraph.diffusion.latents.autoencoder import condition_on_picture
 from latentgraph.diffusion.latents.batches import to_model_space, to_vae_space
+from latentgraph.diffusion.latents.picture_conditions import condition_on_picture
 from latentgraph.diffusion.levels.space_spec import ContinuousLevels
 from latentgraph.diffusion.model import Guider
 from latentgraph.diffusion.networks.memory import WeightMemory
