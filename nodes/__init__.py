@@ -42,6 +42,8 @@ from latentgraph.graph import Node, Registry
 
 from . import (
     adapters,
+    autoencoders,
+    conditionings,
     control,
     custom_sampling,
     flux,
@@ -72,6 +74,7 @@ MODULES = (
     adapters,
     merging,
     text,
+    conditionings,
     text_encoders,
     unprompted,
     flux,
@@ -79,6 +82,7 @@ MODULES = (
     control,
     picture_conditions,
     image_prompts,
+    autoencoders,
     latents,
     sampling,
     custom_sampling,

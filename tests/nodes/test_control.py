@@ -14,6 +14,7 @@ from latentgraph.diffusion.types import Control, ControlNet, Image, Latent
 from latentgraph.graph import Context, Graph, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.codec import TensorCodec
+from latentgraph.nodes.conditionings import ConditioningArea
 from latentgraph.nodes.control import (
     ApplyControlNet,
     ApplyControlNetToBoth,
@@ -22,7 +23,7 @@ from latentgraph.nodes.control import (
     UnionKind,
 )
 from latentgraph.nodes.sampling import KSampler
-from latentgraph.nodes.text import ConditioningArea, TextEncode
+from latentgraph.nodes.text import TextEncode
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,16 @@ import torch
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask
 from latentgraph.graph import Context, RunCancelled
+from latentgraph.nodes.autoencoders import InpaintConditioning, VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled
 from latentgraph.nodes.latents import (
     CompositeLatent,
     EmptyLatent,
-    InpaintConditioning,
     LatentFromBatch,
     LatentUpscale,
     LatentUpscaleBy,
     PasteLatent,
     RepeatLatent,
     SetLatentMask,
-    VAEDecode,
-    VAEDecodeTiled,
-    VAEEncode,
-    VAEEncodeTiled,
 )
 
 CTX = Context()

@@ -13,7 +13,8 @@ from latentgraph.diffusion.names import PrecisionChoice
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.graph import Context, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
-from latentgraph.nodes.latents import EmptyLatent, VAEDecode
+from latentgraph.nodes.autoencoders import VAEDecode
+from latentgraph.nodes.latents import EmptyLatent
 from latentgraph.nodes.loading import LoadCheckpoint, LoadDiffusionModel, LoadVAE
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode

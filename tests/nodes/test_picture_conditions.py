@@ -11,7 +11,8 @@ import torch
 
 from latentgraph.diffusion.types import Conditioning, Image, PictureSize
 from latentgraph.graph import Context
-from latentgraph.nodes.latents import EmptyLatent, VAEDecode, VAEEncode
+from latentgraph.nodes.autoencoders import VAEDecode, VAEEncode
+from latentgraph.nodes.latents import EmptyLatent
 from latentgraph.nodes.loading import LoadCheckpoint, LoadUnclipCheckpoint
 from latentgraph.nodes.picture_conditions import (
     DepthConditioning,

@@ -10,7 +10,7 @@ import torch
 
 from latentgraph.diffusion.types import Image, Latent, Mask
 from latentgraph.graph import Context, RunCancelled
-from latentgraph.nodes.latents import InpaintConditioning
+from latentgraph.nodes.autoencoders import InpaintConditioning
 from latentgraph.nodes.loading import LoadCheckpoint
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode

@@ -11,9 +11,7 @@ from safetensors.torch import save_file
 
 from latentgraph.diffusion.types import Area, Condition, Conditioning, Mask, PictureSize
 from latentgraph.graph import Context
-from latentgraph.nodes.loading import LoadCheckpoint
-from latentgraph.nodes.text import (
-    ClipSkip,
+from latentgraph.nodes.conditionings import (
     ConditioningArea,
     ConditioningAreaFraction,
     ConditioningAverage,
@@ -24,9 +22,9 @@ from latentgraph.nodes.text import (
     ConditioningSize,
     ConditioningStrength,
     ConditioningZeroOut,
-    TextEncode,
-    TextEncodeSDXL,
 )
+from latentgraph.nodes.loading import LoadCheckpoint
+from latentgraph.nodes.text import ClipSkip, TextEncode, TextEncodeSDXL
 
 CAT = Conditioning((Condition(torch.full((1, 4, 3), 2.0), pooled=torch.full((1, 3), 2.0)),))
 DOG = Conditioning((Condition(torch.full((1, 2, 3), 6.0), pooled=torch.full((1, 3), 6.0)),))

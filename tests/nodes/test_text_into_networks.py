@@ -16,7 +16,8 @@ from latentgraph.diffusion.layouts.text_layout import text_layout
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.graph import Context, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
-from latentgraph.nodes.latents import EmptyLatent, VAEDecode
+from latentgraph.nodes.autoencoders import VAEDecode
+from latentgraph.nodes.latents import EmptyLatent
 from latentgraph.nodes.loading import LoadCheckpoint, LoadDiffusionModel
 from latentgraph.nodes.merging import SaveCheckpoint
 from latentgraph.nodes.sampling import KSampler
