@@ -84,6 +84,7 @@ CropName = Literal["disabled", "center"]  # what resize.py does with a picture o
 TextFamily = Literal["auto", "stable_diffusion", "sdxl", "sd3", "flux", "flux2", "ldm"]  # checkpoints/describe_text.py
 EmptyPrompt = Literal["none", "empty_prompt"]  # text/encoding.py: what is made of a text encoder without words
 VisionCrop = Literal["center", "none"]  # vision/encoding.py
+MaskedFill = Literal["grey", "black"]  # inpainting.py
 MaskOperation = Literal["multiply", "add", "subtract", "and", "or", "xor"]  # masks.py
 ChannelName = Literal["alpha", "red", "green", "blue"]  # pictures.py
 

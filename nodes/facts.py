@@ -8,8 +8,8 @@ By port type, each fact only where it is known:
 - Guider: those of its model
 - Conditioning: family, text_width, pooled_width, controls (a tuple of the specs of what steers it), picture (facts of the
   latent of one to edit), shown (a tuple of the widths of the embeddings of pictures), depth (whether it carries some),
-  small (a tuple of the noise, None where nobody tells, in a picture to enlarge), references (a tuple of the channels, as
-  far as they are known, of the latents of pictures to go by)
+  small (a tuple of the noise, None where nobody tells, in a picture to enlarge), masked_fill (what is under the mask in a
+  picture to inpaint), references (a tuple of the channels, as far as they are known, of the latents of pictures to go by)
 - ControlNet: family, spec (its ControlSpec)
 - IpAdapter: spec (its IPAdapterSpec)
 - StyleModel: spec (its StyleSpec)
@@ -243,6 +243,12 @@ def with_picture(known: Known, name: str) -> Facts:
     return {**known.facts(name), "picture": some(known.facts("vae"), ("latent_channels", "latent_scale"))}
 
 
+def with_masked_picture(known: Known, name: str) -> Facts:
+    """Returns the facts of the conditioning of input `name` with a picture to inpaint, filled as input 'fill' says."""
+    fill = known.value("fill")
+    return known.facts(name) if fill is None else {**known.facts(name), "masked_fill": fill}
+
+
 def with_small_picture(known: Known, name: str) -> Facts:
     """Returns the facts of the conditioning of input `name` with a picture to enlarge, into which input 'noise' is mixed."""
     return {**known.facts(name), "small": (known.value("noise"),)}
@@ -269,6 +275,13 @@ def _check_pictures(known: Known, names: Iterable[str]) -> None:
                 name,
                 f"carries depths, which input 'model' ({model.family}) takes no channel for; use a Stable Diffusion 2 depth "
                 "checkpoint, or a ControlNet for depth",
+            )
+        fill = known.fact(name, "masked_fill")
+        if model.inpaint and fill not in (None, model.masked_fill):
+            known.problem(
+                name,
+                f"carries a picture that is {fill} under its mask, but input 'model' ({model.family}) was trained to see "
+                f"{model.masked_fill} there; give InpaintConditioning the fill '{model.masked_fill}'",
             )
         small = known.fact(name, "small")
         if small and not model.enlarges:

@@ -186,7 +186,7 @@ def _assemble(
     return CheckpointDescription(
         path=path,
         family=family.name,
-        title=f"{family.title}, inpainting" if family.unet and model.inpaint else family.title,
+        title=f"{family.title}, inpainting" if model.inpaint and model.extra == "mask_and_picture" else family.title,
         model=model,
         clip=ClipSpec(family.name, tuple(encoders), family.text.join, model.context_width) if complete else None,
         vae=vae_spec,

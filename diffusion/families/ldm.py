@@ -17,6 +17,9 @@ PLAIN_MARKERS: tuple[tuple[str, ...], ...] = (
 VQ4_LATENT = LatentFormat(channels=3, scale=1.0, downscale=4)
 KL8_LATENT = LatentFormat(channels=4, scale=1.0)  # files tell the scale that was measured
 
+_MASK_AND_PICTURE = frozenset({7})  # latent + masked latent + mask
+_PIXELS = frozenset({6})  # latent + picture to enlarge
+
 _TEXT = UNetPattern(linear_projection=False, vector=False, in_channels=frozenset({4}))
 _CLASSES = (("cond_stage_model.embedding.weight",),)
 
@@ -78,6 +81,30 @@ LDM_FAMILIES: tuple[Family, ...] = (
         levels=DiscreteLevels(beta_start=0.0015, beta_end=0.0155),
         told_by_file=True,
         head_count=8,
+        resolution=256,
+    ),
+    Family(
+        name="ldm-inpaint",
+        title="Latent Diffusion, inpainting",  # inpainting_big
+        markers=PLAIN_MARKERS,
+        kind="plain_unet",
+        unet=UNetPattern(in_channels=_MASK_AND_PICTURE),
+        latent=VQ4_LATENT,
+        levels=DiscreteLevels(beta_start=0.0015, beta_end=0.0205),
+        extra="picture_and_mask",
+        head_count=8,
+        resolution=256,
+    ),
+    Family(
+        name="ldm-superres",
+        title="Latent Diffusion, super-resolution",  # bsr_sr
+        markers=PLAIN_MARKERS,
+        kind="plain_unet",
+        unet=UNetPattern(in_channels=_PIXELS),
+        latent=VQ4_LATENT,
+        levels=DiscreteLevels(beta_start=0.0015, beta_end=0.0155),
+        extra="small_picture",
+        head_width=32,
         resolution=256,
     ),
 )

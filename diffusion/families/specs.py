@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from ..levels.space_spec import DiscreteLevels, Levels
+from ..names import MaskedFill
 from .dit_specs import DiTSpec
 from .plain_unets import PlainUNetSpec
 from .text_sets import NO_TEXT, TextSet
@@ -19,7 +20,13 @@ Prediction = Literal["eps", "v", "edm", "flow"]
 NetworkKind = Literal["unet", "plain_unet", "mmdit", "flux", "flux2"]
 SizeNumber = Literal["height", "width", "crop_y", "crop_x", "target_height", "target_width", "aesthetic_score"]
 ExtraChannels = Literal[
-    "mask_and_picture", "picture", "scaled_picture", "picture_and_mask_cells", "depth", "small_picture"
+    "mask_and_picture",
+    "picture",
+    "scaled_picture",
+    "picture_and_mask_cells",
+    "picture_and_mask",
+    "depth",
+    "small_picture",
 ]
 Colours = tuple[tuple[float, float, float], ...]
 
@@ -150,7 +157,12 @@ class ModelSpec:
     @property
     def inpaint(self) -> bool:
         """Whether the network takes a mask and a masked picture as extra input channels."""
-        return self.takes_extra and self.extra in {"mask_and_picture", "picture_and_mask_cells"}
+        return self.takes_extra and self.extra in {"mask_and_picture", "picture_and_mask_cells", "picture_and_mask"}
+
+    @property
+    def masked_fill(self) -> MaskedFill:
+        """What is under the mask in the picture that a network for inpainting is shown."""
+        return "black" if self.extra == "picture_and_mask" else "grey"
 
     @property
     def sees_depth(self) -> bool:

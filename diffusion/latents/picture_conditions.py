@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..pictures.inpainting import grey_masked, grow_noise_mask
+from ..names import MaskedFill
+from ..pictures.inpainting import fill_masked, grow_noise_mask
 from ..types import Condition, Conditioning, Image, Latent, Mask, Vae
 from .autoencoder import MAX_PIXELS, encode
 
@@ -22,7 +23,7 @@ def encode_for_inpaint(
 
     For models that know nothing of inpainting, at full denoise: what was under the mask is lost.
     """
-    greyed = grey_masked(image, mask, multiple=vae.spec.downscale)
+    greyed = fill_masked(image, mask, multiple=vae.spec.downscale)
     latent = encode(vae, greyed.image, max_pixels=max_pixels)
     return replace(latent, noise_mask=grow_noise_mask(greyed.mask, pixels=grow_mask_by))
 
@@ -43,15 +44,16 @@ def condition_on_inpaint(
     mask: Mask,
     *,
     noise_mask: bool = True,
+    fill: MaskedFill = "grey",
     max_pixels: int = MAX_PIXELS,
 ) -> PictureConditions:
     """Returns the conditions with mask and masked picture, for a network with channels for them, and the full latent.
 
-    noise_mask: also keep the unmasked part of the latent as it is while sampling.
+    noise_mask: also keep the unmasked part of the latent as it is while sampling. fill: what is under the mask in the picture.
     """
-    greyed = grey_masked(image, mask, multiple=vae.spec.downscale)
-    picture = encode(vae, greyed.image, max_pixels=max_pixels).samples
-    channels = greyed.mask.values.unsqueeze(1)
+    filled = fill_masked(image, mask, multiple=vae.spec.downscale, fill=fill)
+    picture = encode(vae, filled.image, max_pixels=max_pixels).samples
+    channels = filled.mask.values.unsqueeze(1)
     latent = encode(vae, image, max_pixels=max_pixels)
     if noise_mask:
         latent = replace(latent, noise_mask=channels)

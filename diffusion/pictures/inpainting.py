@@ -5,12 +5,14 @@ Knows no autoencoder and no network.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
+from ..names import MaskedFill
 from ..types import Image, Mask
 
 
@@ -40,8 +42,11 @@ def pad_for_outpaint(
     return MaskedImage(Image(pixels), Mask(mask))
 
 
-def grey_masked(image: Image, mask: Mask, *, multiple: int = 8) -> MaskedImage:
-    """Returns the pictures with mid-grey where the mask is above 0.5, and the mask at their size.
+_FILLS: Mapping[MaskedFill, float] = {"grey": 0.5, "black": 0.0}
+
+
+def fill_masked(image: Image, mask: Mask, *, multiple: int = 8, fill: MaskedFill = "grey") -> MaskedImage:
+    """Returns the pictures with mid-grey, or black, where the mask is above 0.5, and the mask at their size.
 
     The mask is stretched to the pictures; then both are cropped around their centre to sides that are multiples of
     `multiple`, the pixels per latent cell. The mask is not rounded: a network with mask channels takes it as it is.
@@ -54,7 +59,8 @@ def grey_masked(image: Image, mask: Mask, *, multiple: int = 8) -> MaskedImage:
     values = values[:, rows, columns]
     keep = (1.0 - values.round()).unsqueeze(-1)
     pixels = image.pixels[:, rows, columns, :3]
-    return MaskedImage(Image((pixels - 0.5) * keep + 0.5), Mask(values))
+    level = _FILLS[fill]
+    return MaskedImage(Image((pixels - level) * keep + level), Mask(values))
 
 
 def grow_noise_mask(mask: Mask, *, pixels: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.pictures.inpainting import grey_masked, grow_noise_mask, pad_for_outpaint
+from latentgraph.diffusion.pictures.inpainting import fill_masked, grow_noise_mask, pad_for_outpaint
 from latentgraph.diffusion.pictures.masks import solid_mask
 from latentgraph.diffusion.types import Image
 
@@ -46,7 +46,7 @@ def test_masked_pixels_turn_grey_and_the_mask_grows_as_in_the_reference(
     mask = solid_mask(0.0, width=45, height=67)
     mask.values[0, 20:33, 10:19] = 1.0  # 13 x 9 before the crop by (1, 2), less a row that rounds to 0
     mask.values[0, 26, :] = 0.5
-    image, cropped = grey_masked(picture(67, 45), mask)
+    image, cropped = fill_masked(picture(67, 45), mask)
     assert list(image.pixels.shape) == wanted["encoded_shape"]
     assert int((image.pixels == 0.5).all(dim=-1).sum()) == wanted["gray_pixels"]
     assert float(cropped.values[0, 25, 0]) == 0.5
@@ -59,6 +59,6 @@ def test_masked_pixels_turn_grey_and_the_mask_grows_as_in_the_reference(
 
 
 def test_a_mask_of_another_size_is_stretched_to_the_picture(picture: Callable[[int, int], Image]) -> None:
-    image, mask = grey_masked(picture(16, 24), solid_mask(1.0, width=2, height=2))
+    image, mask = fill_masked(picture(16, 24), solid_mask(1.0, width=2, height=2))
     assert mask.values.shape == (1, 16, 24)
     assert bool((image.pixels == 0.5).all())

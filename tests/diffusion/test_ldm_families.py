@@ -20,7 +20,6 @@ from diffusers import (
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
@@ -44,7 +43,7 @@ from latentgraph.diffusion.types import (
     Sigmas,
 )
 
-from .unets import BETAS, SEED, filled, kl, noise, opened, write_folder
+from .unets import BETAS, SEED, filled, kl, ldm_unet, noise, opened, write_folder
 
 
 def plain_unet(tiny: ModuleType, **options: Any) -> UNet2DModel:
@@ -277,7 +276,14 @@ def ldm_bert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 LAYOUTS = {
     "as for faces": {},
-    "as for churches": {"updown": True, "scale_shift": True, "in_channels": 4, "mult": (1, 2, 4), "attention": (0, 1)},
+    "as for churches": {
+        "updown": True,
+        "scale_shift": True,
+        "in_channels": 4,
+        "mult": (1, 2, 4),
+        "attention": (0, 1),
+        "head_count": 8,
+    },
     "two blocks a level": {"blocks": 2, "mult": (1, 2, 2), "attention": (1, 2)},
 }
 
@@ -320,75 +326,3 @@ def test_an_unconditional_checkpoint_of_ldm_is_built_with_every_tensor_in_its_pl
     with again.model.weights.use() as copy, checkpoint.model.weights.use() as network:
         for name, w in network.state_dict().items():
             assert torch.equal(copy.state_dict()[name], w), name
-
-
-def ldm_unet(state: Mapping[str, Tensor], layout: Any, x: Tensor, t: Tensor) -> Tensor:
-    """LDM's UNetModel without text, written from the paper's code base as plain functions: an oracle for key maps and heads."""
-    heads_of = (lambda width: width // 32) if layout.in_channels == 3 else (lambda width: 8)
-
-    def linear(name: str, x: Tensor) -> Tensor:
-        return functional.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
-
-    def conv(name: str, x: Tensor, stride: int = 1) -> Tensor:
-        w = state[f"{name}.weight"]
-        return functional.conv2d(x, w, state[f"{name}.bias"], stride=stride, padding=w.shape[-1] // 2)
-
-    def norm(name: str, x: Tensor) -> Tensor:
-        return functional.group_norm(x, 32, state[f"{name}.weight"], state[f"{name}.bias"], eps=1e-5)
-
-    def res(name: str, x: Tensor, resample: Any = None) -> Tensor:
-        h = functional.silu(norm(f"{name}.in_layers.0", x))
-        if resample is not None:
-            h, x = resample(h), resample(x)
-        h = conv(f"{name}.in_layers.2", h)
-        emb = linear(f"{name}.emb_layers.1", functional.silu(time))[..., None, None]
-        if layout.scale_shift:
-            scale, shift = emb.chunk(2, dim=1)
-            h = norm(f"{name}.out_layers.0", h) * (1 + scale) + shift
-        else:
-            h = norm(f"{name}.out_layers.0", h + emb)
-        h = conv(f"{name}.out_layers.3", functional.silu(h))
-        return (conv(f"{name}.skip_connection", x) if f"{name}.skip_connection.weight" in state else x) + h
-
-    def attention(name: str, x: Tensor) -> Tensor:
-        b, c, height, width = x.shape
-        heads = heads_of(c)
-        qkv = functional.conv1d(
-            norm(f"{name}.norm", x).flatten(2), state[f"{name}.qkv.weight"], state[f"{name}.qkv.bias"]
-        )
-        q, k, v = qkv.reshape(b * heads, 3 * c // heads, -1).split(c // heads, dim=1)
-        weights = torch.einsum("bct,bcs->bts", q, k).div((c // heads) ** 0.5).softmax(dim=-1)
-        a = torch.einsum("bts,bcs->bct", weights, v).reshape(b, c, -1)
-        a = functional.conv1d(a, state[f"{name}.proj_out.weight"], state[f"{name}.proj_out.bias"])
-        return x + a.reshape(b, c, height, width)
-
-    half = layout.channels // 2
-    angles = t[:, None] * torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(half) / half)
-    time = torch.cat([angles.cos(), angles.sin()], dim=-1)
-    time = linear("time_embed.2", functional.silu(linear("time_embed.0", time)))
-    shrink, grow = (lambda h: functional.avg_pool2d(h, 2)), (lambda h: functional.interpolate(h, scale_factor=2.0))
-    h = conv("input_blocks.0.0", x)
-    skips, n = [h], 1
-    for level in range(len(layout.mult)):
-        for _ in range(layout.blocks):
-            h = res(f"input_blocks.{n}.0", h)
-            h = attention(f"input_blocks.{n}.1", h) if level in layout.attention else h
-            skips.append(h)
-            n += 1
-        if level < len(layout.mult) - 1:
-            name = f"input_blocks.{n}.0"
-            h = res(name, h, shrink) if layout.updown else conv(f"{name}.op", h, stride=2)
-            skips.append(h)
-            n += 1
-    h = res("middle_block.2", attention("middle_block.1", res("middle_block.0", h)))
-    m = 0
-    for level in reversed(range(len(layout.mult))):
-        for i in range(layout.blocks + 1):
-            h = res(f"output_blocks.{m}.0", torch.cat([h, skips.pop()], dim=1))
-            attends = level in layout.attention
-            h = attention(f"output_blocks.{m}.1", h) if attends else h
-            if level and i == layout.blocks:
-                name = f"output_blocks.{m}.{2 if attends else 1}"
-                h = res(name, h, grow) if layout.updown else conv(f"{name}.conv", grow(h))
-            m += 1
-    return conv("out.2", functional.silu(norm("out.0", h)))

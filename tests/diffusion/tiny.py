@@ -343,6 +343,8 @@ class PlainLayout:
     blocks: int = 1
     attention: tuple[int, ...] = (1,)
     in_channels: int = 3
+    out_channels: int | None = None  # as many as come in, where it is not said
+    head_count: int | None = None  # heads are 32 wide, where it is not said
     updown: bool = False  # LDM's resblock_updown
     scale_shift: bool = False  # its use_scale_shift_norm
 
@@ -389,7 +391,7 @@ def plain_unet_shapes(layout: PlainLayout = PlainLayout()) -> Shapes:
                 name = f"output_blocks.{m}.{2 if attends else 1}"
                 shapes |= res(name, width, width) if layout.updown else _conv(f"{name}.conv", width, width)
             m += 1
-    return shapes | _norm("out.0", width) | _conv("out.2", layout.in_channels, width)
+    return shapes | _norm("out.0", width) | _conv("out.2", layout.out_channels or layout.in_channels, width)
 
 
 def open_clip_vision_shapes(width: int = 64, layers: int = 2, projection: int = 64) -> Shapes:
@@ -450,6 +452,16 @@ def classes_tensors() -> dict[str, Tensor]:
     unet = {**unet_shapes(layout), "out.2.weight": (3, 32, 3, 3), "out.2.bias": (3,)}
     vae = vae_shapes(mult=(1, 1, 1), latent=3, codes=16)
     return _joined({UNET: unet, VAE: vae, "cond_stage_model.": {"embedding.weight": (11, 48)}})
+
+
+LDM_INPAINT = PlainLayout(64, in_channels=7, out_channels=3, head_count=8, updown=True)
+LDM_SUPERRES = PlainLayout(64, in_channels=6, out_channels=3)
+
+
+def ldm_tensors(layout: PlainLayout) -> dict[str, Tensor]:
+    """Returns a whole checkpoint of LDM without text, over codes of 4 pixels a cell."""
+    vae = vae_shapes(mult=(1, 1, 1), latent=3, codes=16)
+    return _joined({UNET: plain_unet_shapes(layout), VAE: vae})
 
 
 def refiner_tensors() -> dict[str, Tensor]:

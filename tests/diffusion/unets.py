@@ -14,6 +14,7 @@ from diffusers import (
     EulerDiscreteScheduler,
 )
 from torch import Tensor
+from torch.nn import functional
 
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
 from latentgraph.diffusion.latents.batches import to_model_space
@@ -95,3 +96,77 @@ def sampled(
 
 def text(width: int, seed: int) -> Conditioning:
     return Conditioning((Condition(noise(1, 77, width, seed=seed)),))
+
+
+def ldm_unet(state: Mapping[str, Tensor], layout: Any, x: Tensor, t: Tensor) -> Tensor:
+    """LDM's UNetModel without text, written from the paper's code base as plain functions: an oracle for key maps and heads."""
+
+    def heads_of(width: int) -> int:
+        return layout.head_count or width // 32
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return functional.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def conv(name: str, x: Tensor, stride: int = 1) -> Tensor:
+        w = state[f"{name}.weight"]
+        return functional.conv2d(x, w, state[f"{name}.bias"], stride=stride, padding=w.shape[-1] // 2)
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        return functional.group_norm(x, 32, state[f"{name}.weight"], state[f"{name}.bias"], eps=1e-5)
+
+    def res(name: str, x: Tensor, resample: Any = None) -> Tensor:
+        h = functional.silu(norm(f"{name}.in_layers.0", x))
+        if resample is not None:
+            h, x = resample(h), resample(x)
+        h = conv(f"{name}.in_layers.2", h)
+        emb = linear(f"{name}.emb_layers.1", functional.silu(time))[..., None, None]
+        if layout.scale_shift:
+            scale, shift = emb.chunk(2, dim=1)
+            h = norm(f"{name}.out_layers.0", h) * (1 + scale) + shift
+        else:
+            h = norm(f"{name}.out_layers.0", h + emb)
+        h = conv(f"{name}.out_layers.3", functional.silu(h))
+        return (conv(f"{name}.skip_connection", x) if f"{name}.skip_connection.weight" in state else x) + h
+
+    def attention(name: str, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        heads = heads_of(c)
+        qkv = functional.conv1d(
+            norm(f"{name}.norm", x).flatten(2), state[f"{name}.qkv.weight"], state[f"{name}.qkv.bias"]
+        )
+        q, k, v = qkv.reshape(b * heads, 3 * c // heads, -1).split(c // heads, dim=1)
+        weights = torch.einsum("bct,bcs->bts", q, k).div((c // heads) ** 0.5).softmax(dim=-1)
+        a = torch.einsum("bts,bcs->bct", weights, v).reshape(b, c, -1)
+        a = functional.conv1d(a, state[f"{name}.proj_out.weight"], state[f"{name}.proj_out.bias"])
+        return x + a.reshape(b, c, height, width)
+
+    half = layout.channels // 2
+    angles = t[:, None] * torch.exp(-torch.log(torch.tensor(10000.0)) * torch.arange(half) / half)
+    time = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    time = linear("time_embed.2", functional.silu(linear("time_embed.0", time)))
+    shrink, grow = (lambda h: functional.avg_pool2d(h, 2)), (lambda h: functional.interpolate(h, scale_factor=2.0))
+    h = conv("input_blocks.0.0", x)
+    skips, n = [h], 1
+    for level in range(len(layout.mult)):
+        for _ in range(layout.blocks):
+            h = res(f"input_blocks.{n}.0", h)
+            h = attention(f"input_blocks.{n}.1", h) if level in layout.attention else h
+            skips.append(h)
+            n += 1
+        if level < len(layout.mult) - 1:
+            name = f"input_blocks.{n}.0"
+            h = res(name, h, shrink) if layout.updown else conv(f"{name}.op", h, stride=2)
+            skips.append(h)
+            n += 1
+    h = res("middle_block.2", attention("middle_block.1", res("middle_block.0", h)))
+    m = 0
+    for level in reversed(range(len(layout.mult))):
+        for i in range(layout.blocks + 1):
+            h = res(f"output_blocks.{m}.0", torch.cat([h, skips.pop()], dim=1))
+            attends = level in layout.attention
+            h = attention(f"output_blocks.{m}.1", h) if attends else h
+            if level and i == layout.blocks:
+                name = f"output_blocks.{m}.{2 if attends else 1}"
+                h = res(name, h, grow) if layout.updown else conv(f"{name}.conv", grow(h))
+            m += 1
+    return conv("out.2", functional.silu(norm("out.0", h)))

@@ -50,6 +50,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny: ModuleType) -> Path:
     plain = {tiny.UNET + key: w for key, w in tiny.fill(tiny.plain_unet_shapes()).items()}
     codes = {tiny.VAE + key: w for key, w in tiny.fill(tiny.vae_shapes(mult=(1, 1, 1), latent=3, codes=16)).items()}
     tiny.write(folder / "faces.safetensors", plain | codes)
+    tiny.write(folder / "ldm_inpaint.safetensors", tiny.ldm_tensors(tiny.LDM_INPAINT))
+    tiny.write(folder / "ldm_superres.safetensors", tiny.ldm_tensors(tiny.LDM_SUPERRES))
     tiny.write(folder / "consistency.safetensors", tiny.fill(tiny.consistency_shapes()))
     return folder
 
@@ -264,6 +266,24 @@ SINGLE = {
         "{type: KSampler, model: $load.model, positive: $small.positive, negative: $good, latent: $small.latent}\n"
         "  small: {type: UpscaleConditioning, positive: $good, negative: $good, image: $source.image}",
         "'positive' carries a picture to enlarge, which input 'model' (sd1) takes no channels for; use Stable Diffusion's x4",
+    ),
+    "noise in a picture to enlarge for a model that is not told of it": (
+        "{type: KSampler, model: $superres.model, positive: $small.positive, negative: $nothing, latent: $small.latent}\n"
+        "  superres: {type: LoadCheckpoint, file: <files>/ldm_superres.safetensors}\n"
+        "  nothing: {type: EmptyConditioning, model: $superres.model}\n"
+        "  small:\n"
+        "    {type: UpscaleConditioning, positive: $nothing, negative: $nothing, image: $source.image, noise: 0.1}",
+        "'positive' carries a picture with noise, which input 'model' (ldm-superres) is not told of",
+    ),
+    "grey under the mask for a model that knows black": (
+        "{type: KSampler, model: $inpaint.model, positive: $told.positive, negative: $nothing, latent: $told.latent}\n"
+        "  inpaint: {type: LoadCheckpoint, file: <files>/ldm_inpaint.safetensors}\n"
+        "  nothing: {type: EmptyConditioning, model: $inpaint.model}\n"
+        "  told:\n"
+        "    {type: InpaintConditioning, positive: $nothing, negative: $nothing, vae: $inpaint.vae,\n"
+        "     image: $source.image, mask: $source.mask}",
+        "'positive' carries a picture that is grey under its mask, but input 'model' (ldm-inpaint) was trained to see black "
+        "there; give InpaintConditioning the fill 'black'",
     ),
     "thresholds the wrong way round": (
         "{type: Canny, image: $source.image, low: 0.5, high: 0.4}",

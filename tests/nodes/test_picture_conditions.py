@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from latentgraph.diffusion.types import Conditioning, Image, PictureSize
+from latentgraph.diffusion.types import Conditioning, Image, Mask, PictureSize
 from latentgraph.graph import Context
-from latentgraph.nodes.autoencoders import VAEDecode, VAEEncode
+from latentgraph.nodes.autoencoders import InpaintConditioning, VAEDecode, VAEEncode
 from latentgraph.nodes.latents import EmptyLatent
 from latentgraph.nodes.loading import LoadCheckpoint, LoadUnclipCheckpoint
 from latentgraph.nodes.picture_conditions import (
@@ -22,6 +22,7 @@ from latentgraph.nodes.picture_conditions import (
 )
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode, TextEncodeSDXLRefiner
+from latentgraph.nodes.unprompted import EmptyConditioning
 from latentgraph.nodes.vision import EncodeClipVision
 
 
@@ -115,6 +116,46 @@ def test_a_picture_is_enlarged_by_a_factor(
     assert torch.equal(first, larger(picture))
     assert not torch.equal(first, larger(Image(1.0 - picture.pixels)))
     assert not torch.equal(first, larger(picture, noise=0.3))
+
+
+def test_latent_diffusion_enlarges_a_picture_through_nodes(tiny: ModuleType, tmp_path: Path, context: Context) -> None:
+    path = tiny.write(tmp_path / "superres.safetensors", tiny.ldm_tensors(tiny.LDM_SUPERRES))
+    loaded = LoadCheckpoint(file=path).run(context)
+    nothing = EmptyConditioning(model=loaded.model).run(context)
+
+    def larger(picture: Image) -> torch.Tensor:
+        shown = UpscaleConditioning(positive=nothing, negative=nothing, image=picture).run(context)
+        inputs: dict[str, Any] = {"positive": shown.positive, "negative": shown.negative, "latent": shown.latent}
+        latent = KSampler(model=loaded.model, steps=2, cfg=1.0, sampler="ddim", **inputs).run(context)
+        return VAEDecode(vae=loaded.vae, latent=latent).run(context).pixels
+
+    picture = Image(torch.rand(1, 12, 16, 3, generator=torch.Generator().manual_seed(0)))
+    first = larger(picture)
+    assert first.shape == (1, 48, 64, 3)
+    assert not torch.equal(first, larger(Image(1.0 - picture.pixels)))
+
+
+def test_latent_diffusion_inpaints_a_picture_through_nodes(tiny: ModuleType, tmp_path: Path, context: Context) -> None:
+    path = tiny.write(tmp_path / "inpaint.safetensors", tiny.ldm_tensors(tiny.LDM_INPAINT))
+    loaded = LoadCheckpoint(file=path).run(context)
+    nothing = EmptyConditioning(model=loaded.model).run(context)
+    values = torch.zeros(1, 48, 64)
+    values[:, 8:32, 16:40] = 1.0
+
+    def painted(picture: Image) -> torch.Tensor:
+        told = InpaintConditioning(
+            positive=nothing, negative=nothing, vae=loaded.vae, image=picture, mask=Mask(values), fill="black"
+        ).run(context)
+        inputs: dict[str, Any] = {"positive": told.positive, "negative": told.negative, "latent": told.latent}
+        latent = KSampler(model=loaded.model, steps=2, cfg=1.0, sampler="ddim", **inputs).run(context).samples
+        kept = torch.nn.functional.interpolate(values[:, None], size=(12, 16)) == 0
+        assert torch.allclose(latent[kept.expand_as(latent)], told.latent.samples[kept.expand_as(latent)], atol=1e-5)
+        return latent[..., 2:8, 4:10]
+
+    picture = Image(torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(0)))
+    first = painted(picture)
+    assert first.shape == (1, 3, 6, 6)
+    assert not torch.equal(painted(Image(1.0 - picture.pixels)), first)
 
 
 def test_what_is_nearer_moves_a_picture_of_a_depth_model(tiny: ModuleType, tmp_path: Path, context: Context) -> None:
