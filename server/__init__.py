@@ -8,8 +8,8 @@ The trip of a job through the rooms:
 2. `jobs` keeps it. `jobs.store` writes the row, its event and its idempotency key in one transaction of one writer thread
    (`jobs.database`), which commits many together, synced to the disk. Then, and not before, the answer is 202.
 3. `workers.supervisor` keeps a process alive for each device. An idle one has it claim the job whose turn it is: highest
-   priority, then the owner served longest ago. `jobs.transitions` is where every change of state is made, and `jobs.states`
-   says which there are. `workers.attempt` gives the job to the process over a socket and follows it.
+   priority, then the owner served longest ago (`jobs.turns`). `jobs.transitions` is where every change of state is made, and
+   `jobs.states` says which there are. `workers.attempt` gives the job to the process over a socket and follows it.
 4. In the worker's process `workers.worker` runs it through a Runner, which is passed in (`cli` makes it of its engine). What
    the run tells comes back as messages (`workers.messages`) and becomes numbered events (`jobs.eventlog`), which any number of
    watchers follow, from any point: over HTTP by `api.event_routes`, in Python by `client`.

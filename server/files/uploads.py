@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..api.settings import Settings
+from ..durable import sync_folder
 from ..errors import ContentRefused, FileTooLarge, StorageFull, UnknownFile
 from .content import RASTER, Content, read_content
 from .stripping import without_metadata
@@ -134,7 +135,8 @@ class FileStore:
             if not place.exists():
                 place.parent.mkdir(parents=True, exist_ok=True)
                 draft.replace(place)
-                _sync_folder(place.parent)
+                for folder in (place.parent, place.parent.parent):  # its name, and the folder's own
+                    sync_folder(folder)
         except OSError as error:
             raise _full(error) from error
         return Received(sha256, size, content)
@@ -191,17 +193,6 @@ def _digest(path: Path) -> tuple[str, int]:
             digest.update(chunk)
         os.fsync(file.fileno())
         return digest.hexdigest(), file.tell()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable, and the folder's own name."""
-    for path in (folder, folder.parent):
-        at = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(at)
-        finally:
-            with contextlib.suppress(OSError):
-                os.close(at)
 
 
 def _full(error: OSError) -> StorageFull:

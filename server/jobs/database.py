@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,8 +21,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from ..errors import StoreClosed, StoreUnavailable, StoreUnusable
-from .migrations import migrate, schema_of
+from ..errors import StoreClosed, StoreUnavailable
+from .connections import checkpoint, connect, open_writer
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +36,6 @@ Hook = Callable[[sqlite3.Connection, str], None]
 _BATCH = 256  # operations that share a commit at most
 _READERS = 2
 _CHECKPOINT_EVERY = 1000  # operations between two copies of the log into the file, which are made beside the writer
-_LOG_PAGES = 8000  # the log's length at which the writer itself makes the copy, should the other way not keep up
-_BUSY_SECONDS = 5.0  # another process may write tokens beside the server
-_PRAGMAS = ("synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY", f"wal_autocheckpoint = {_LOG_PAGES}")
 
 
 class Transaction:
@@ -103,7 +99,7 @@ class Database:
     @classmethod
     async def open(cls, path: Path, *, hook: Hook | None = None) -> Database:
         """Opens or makes the file and brings its schema up to date. Raises StoreUnusable, SchemaTooNew."""
-        return cls(path, await asyncio.to_thread(_open, path), hook)
+        return cls(path, await asyncio.to_thread(open_writer, path), hook)
 
     def write_soon(self, function: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """Has an operation run by the writer; the future is done when it is durable, or has raised and changed nothing.
@@ -130,7 +126,7 @@ class Database:
         """Copies the log into the file, beside the writer; if that does not write meanwhile, it begins the log anew then."""
         if self._closing:
             raise StoreClosed
-        await self._loop.run_in_executor(self._readers, _checkpoint, self.path)
+        await self._loop.run_in_executor(self._readers, checkpoint, self.path)
 
     async def close(self) -> None:
         """Finishes all that was asked for and closes the file. It may be repeated."""
@@ -154,7 +150,7 @@ class Database:
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if connection is None:
-            connection = _connect(self.path)
+            connection = connect(self.path)
             connection.execute("PRAGMA query_only = 1")
             self._own.connection = connection
             self._opened.append(connection)
@@ -168,7 +164,7 @@ class Database:
             if self._since_checkpoint >= _CHECKPOINT_EVERY:
                 self._since_checkpoint = 0
                 with contextlib.suppress(RuntimeError):  # the interpreter is ending
-                    self._readers.submit(_checkpoint, self.path)
+                    self._readers.submit(checkpoint, self.path)
         self._readers.shutdown()
         for connection in [*self._opened, self._writer]:
             with contextlib.suppress(sqlite3.Error):
@@ -214,7 +210,7 @@ class Database:
 
     def _connected(self) -> sqlite3.Connection:
         if self._writer is None:
-            self._writer = _connect(self.path)
+            self._writer = connect(self.path)
         return self._writer
 
     def _roll_back(self) -> None:
@@ -283,57 +279,3 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
         return StoreUnavailable(str(error))
     return error
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """Opens the writer's connection. What is not ours is found out before anything is written to it."""
-    try:
-        with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as look:
-            schema_of(look, path)
-        connection = _connect(path)
-        try:
-            migrate(connection, path)
-            sync_folder(path.parent)
-        except BaseException:
-            connection.close()
-            raise
-    except sqlite3.OperationalError as error:
-        raise StoreUnusable(path, str(error), "see that its folder can be written and has space") from error
-    except sqlite3.DatabaseError as error:
-        raise StoreUnusable(path, str(error), "put a backup in its place, or move it away") from error
-    return connection
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Opens a connection whose commits are durable. Threads hand it on but never share it at one time."""
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            cure = "choose a data folder on a local disk"
-            raise StoreUnusable(path, "its file system allows no write-ahead log", cure)
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-    except BaseException:
-        connection.close()
-        raise
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
-def _checkpoint(path: Path) -> None:
-    """Copies the log into the file as far as nobody reads it, so that the writer can begin it anew. It blocks no one."""
-    try:
-        with contextlib.closing(_connect(path)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    except sqlite3.Error as error:
-        _log.warning("the log of %s was not copied (%s); it is tried again", path, error)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from .database import Database, Transaction, sync_folder
+from ..durable import sync_folder
+from .database import Database, Transaction
 from .lock import FolderLock
 from .values import is_job_id
 

@@ -9,7 +9,6 @@ Nothing is published that is no plain file: a link or a device could lead out of
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -17,6 +16,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..durable import sync_folder
 from ..errors import DamagedFile, OutputRefused
 from ..files.content import HEAD_BYTES, Content, media_type, read_content
 from .values import OutputFile
@@ -73,7 +73,7 @@ def publish(
             raise OutputRefused(f"the job names {name!r} as its output, and wrote no such file")
     described = {name: _settle(source / name, name) for name in found}
     for folder in reversed(folders) if found else ():
-        _sync_folder(folder)
+        sync_folder(folder)
     _put_in_place(source, target, keep=bool(found))
     return {output: tuple(described[name] for name in names) for output, names in files.items()}
 
@@ -128,19 +128,8 @@ def _put_in_place(source: Path, target: Path, *, keep: bool) -> None:
             return
     if keep:
         os.rename(source, target)  # noqa: PTH104
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _stale(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.stale")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that keeps no folders to sync
-            raise
-    finally:
-        os.close(descriptor)

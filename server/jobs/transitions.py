@@ -19,18 +19,12 @@ from .deliveries import owe_call
 from .eventlog import EventLog
 from .rows import error_to_json, find_job, insert_job, outcome_to_json, progress_to_json, to_json
 from .states import WAITING, JobState, check_transition
+from .turns import next_in_turn, take_turn
 from .values import EventKind, Job, JobDraft, JobError, JobEvent, Outcome, Progress, QueueLimits, Submitted, new_job_id
 
 _ASKED, _DEADLINE = "asked", "deadline"  # why a running job is to stop
 
 _DEADLINE_ERROR = JobError("deadline", "its deadline passed before it was done; ask with a later one, or without")
-
-_OWNERS_THAT_WAIT = """SELECT owner, min(number) AS number FROM jobs
-    WHERE state IN ('queued', 'waiting_retry') AND priority = :priority AND not_before_us <= :now
-    AND (deadline_us IS NULL OR deadline_us > :now) GROUP BY owner"""
-_HIGHEST_DUE = """SELECT priority FROM jobs
-    WHERE state IN ('queued', 'waiting_retry') AND not_before_us <= :now
-    AND (deadline_us IS NULL OR deadline_us > :now) ORDER BY priority DESC LIMIT 1"""
 
 
 class _Standing(NamedTuple):
@@ -80,20 +74,11 @@ class Transitions:
     def claim(self, transaction: Transaction, worker: str) -> Job | None:
         """Starts the next attempt of the job whose turn it is."""
         now = self._clock()
-        priority = transaction.value(_HIGHEST_DUE, {"now": now})
-        if priority is None:
+        number = next_in_turn(transaction, now)
+        if number is None:
             return None
-        number = transaction.value(
-            f"""SELECT waiting.number FROM ({_OWNERS_THAT_WAIT}) AS waiting LEFT JOIN turns ON turns.owner = waiting.owner
-            ORDER BY coalesce(turns.turn, 0), waiting.number LIMIT 1""",
-            {"now": now, "priority": priority},
-        )
         (job,) = _select(transaction, "number = ?", (number,))
-        transaction.execute(
-            """INSERT INTO turns SELECT ?, coalesce(max(turn), 0) + 1 FROM turns WHERE true
-            ON CONFLICT (owner) DO UPDATE SET turn = excluded.turn""",
-            (job.owner,),
-        )
+        take_turn(transaction, job.owner)
         attempt = job.attempt + 1
         changes = {"attempt": attempt, "started_us": now, "worker": worker, "progress": None}
         event = JobEvent(EventKind.STARTED, {"attempt": attempt, "worker": worker})

@@ -13,7 +13,7 @@ from latentgraph.server.clock import SECOND_US
 from latentgraph.server.errors import SchemaTooNew, StoreClosed, StoreLocked, StoreUnusable, UnknownJob
 from latentgraph.server.jobs.states import ENDED, JobState
 from latentgraph.server.jobs.store import JobStore
-from latentgraph.server.jobs.transitions import _HIGHEST_DUE, _OWNERS_THAT_WAIT
+from latentgraph.server.jobs.turns import HIGHEST_DUE, OWNERS_THAT_WAIT
 from latentgraph.server.jobs.values import EventKind, Job, JobEvent, QueueLimits
 
 from .queue_fakes import DOCUMENT, ERROR, OUTCOME, HandClock, check_clean, claimed, kinds, opened, submitted
@@ -283,7 +283,7 @@ async def test_a_priority_beats_a_turn_and_what_is_not_due_blocks_nobody(store: 
 async def test_finding_the_next_job_reads_its_index_alone(store: JobStore, tmp_path: Path) -> None:
     """A claim among thousands of jobs sorts none of them and reads no row."""
     with sqlite3.connect(tmp_path / "jobs.sqlite3") as connection:
-        for statement in (_HIGHEST_DUE, _OWNERS_THAT_WAIT):
+        for statement in (HIGHEST_DUE, OWNERS_THAT_WAIT):
             plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", {"now": 0, "priority": 0}).fetchall()
             assert [step[3].split(" (")[0] for step in plan] in (
                 ["SCAN jobs USING COVERING INDEX jobs_waiting"],
