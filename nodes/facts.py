@@ -226,9 +226,19 @@ def encoded_facts(known: Known) -> Facts:
     spec = known.fact("vae", "spec")
     if spec is not None and not spec.encodes:
         known.problem("vae", "is a decoder alone and can't encode; give LoadTinyVAE the encoder's file, too")
-    size, cell = size_of(known, "image"), cell_of(known, "vae")
-    cropped = None if size is None else whole_cells(size, cell)
+    cropped = cropped_size(known)
     return {**some(known.facts("vae"), LATENT_FORMAT), **size_facts(cropped, batch_of(known, "image"))}
+
+
+def cropped_size(known: Known) -> Size | None:
+    """Returns the size of input 'image' in the whole cells that input 'vae' encodes; reports one without any."""
+    size, cell = size_of(known, "image"), cell_of(known, "vae")
+    if size is None:
+        return None
+    if min(size) < cell:
+        known.problem("image", f"is {size}; the sides of what is encoded must be at least {cell} pixels")
+        return None
+    return whole_cells(size, cell)
 
 
 def shown_pictures(known: Known, name: str, pictures: str) -> Facts:
@@ -374,6 +384,8 @@ def check_noise_mask(known: Known, mask: str, latent: str) -> None:
 def check_one_size(known: Known, name: str) -> None:
     """Reports a list of pictures that are not of one size."""
     sizes = [_size(facts) for facts in known.each(name)]
+    if not sizes:
+        known.problem(name, "holds no picture; link it to one at least")
     different = list(dict.fromkeys(size for size in sizes if size is not None))
     if len(different) > 1:
         known.problem(name, f"holds pictures of {', '.join(map(str, different))}; scale them to one size")

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from latentgraph.diffusion.names import CropName
 from latentgraph.diffusion.pictures.headers import read_picture_size
-from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE, Size, scaled, with_megapixels
+from latentgraph.diffusion.pictures.sizes import CELL, LEAST_EDGED_SIDE, MAX_SIDE, Size, scaled, with_megapixels
 from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
@@ -232,6 +232,8 @@ class Canny(Node, version=1, comfy=ComfyName("Canny", {"low": "low_threshold", "
         low, high = known.value("low"), known.value("high")
         if low is not None and high is not None and low > high:
             known.problem("low", f"is {low}, above input 'high' at {high}; an edge must pass the low one first")
+        if (size := size_of(known, "image")) is not None and min(size) < LEAST_EDGED_SIDE:
+            known.problem("image", f"is {size}; its sides must be at least {LEAST_EDGED_SIDE} pixels")
         return {"image": known.facts("image")}
 
 

@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.pictures.sizes import whole_cells
 from latentgraph.diffusion.types import Image, Vae
 from latentgraph.graph import Context, Known, Node, OutputFacts
 
-from .facts import batch_of, cell_of, size_facts, size_of
+from .facts import batch_of, cropped_size, size_facts, size_of
 
 
 class RoundTrip(NamedTuple):
@@ -41,9 +40,7 @@ class VAERoundTrip(Node, version=1, lane="device"):
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        size, cell = size_of(known, "image"), cell_of(known, "vae")
-        cropped = None if size is None else whole_cells(size, cell)
-        return {"image": size_facts(cropped, batch_of(known, "image"))}
+        return {"image": size_facts(cropped_size(known), batch_of(known, "image"))}
 
 
 class ImageDifference(Node, version=1):

@@ -17,6 +17,7 @@ from ..families.autoencoders import VaeSpec
 from ..networks.budget import gibibytes
 from ..networks.faults import check_finite
 from ..pictures.resize import crop_to_cells
+from ..pictures.sizes import check_sides
 from ..types import Image, Latent, Vae
 from .coding import decode_latents, encode_pixels
 from .room import TILE, decode_bytes, encode_bytes, tile_advice
@@ -129,8 +130,7 @@ def _network_pixels(vae: Vae, image: Image) -> Tensor:
         raise ValueError(f"{vae.weights.source.title} is a decoder alone and can't encode; load its encoder, too.")
     cell = vae.spec.downscale
     h, w = image.pixels.shape[1:3]
-    if min(h, w) < cell:
-        raise ValueError(f"cannot encode a picture of {w}x{h} pixels; its sides must be at least {cell}.")
+    check_sides(w, h, cell)
     pixels = crop_to_cells(image, cell).pixels[..., : vae.spec.picture_channels]
     return pixels.movedim(-1, 1) * 2.0 - 1.0
 

@@ -7,12 +7,15 @@ starts from the noise it had there. Knows no network and no autoencoder.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import torch
 from torch import Tensor
 
 from ..families.specs import LatentFormat
 from ..names import ResizeMethod
+from ..networks.budget import free_bytes, gibibytes
+from ..networks.exhaustion import OutOfMemoryError
 from ..pictures.resize import resize_latent
 from ..types import Latent, Mask
 
@@ -20,14 +23,22 @@ from ..types import Latent, Mask
 def empty_latent(*, width: int, height: int, batch_size: int = 1, channels: int = 4, downscale: int = 8) -> Latent:
     """Returns zeros for pictures of `width` x `height` pixels; sides round down to whole cells of `downscale` pixels.
 
-    Sampling fits an empty latent to its model; see `fit_empty`. Raises ValueError if a side is under one cell.
+    Sampling fits an empty latent to its model; see `fit_empty`. Raises ValueError if a side is under one cell, and
+    OutOfMemoryError for more than there is memory for.
     """
     if min(width, height) < downscale or batch_size < 1:
         raise ValueError(
             f"cannot make {batch_size} latents of {width}x{height} pixels; "
             f"give at least 1 of at least {downscale}x{downscale}."
         )
-    return Latent(torch.zeros(batch_size, channels, height // downscale, width // downscale), cell=downscale)
+    shape = (batch_size, channels, height // downscale, width // downscale)
+    size, free = prod(shape) * torch.float32.itemsize, free_bytes(torch.device("cpu"))
+    if size > free:
+        raise OutOfMemoryError(
+            f"{batch_size} latents of {width}x{height} pixels take {gibibytes(size)} of memory, and {gibibytes(free)} are "
+            "free. Make fewer, or smaller ones."
+        )
+    return Latent(torch.zeros(shape), cell=downscale)
 
 
 def scale_latent(latent: Latent, factor: float, *, method: ResizeMethod = "bislerp") -> Latent:

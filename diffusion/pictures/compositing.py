@@ -51,11 +51,13 @@ def composite_latent(
 
 
 def paste_latent(destination: Latent, source: Latent, *, x: int, y: int, feather: int = 0) -> Latent:
-    """Returns `destination` with `source` laid at (x, y) >= 0; all in latent cells.
+    """Returns `destination` with `source` laid at (x, y) >= 0; all in latent cells. What sticks out is cut.
 
     feather: over how many cells the source fades in, on those of its edges that are not the destination's.
     """
     height, width = destination.samples.shape[2:]
+    if x >= width or y >= height:
+        return destination
     pasted = source.samples[:, :, : max(0, height - y), : max(0, width - x)]
     h, w = pasted.shape[2:]
     rows = edge_ramp(h, feather, at_start=y > 0, at_end=y + h < height)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..types import Image
+from .sizes import LEAST_EDGED_SIDE
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 BLUR_SIDE, BLUR_SIGMA = 5, 1.0
@@ -21,13 +22,19 @@ def find_edges(image: Image, *, low: float = 0.4, high: float = 0.8) -> Image:
     """Returns white edges on black, (B, H, W, 3): those steeper than `high`, and those steeper than `low` that touch them.
 
     Canny 1986, IEEE TPAMI 8(6); blur, gradient, rounding of angles and thresholds as in kornia's `canny` (Apache-2.0), which
-    ComfyUI 0.8.0 uses. low, high: of the gradient's length, for values in 0..1. Raises ValueError if low is above high.
+    ComfyUI 0.8.0 uses. low, high: of the gradient's length, for values in 0..1. Raises ValueError if low is above high, and for
+    pictures that are smaller than what they are blurred over.
     """
     if low > high:
         raise ValueError(
             f"the low threshold is {low}, above the high one of {high}; an edge must pass the low one first."
         )
     x = image.pixels.movedim(-1, 1)[:, :3]
+    h, w = x.shape[2:]
+    if min(h, w) < LEAST_EDGED_SIDE:
+        raise ValueError(
+            f"cannot find edges in pictures of {w}x{h} pixels; their sides must be at least {LEAST_EDGED_SIDE}."
+        )
     grey = (x * x.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     dx, dy = _gradient(_blurred(grey))
     steepness = (dx * dx + dy * dy + TINY).sqrt()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..names import ChannelName, unknown_name
 from ..types import Image, Mask
-from .headers import DAMAGE, MAX_PIXELS, PictureError, check_pixels, damaged, frame_count, open_picture
+from .headers import DAMAGE, MAX_PIXELS, PictureError, check_format, check_pixels, damaged, frame_count, open_picture
 
 
 class LoadedPicture(NamedTuple):
@@ -93,6 +93,7 @@ def _frames(path: Path, *, max_pixels: int) -> Generator[Pillow.Image]:
     """The frames of the first one's size: decoded, upright and of 8 bits a channel."""
     with path.open("rb") as file, open_picture(file, path) as picture:
         try:
+            check_format(picture, path)
             check_pixels(picture, path, max_pixels=max_pixels)
             size = picture.size
             for i in range(frame_count(picture)):

@@ -29,10 +29,11 @@ class PictureError(ValueError):
 def read_picture_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> Size:
     """Returns the size that the picture has once the camera's rotation (EXIF) is applied.
 
-    Raises PictureError for what is no picture, and for one whose header claims more than `max_pixels`.
+    Raises PictureError for what is no picture, and for one of more than `max_pixels` or of floating-point numbers.
     """
     with path.open("rb") as file, open_picture(file, path) as picture:
         try:
+            check_format(picture, path)
             check_pixels(picture, path, max_pixels=max_pixels)
             size = Size(*picture.size)
             return Size(size.height, size.width) if _orientation(picture, file) in _SIDEWAYS else size
@@ -65,6 +66,12 @@ def open_picture(file: BinaryIO, path: Path) -> Pillow.Image:
 def frame_count(picture: Pillow.Image) -> int:
     """Returns how many frames a picture has; the second view of a stereo camera's file does not count."""
     return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+
+
+def check_format(picture: Pillow.Image, path: Path) -> None:
+    """Raises PictureError for a picture in floating-point numbers: it does not say which of them is white."""
+    if picture.mode == "F":
+        raise PictureError(f"{path}: its pixels are floating-point numbers. Save it with 8 or 16 bits a channel.")
 
 
 def check_pixels(picture: Pillow.Image, path: Path, *, max_pixels: int) -> None:

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, max_pool2d
 
 from ..names import MaskedFill
 from ..types import Image, Mask
+from .sizes import check_sides
 
 
 class MaskedImage(NamedTuple):
@@ -50,8 +51,10 @@ def fill_masked(image: Image, mask: Mask, *, multiple: int = 8, fill: MaskedFill
 
     The mask is stretched to the pictures; then both are cropped around their centre to sides that are multiples of
     `multiple`, the pixels per latent cell. The mask is not rounded: a network with mask channels takes it as it is.
+    Raises ValueError for pictures smaller than a cell.
     """
     h, w = image.pixels.shape[1:3]
+    check_sides(w, h, multiple)
     values = interpolate(mask.values.unsqueeze(1), size=(h, w), mode="bilinear").squeeze(1)
     top, left = (h % multiple) // 2, (w % multiple) // 2
     rows = slice(top, top + h // multiple * multiple)

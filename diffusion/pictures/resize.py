@@ -101,8 +101,8 @@ def _size(image: Image) -> Size:
 def _crop_to_aspect(x: Tensor, *, width: int, height: int) -> Tensor:
     h, w = x.shape[-2:]
     old, new = w / h, width / height
-    dx = round((w - w * (new / old)) / 2) if old > new else 0
-    dy = round((h - h * (old / new)) / 2) if old < new else 0
+    dx = min(round((w - w * (new / old)) / 2), (w - 1) // 2) if old > new else 0  # a pixel or two are always left
+    dy = min(round((h - h * (old / new)) / 2), (h - 1) // 2) if old < new else 0
     return x[..., dy : h - dy, dx : w - dx]
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 CELL = 8  # pixels per latent cell along a side in most families; what an empty latent counts until it meets its model
 MAX_SIDE = 16384  # pixels; the longest side that anything may ask for, as in ComfyUI
 
+LEAST_EDGED_SIDE = 3  # pixels; of a picture whose edges are looked for, which is blurred over two pixels to each side
+
 
 class Size(NamedTuple):
     """A size in pixels, or in latent cells where it is said."""
@@ -62,6 +64,12 @@ def kontext_size(aspect: float) -> Size:
 def cells_of(size: Size, cell: int) -> Size:
     """Returns how many whole latent cells of `cell` pixels a size in pixels has, at least 1 along a side."""
     return Size(max(1, size.width // cell), max(1, size.height // cell))
+
+
+def check_sides(width: int, height: int, cell: int) -> None:
+    """Raises ValueError for a picture, in pixels, that has not one whole latent cell."""
+    if min(width, height) < cell:
+        raise ValueError(f"cannot encode a picture of {width}x{height} pixels; its sides must be at least {cell}.")
 
 
 ENLARGED = 4  # times as long become the sides of a picture that a network is shown to enlarge: a pixel is a cell of 4

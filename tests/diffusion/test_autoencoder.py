@@ -183,3 +183,10 @@ def test_conditions_carry_the_masked_picture_and_the_latent_the_whole_one(vae: V
     assert torch.equal(entry.concat_mask, values.unsqueeze(1))  # not rounded
     assert torch.equal(given.latent.samples, encode(vae, picture(32, 32)).samples)
     assert given.latent.noise_mask is None
+
+
+def test_a_picture_smaller_than_a_cell_is_refused_with_its_size(vae: Vae) -> None:
+    image = Image(torch.zeros(1, 9, 7, 3))
+    for make in (lambda: encode(vae, image), lambda: encode_for_inpaint(vae, image, Mask(torch.ones(1, 9, 7)))):
+        with pytest.raises(ValueError, match="cannot encode a picture of 7x9 pixels; its sides must be at least 8"):
+            make()

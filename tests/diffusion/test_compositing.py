@@ -71,3 +71,9 @@ def test_a_feathered_mask_blends_around_it_and_leaves_the_rest_exactly() -> None
     assert torch.equal(result[:, :, :2], above.pixels[:, :, :2])
     assert torch.equal(result[:, :, 5:], below.pixels[:, :, 5:])
     torch.testing.assert_close(result[:, :, 3], 0.5 * above.pixels[:, :, 3] + 0.5 * below.pixels[:, :, 3])
+
+
+@pytest.mark.parametrize(("x", "y"), [(8, 0), (0, 9), (2048, 2048)])
+def test_a_latent_pasted_beside_another_leaves_it_as_it_is(x: int, y: int) -> None:
+    pasted = paste_latent(Latent(torch.zeros(1, 4, 8, 8)), Latent(torch.ones(1, 4, 4, 4)), x=x, y=y, feather=2)
+    assert torch.equal(pasted.samples, torch.zeros(1, 4, 8, 8))

@@ -82,3 +82,9 @@ def test_transparency_is_no_edge(drawing: Image) -> None:
 def test_a_low_threshold_above_the_high_one_is_refused(drawing: Image) -> None:
     with pytest.raises(ValueError, match="above the high one"):
         find_edges(drawing, low=0.5, high=0.4)
+
+
+def test_a_picture_smaller_than_what_it_is_blurred_over_is_refused() -> None:
+    assert not find_edges(Image(torch.zeros(1, 3, 3, 3))).pixels.any()
+    with pytest.raises(ValueError, match="pictures of 9x2 pixels; their sides must be at least 3"):
+        find_edges(Image(torch.zeros(1, 2, 9, 3)))

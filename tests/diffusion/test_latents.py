@@ -20,6 +20,7 @@ from latentgraph.diffusion.latents.batches import (
     to_model_space,
     to_vae_space,
 )
+from latentgraph.diffusion.networks.exhaustion import OutOfMemoryError
 from latentgraph.diffusion.types import Latent, Mask
 
 NOISE = json.loads((Path(__file__).parents[1] / "vectors" / "noise.json").read_text("utf-8"))
@@ -39,6 +40,13 @@ def test_an_empty_latent_has_a_cell_for_eight_pixels() -> None:
 def test_a_picture_smaller_than_a_cell_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least 1 of at least 8x8"):
         empty_latent(width=7, height=64)
+
+
+def test_more_latents_than_memory_holds_are_refused_with_numbers() -> None:
+    with pytest.raises(
+        OutOfMemoryError, match=r"^4096 latents of 16384x16384 pixels take 256\.00 GiB of memory, and .* free"
+    ):
+        empty_latent(width=16384, height=16384, batch_size=4096)
 
 
 def test_items_out_of_a_batch_remember_their_draws_as_in_the_reference() -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image as Pillow
 
 from latentgraph.diffusion.pictures.files import load_mask, load_picture, make_grid, to_8bit
-from latentgraph.diffusion.pictures.headers import PictureError
+from latentgraph.diffusion.pictures.headers import PictureError, read_picture_size
 from latentgraph.diffusion.types import Image
 
 RED, HALF_BLUE = (255, 0, 0, 255), (0, 0, 255, 128)
@@ -54,6 +54,15 @@ def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
     suffix = "jpg" if mode in ("CMYK", "YCbCr") else "png"
     Pillow.new("RGB", (4, 4), (255, 255, 255)).convert(mode).save(tmp_path / f"a.{suffix}")
     assert float(load_picture(tmp_path / f"a.{suffix}").image.pixels.min()) == 1.0
+
+
+def test_pixels_of_no_known_white_are_refused(tmp_path: Path) -> None:
+    Pillow.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "a.tiff")
+    for read in (load_picture, read_picture_size):
+        with pytest.raises(
+            PictureError, match=r"a\.tiff: its pixels are floating-point numbers\. Save it with 8 or 16"
+        ):
+            read(tmp_path / "a.tiff")
 
 
 def test_16_bits_are_scaled_to_8(tmp_path: Path) -> None:

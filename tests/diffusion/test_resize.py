@@ -97,3 +97,15 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
     crop: Any = "centre"
     with pytest.raises(ValueError, match=r"unknown crop 'centre'\. Did you mean 'center'"):
         resize(x, width=1, height=1, method="area", crop=crop)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("width", "height"), [(1, 500), (500, 1)])
+def test_a_crop_to_an_extreme_aspect_keeps_the_middle(
+    method: ResizeMethod, width: int, height: int, picture: Callable[[int, int], Image]
+) -> None:
+    pixels = torch.full((1, 40, 64, 3), 0.2)
+    pixels[:, 19:21, 31:33] = 0.6
+    cropped = resize_image(Image(pixels), width=width, height=height, method=method, crop="center").pixels
+    assert cropped.shape == (1, height, width, 3)
+    assert float(cropped[0, height // 2, width // 2].min()) > 0.55

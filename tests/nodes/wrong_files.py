@@ -121,7 +121,7 @@ def write_files(folder: Path, tiny: ModuleType, tiny_dits: ModuleType) -> None:
     model("unknown", {"backbone.layer1.weight": (64, 64), "backbone.layer2.weight": (64, 64), "head.bias": (10,)})
     model("nothing", {})
     _write_broken(folder)
-    for width, height in ((64, 48), (128, 128)):
+    for width, height in ((7, 9), (64, 48), (128, 128)):
         Image.new("RGB", (width, height), (200, 40, 40)).save(folder / f"{width}x{height}.png")
 
 
