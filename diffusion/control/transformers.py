@@ -13,6 +13,7 @@ from torch import Tensor
 from ..families.dit_specs import PATCH, FluxSpec
 from ..networks.building import flux_config, mmdit_config
 from ..networks.patches import shared_copy
+from ..networks.telling import told_exactly
 from ..sampling.network_inputs import NetworkInputs
 from ..sampling.tokens import token_places, tokens_of, whole_tokens
 from .residuals import Residuals
@@ -67,18 +68,19 @@ class FluxController:
         guidance = None
         if network.config.guidance_embeds:
             guidance = x.new_full((len(x),), DEFAULT_GUIDANCE) if inputs.guidance is None else inputs.guidance
-        blocks, single_blocks = network(
-            hidden_states=picture.values.to(dtype),
-            controlnet_cond=embedded[0],
-            controlnet_mode=torch.tensor(list(kinds), device=x.device).expand(len(x), -1) if kinds else None,
-            encoder_hidden_states=context,
-            pooled_projections=_pooled(inputs).to(dtype),
-            timestep=timestep,
-            img_ids=token_places(picture).to(x.device),
-            txt_ids=torch.zeros(context.shape[1], 3, device=x.device),
-            guidance=guidance,
-            return_dict=False,
-        )
+        with told_exactly(network.time_text_embed, timestep, guidance):
+            blocks, single_blocks = network(
+                hidden_states=picture.values.to(dtype),
+                controlnet_cond=embedded[0],
+                controlnet_mode=torch.tensor(list(kinds), device=x.device).expand(len(x), -1) if kinds else None,
+                encoder_hidden_states=context,
+                pooled_projections=_pooled(inputs).to(dtype),
+                timestep=timestep,
+                img_ids=token_places(picture).to(x.device),
+                txt_ids=torch.zeros(context.shape[1], 3, device=x.device),
+                guidance=guidance,
+                return_dict=False,
+            )
         return Residuals(blocks=tuple(blocks or ()), single_blocks=tuple(single_blocks or ()))
 
 

@@ -7,8 +7,7 @@ called in its own number format. A latent whose sides are no whole tokens is con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from ..control.residuals import Residuals
 from ..families.dit_specs import PATCH
 from ..families.specs import NetworkKind
 from ..networks.sharing import SharedWork
+from ..networks.telling import told_exactly
 from .network_inputs import NetworkInputs
 from .tokens import free_corners, latent_of, token_places, tokens_of, whole_tokens
 
@@ -120,7 +120,7 @@ def flux_network(transformer: Any, steer: Steer) -> Network:
         unsteered_tokens = sum(part.values.shape[1] for part in references)
         residuals = _residuals(steer, x, timestep, inputs, dtype)
         residuals = residuals.map(lambda tokens: functional.pad(tokens, (0, 0, 0, unsteered_tokens)))
-        with _told_exactly(transformer.time_text_embed, timestep, inputs.guidance):
+        with told_exactly(transformer.time_text_embed, timestep, inputs.guidance):
             output: Tensor = transformer(
                 hidden_states=torch.cat([part.values for part in (picture, *references)], dim=1).to(dtype),
                 encoder_hidden_states=context,
@@ -152,7 +152,7 @@ def flux2_network(transformer: Any, steer: Steer) -> Network:
         context = inputs.context.to(dtype)
         text_places = torch.zeros(context.shape[1], 4)
         text_places[:, 3] = torch.arange(context.shape[1])
-        with _told_exactly(transformer.time_guidance_embed, timestep, inputs.guidance):
+        with told_exactly(transformer.time_guidance_embed, timestep, inputs.guidance):
             output: Tensor = transformer(
                 hidden_states=torch.cat([part.values for part in (picture, *references)], dim=1).to(dtype),
                 encoder_hidden_states=context,
@@ -174,20 +174,6 @@ _CALLS: Mapping[NetworkKind, Callable[[Any, Steer], Network]] = {
     "flux": flux_network,
     "flux2": flux2_network,
 }
-
-
-@contextmanager
-def _told_exactly(embedding: Any, *told: Tensor | None) -> Iterator[None]:
-    """Within, FLUX's embedding of time and guidance, each (B,), makes its waves from their float32 values.
-
-    diffusers rounds them to the network's number format first: in bf16, a guidance of 3500 thousandths becomes 3504.
-    """
-    values = iter([1000 * each.float() for each in told if each is not None])
-    hook = embedding.time_proj.register_forward_pre_hook(lambda *_: (next(values),))
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _residuals(steer: Steer, x: Tensor, timestep: Tensor, inputs: NetworkInputs, dtype: torch.dtype) -> Residuals:

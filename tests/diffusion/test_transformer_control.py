@@ -190,6 +190,25 @@ def test_flux_is_steered_as_by_diffusers(
         assert not torch.allclose(run(model, sigmas, untold), found, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize(("net", "level", "guidance"), [("SD3", 0.4379, 3.5), ("FLUX", 0.4379, 3.5), ("FLUX", 0.4372, 3.501)])
+@torch.inference_mode()
+def test_time_and_guidance_are_not_rounded_to_the_format_of_the_network(
+    net: str, level: float, guidance: float, nets: dict[str, Path]
+) -> None:
+    """What is 0.4372 and 3.5 in bf16, too, steers otherwise than those do."""
+    with open_control(nets[net], WeightMemory(precision="bf16")).weights.use() as network:
+        embedded = network.embed(normal(4, 1, 16, 8, 8))
+
+        def steered(level: float, guidance: float) -> Tensor:
+            context, pooled = normal(2, 1, 7, 48), normal(3, 1, 24 if net == "FLUX" else 40)
+            inputs = NetworkInputs(context, pooled=pooled, guidance=torch.tensor([guidance]))
+            time = torch.tensor([level if net == "FLUX" else 1000 * level])
+            return network.steer(normal(1, 1, 16, 8, 8), time, inputs, embedded, ()).blocks[0]
+
+        assert torch.equal(steered(0.4372, 3.5), steered(0.4372, 3.5))
+        assert not torch.equal(steered(0.4372, 3.5), steered(level, guidance))
+
+
 SIGMAS = torch.tensor([1.0, 0.6, 0.0])
 
 
