@@ -133,7 +133,8 @@ class Control:
 
     hint: float32 (B, H, W, C) in 0..1, the picture that it goes by. strength: 1 is what it was trained for. start, end:
     the part of the sampling in which it acts, as for `Condition`. spread: it acts on a negative condition, too, where
-    that has no control of its own. vae: the model's, for networks that see their picture as a latent.
+    that has no control of its own. vae: the model's, for networks that see their picture as a latent. kept: float32 (B, H, W),
+    1 where the picture is kept and 0 where it is to be repainted, for networks that are shown that.
     """
 
     net: ControlNet
@@ -143,6 +144,7 @@ class Control:
     end: float = 1.0
     spread: bool = False
     vae: Vae | None = None
+    kept: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -88,7 +88,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         if isinstance(item, torch.Tensor):
             yield item
         elif isinstance(item, Control):
-            yield item.hint
+            pending.extend((item.hint, item.kept))
         elif isinstance(item, _TYPES):
             pending.extend(getattr(item, field.name) for field in dataclasses.fields(item))
         elif isinstance(item, list | tuple):

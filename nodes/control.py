@@ -8,8 +8,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from latentgraph.diffusion.control.reading import describe_control
-from latentgraph.diffusion.control.specs import AUTO, NEEDS_VAE, unknown_kind
-from latentgraph.diffusion.types import Conditioning, ControlNet, Image, Vae
+from latentgraph.diffusion.control.specs import AUTO, unknown_kind, unshown
+from latentgraph.diffusion.types import Conditioning, ControlNet, Image, Mask, Vae
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
 from .facts import control_facts, read_header, steered
@@ -40,7 +40,7 @@ class Steered(NamedTuple):
 class LoadControlNet(
     Node, version=1, lane="io", cached=False, comfy=ComfyName("ControlNetLoader", {"file": "control_net_name"})
 ):
-    """Open a ControlNet or a T2I adapter, for Stable Diffusion 1.x, 2.x or XL, or a ControlNet for SD3 or FLUX.1.
+    """Open a ControlNet or a T2I adapter, for Stable Diffusion 1.x, 2.x or XL, or a ControlNet for SD3, SD3.5 or FLUX.1.
 
     A safetensors file in its makers' layout or in diffusers', or a folder of diffusers.
     """
@@ -83,7 +83,9 @@ class SetUnionControlNetType(
 class ApplyControlNet(
     Node,
     version=1,
-    comfy=ComfyName("ControlNetApplyAdvanced", {"start": "start_percent", "end": "end_percent"}),
+    comfy=ComfyName(
+        "ControlNetApplyAdvanced", {"start": "start_percent", "end": "end_percent"}, also=("ControlNetApplySD3",)
+    ),
 ):
     """Steer both prompts by a picture: edges, a depth map, a pose, or whatever the control network was made for.
 
@@ -97,7 +99,9 @@ class ApplyControlNet(
     strength: float = Field(1.0, ge=0, le=10, description="How strongly it steers; 0 not at all.")
     start: float = Field(0.0, ge=0, le=1, description="From which fraction of the schedule on it steers.")
     end: float = Field(1.0, ge=0, le=1, description="Up to which fraction of the schedule it steers.")
-    vae: Vae | None = Field(None, description="The model's autoencoder, for control networks of SD3 and FLUX.1.")
+    vae: Vae | None = Field(
+        None, description="The model's autoencoder, for control networks of SD3 and FLUX.1 that see latents."
+    )
 
     def run(self, ctx: Context) -> Steered:
         from latentgraph.diffusion.control.applying import apply_control
@@ -115,20 +119,50 @@ class ApplyControlNet(
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        start, end = known.value("start"), known.value("end")
-        if start is not None and end is not None and start > end:
-            known.problem("end", f"is {end}, before input 'start' at {start}; the control would never act")
-        spec = known.fact("control_net", "spec")
-        if spec is not None and spec.sees_latents:
-            channels = known.fact("vae", "latent_channels")
-            if not known.each("vae"):
-                known.problem("control_net", f"is {spec.title}, which {NEEDS_VAE}")
-            elif channels not in (None, spec.hint_channels):
-                known.problem(
-                    "vae",
-                    f"makes latents with {channels} channels, but input 'control_net' takes {spec.hint_channels}; use the VAE "
-                    "of the model that is steered",
-                )
+        _check_range(known)
+        _check_picture(known, vae=bool(known.each("vae")), mask=False)
+        return steered(known, "positive", "negative")
+
+
+class ApplyInpaintControlNet(
+    Node,
+    version=1,
+    comfy=ComfyName("ControlNetInpaintingAliMamaApply", {"start": "start_percent", "end": "end_percent"}),
+):
+    """Steer both prompts by a picture of which a part is to be repainted, through a network that was made for that.
+
+    The network sees the picture without what is under the mask.
+    """
+
+    positive: Conditioning = Field(description="What to paint.")
+    negative: Conditioning = Field(description="What to avoid.")
+    control_net: ControlNet = Field(description="What steers: an inpainting ControlNet for SD3 or FLUX.1.")
+    vae: Vae = Field(description="The model's autoencoder.")
+    image: Image = Field(description="The picture to repaint a part of.")
+    mask: Mask = Field(description="Which part; resized to the picture.")
+    strength: float = Field(1.0, ge=0, le=10, description="How strongly it steers; 0 not at all.")
+    start: float = Field(0.0, ge=0, le=1, description="From which fraction of the schedule on it steers.")
+    end: float = Field(1.0, ge=0, le=1, description="Up to which fraction of the schedule it steers.")
+
+    def run(self, ctx: Context) -> Steered:
+        from latentgraph.diffusion.control.applying import apply_control
+
+        both = apply_control(
+            [self.positive, self.negative],
+            self.control_net,
+            self.image,
+            strength=self.strength,
+            start=self.start,
+            end=self.end,
+            vae=self.vae,
+            mask=self.mask,
+        )
+        return Steered(*both)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        _check_range(known)
+        _check_picture(known, vae=True, mask=True)
         return steered(known, "positive", "negative")
 
 
@@ -150,4 +184,30 @@ class ApplyControlNetToBoth(Node, version=1, comfy=ComfyName("ControlNetApply"))
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
+        _check_picture(known, vae=False, mask=False)
         return steered(known, "conditioning")
+
+
+def _check_range(known: Known) -> None:
+    """Reports a part of the schedule that ends before it begins."""
+    start, end = known.value("start"), known.value("end")
+    if start is not None and end is not None and start > end:
+        known.problem("end", f"is {end}, before input 'start' at {start}; the control would never act")
+
+
+def _check_picture(known: Known, *, vae: bool, mask: bool) -> None:
+    """Reports a control network that can't be shown its picture, and an autoencoder whose latents it does not take."""
+    spec = known.fact("control_net", "spec")
+    if spec is None:
+        return
+    encoder = known.fact("vae", "spec")
+    if (wrong := unshown(spec, vae=vae, mask=mask)) is not None:
+        known.problem("control_net", wrong)
+    elif spec.hint.latent and encoder is not None and not encoder.encodes:
+        known.problem("vae", "is a decoder alone and can't encode; give LoadTinyVAE the encoder's file, too")
+    elif vae and spec.hint.latent and known.fact("vae", "latent_channels") not in (None, spec.hint.channels):
+        known.problem(
+            "vae",
+            f"makes latents with {known.fact('vae', 'latent_channels')} channels, but input 'control_net' takes "
+            f"{spec.hint.channels}; use the VAE of the model that is steered",
+        )

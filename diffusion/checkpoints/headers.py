@@ -23,7 +23,9 @@ __all__ = ["Header", "HeaderError", "TensorInfo", "parse_json_object", "read_flo
 
 HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors library
 SMALL_TENSOR = 1_000_000  # values; what `read_floats` agrees to read
-_FLOAT_CODES = {"F64": "d", "F32": "f", "F16": "e", "BF16": "f", "F8_E4M3": "", "F8_E5M2": "e"}  # `struct`'s
+_NUMBER_CODES = {
+    "F64": "d", "F32": "f", "F16": "e", "BF16": "f", "F8_E4M3": "", "F8_E5M2": "e", "I64": "q", "I32": "i"
+}  # `struct`'s  # fmt: skip
 
 _CONVERT = (
     "Pickles can run code and are never loaded. Where you trust the file, convert it with "
@@ -58,12 +60,12 @@ def read_header(path: Path | str) -> Header:
 
 
 def read_floats(header: Header, key: str) -> array[float]:
-    """Returns the values of one small tensor of floats, row by row, straight from the file. Raises HeaderError."""
+    """Returns the values of one small tensor of numbers, row by row, straight from the file. Raises HeaderError."""
     info = header.tensors[key]
-    if info.dtype not in _FLOAT_CODES or info.numel > SMALL_TENSOR:
+    if info.dtype not in _NUMBER_CODES or info.numel > SMALL_TENSOR:
         found = f"{key!r} with {info.numel} values of {info.dtype}"
         raise HeaderError(
-            header.path, found, expected="a small tensor of floats", cure="The file is unusual; check it."
+            header.path, found, expected="a small tensor of numbers", cure="The file is unusual; check it."
         )
     with header.path.open("rb") as file:
         file.seek(header.data_start + info.begin)
@@ -74,7 +76,7 @@ def read_floats(header: Header, key: str) -> array[float]:
         data = b"".join(bytes((0, byte)) for byte in data)
     elif info.dtype == "F8_E4M3":
         return array("d", map(_float8, data))
-    return array("d", struct.unpack(f"<{info.numel}{_FLOAT_CODES[info.dtype]}", data))
+    return array("d", struct.unpack(f"<{info.numel}{_NUMBER_CODES[info.dtype]}", data))
 
 
 def parse_json_object(path: Path, text: bytes) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..networks.memory import WeightMemory, Weights
-from ..types import Conditioning, Control, ControlNet, Image, Vae
+from ..pictures.resize import resize
+from ..types import Conditioning, Control, ControlNet, Image, Mask, Vae
 from .reading import describe_control
 from .sources import source_of
-from .specs import AUTO, NEEDS_VAE, unknown_kind
+from .specs import AUTO, unknown_kind, unshown
 
 
 def open_control(path: Path | str, memory: WeightMemory) -> ControlNet:
@@ -37,17 +38,25 @@ def apply_control(
     end: float = 1.0,
     spread: bool = False,
     vae: Vae | None = None,
+    mask: Mask | None = None,
 ) -> list[Conditioning]:
     """Returns the conditions, all steered by one more control, behind those that they have. A strength of 0 changes nothing.
 
     start, end: fractions of the schedule, 0 its noisy beginning. spread: see `Control`. vae: the model's autoencoder, for
-    networks that see their picture as a latent. Raises ValueError if it is missing.
+    networks that see their picture as a latent. mask: where to repaint, for networks that are shown it, which see nothing of
+    the picture there. Raises ValueError if one of them is missing, or a mask is not wanted.
     """
-    if net.spec.sees_latents and vae is None:
-        raise ValueError(f"{net.weights.source.title} is {net.spec.title}, which {NEEDS_VAE}.")
+    if (wrong := unshown(net.spec, vae=vae is not None, mask=mask is not None)) is not None:
+        raise ValueError(f"{net.weights.source.title} {wrong}.")
     if strength == 0.0:
         return list(conditionings)
-    control = Control(net, image.pixels, strength, start, end, spread, vae if net.spec.sees_latents else None)
+    pixels, kept = image.pixels, None
+    if mask is not None:
+        kept = 1.0 - mask.values
+        height, width = pixels.shape[1:3]
+        sized = resize(kept.unsqueeze(1), width=width, height=height, method="bilinear", crop="center")
+        pixels = pixels * sized.round().movedim(1, -1)
+    control = Control(net, pixels, strength, start, end, spread, vae if net.spec.hint.latent else None, kept)
     return [
         Conditioning(tuple(replace(entry, controls=(*entry.controls, control)) for entry in conditioning.entries))
         for conditioning in conditionings

@@ -4,8 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from ..layouts.keymaps import Origin, Origins, check_origins, rename, unet_modules
-from .specs import ControlNetSpec, T2IAdapterSpec
+from ..layouts.dit_keymaps import flux_modules, original_origins
+from ..layouts.keymaps import Origin, Origins, Rows, check_origins, rename, unet_modules
+from .transformer_specs import FluxControlSpec, SD3ControlSpec
+from .unet_specs import ControlNetSpec, T2IAdapterSpec
+
+STABILITY_MARK = "transformer_blocks.0.attn.qkv.weight"
+"""The key that Stability AI's layout of ControlNets for SD3.5 large is told by."""
+
+CONTROL_TYPE = "control_type"
+"""Where that layout says what the pictures of its network show, as a number."""
+
+HINT_BLOCK = (
+    ("input_hint_block.conv_in", "input_hint_block.0"),
+    *((f"input_hint_block.blocks.{n}", f"input_hint_block.{2 * (n + 1)}") for n in range(6)),
+    ("input_hint_block.conv_out", "input_hint_block.14"),
+)
+"""The convolutions by which XLabs' networks see pixels, as diffusers names them and as XLabs does."""
+
+_UNUSED = (CONTROL_TYPE, "pos_embed.")  # of Stability AI's layout: what no network takes
+_STABILITY_BLOCK = {
+    "norm1.linear": "adaLN_modulation.1",
+    "attn.to_out.0": "attn.proj",
+    "ff.net.0.proj": "mlp.fc1",
+    "ff.net.2": "mlp.fc2",
+}
 
 
 def control_net_origins(spec: ControlNetSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
@@ -30,9 +53,34 @@ def t2i_adapter_origins(spec: T2IAdapterSpec, wanted: Iterable[str], present: Co
     return check_origins({key: Origin(rename(key, modules)) for key in wanted}, present)
 
 
-def diffusers_origins(wanted: Iterable[str], present: Collection[str]) -> Origins:
-    """Returns the origin of each tensor of a network in a file by diffusers' own names. Raises KeyMapError."""
+def sd3_control_origins(spec: SD3ControlSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
+    """Returns the origin of each tensor of diffusers' SD3ControlNetModel, by its name or Stability AI's. Raises KeyMapError."""
+    original = STABILITY_MARK in present
+    modules = dict(_stability_modules(spec)) if original else {}
+    used = {key for key in present if not key.startswith(_UNUSED)} if original else present
+    return check_origins(original_origins(modules, wanted), used) if original else _same(wanted, used)
+
+
+def flux_control_origins(spec: FluxControlSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
+    """Returns the origin of each tensor of diffusers' FluxControlNetModel, by its name or XLabs'. Raises KeyMapError."""
+    if "img_in.weight" not in present:
+        return _same(wanted, present)
+    own = {"controlnet_x_embedder": "pos_embed_input", **dict(HINT_BLOCK)}
+    modules = {**flux_modules(spec.network), **{ours: (theirs, None) for ours, theirs in own.items()}}
+    return check_origins(original_origins(modules, wanted), present)
+
+
+def _same(wanted: Iterable[str], present: Collection[str]) -> Origins:
     return check_origins({key: Origin(key) for key in wanted}, present)
+
+
+def _stability_modules(spec: SD3ControlSpec) -> Iterator[tuple[str, tuple[str, Rows | None]]]:
+    width = spec.network.width
+    for n in range(spec.network.depth):
+        block = f"transformer_blocks.{n}"
+        yield from ((f"{block}.{ours}", (f"{block}.{theirs}", None)) for ours, theirs in _STABILITY_BLOCK.items())
+        for place, part in enumerate(("to_q", "to_k", "to_v")):
+            yield f"{block}.attn.{part}", (f"{block}.attn.qkv", ((place * width, (place + 1) * width),))
 
 
 def _control_net_modules(spec: ControlNetSpec) -> Iterator[tuple[str, str]]:

@@ -23,8 +23,8 @@ from ..networks.stored import StoredWeight
 from ..networks.weight_source import WeightSource, file_names
 from .keymaps import original_keys
 from .networks import Controller, ControlNetController, build_control_net
-from .reading import whole_shapes
-from .specs import ControlNetSpec
+from .unet_reading import whole_shapes
+from .unet_specs import ControlNetSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ..networks.building import GROUPS
 from ..networks.patches import shared_copy
 from ..sampling.network_inputs import NetworkInputs
 from .residuals import Residuals
-from .specs import ControlNetSpec, T2IAdapterSpec
+from .unet_specs import ControlNetSpec, T2IAdapterSpec
 
 UNION_HEADS = 8  # of the attention that joins a union network's pictures
 
@@ -136,7 +136,7 @@ def build_control_net(spec: ControlNetSpec) -> ControlNetModel | ControlNetUnion
         raise StructureError(f"depth {encoder.depth_middle} in the middle, but {layers[-1]} at the innermost level")
     options: dict[str, Any] = {
         "in_channels": encoder.in_channels,
-        "conditioning_channels": spec.hint_channels,
+        "conditioning_channels": spec.picture_channels,
         "down_block_types": ["CrossAttnDownBlock2D" if level[0] else "DownBlock2D" for level in depths],
         "block_out_channels": encoder.widths,
         "layers_per_block": encoder.res_blocks[0],
@@ -167,4 +167,4 @@ def build_control_net(spec: ControlNetSpec) -> ControlNetModel | ControlNetUnion
 def build_t2i_adapter(spec: T2IAdapterSpec) -> T2IAdapter:
     """Returns diffusers' T2I adapter of this structure, on the meta device."""
     with torch.device("meta"):
-        return T2IAdapter(spec.hint_channels, list(spec.widths), spec.res_blocks, spec.downscale, spec.kind)
+        return T2IAdapter(spec.picture_channels, list(spec.widths), spec.res_blocks, spec.downscale, spec.kind)

@@ -1,39 +1,28 @@
 """What a control network's file is, from its header alone: which kind, for which family, and whether it is whole.
 
-The layouts of ControlNets (the original one and diffusers') give the same spec, and so do those of T2I adapters. Nothing
-here reads weights or loads torch.
+The layouts of ControlNets (their makers' and diffusers') give the same spec, and so do those of T2I adapters. Nothing here
+reads weights or loads torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count, takewhile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..checkpoints.folders import read_component
 from ..checkpoints.headers import Header, HeaderError, read_header
-from ..checkpoints.parts import Part, find_part, find_shapes
-from ..checkpoints.recognise import unlikeness
-from ..checkpoints.refusals import key_groups, refuse_others, refuse_strangers
+from ..checkpoints.parts import Part, find_part
+from ..checkpoints.refusals import key_groups, refuse_others, refuse_strangers, unbuildable
 from ..checkpoints.strangers import CONTROL_NET, T2I_ADAPTER, Stranger
-from ..families.catalogue import FAMILIES
-from ..families.specs import Family, UNetSpec
-from ..layouts.structure import Shapes, StructureError, read_encoder, with_heads
-from .specs import AdapterKind, ControlNetSpec, ControlSpec, T2IAdapterSpec, UnionSpec
+from ..layouts.structure import StructureError
+from .specs import ControlSpec
 from .transformer_reading import read_transformer_control
+from .unet_reading import read_control_net, read_t2i_adapter
 
 EXPECTED = "a control network"
 CURE = "Name a ControlNet or a T2I adapter."
-LORA_MARK = "lora_controlnet"  # the key that a control LoRA is told by
-CONTROL_NET_PREFIXES = ("control_model.", "module.", "")
-ADAPTER_PREFIXES = ("adapter.", "")
-POOLED_NAMES = ("_shuffle", "_shuffle_fp16")  # how the files of networks end that say the same of the whole picture
-STEERED_FAMILIES = ("sd1", "sd2", "sdxl")  # those that ControlNets for UNets are made for
-NO_ATTENTION_FAMILY = "sdxl"  # the only one that ControlNets without attention were published for
-HEAD_WIDTH = 64  # of attention in networks of no known family
-UNSHUFFLE_LARGE, UNSHUFFLE = 16, 8  # pixels that an adapter folds into a cell: SDXL's, and all others
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -52,174 +41,20 @@ def describe_control(path: Path | str) -> ControlDescription:
     headers = component.headers if component else (read_header(path),)
     config = component.config if component else {}
     try:
-        found = _transformer(headers, config) or _control_net(headers, path, config) or _t2i_adapter(headers)
+        found = _find(headers, config, path.name if path.is_dir() else path.stem)
     except StructureError as error:
-        raise HeaderError(
-            path, f"a network that can't be built: {error}", expected=EXPECTED, cure="Get it again."
-        ) from None
+        raise unbuildable(path, error) from None
     if found is None:
         _refuse(path, headers)
     prefix, spec = found
     return ControlDescription(path, spec, find_part(headers, prefix))
 
 
-def _transformer(headers: Sequence[Header], config: Mapping[str, Any]) -> tuple[str, ControlSpec] | None:
-    spec = read_transformer_control(find_shapes(headers, ""), config)
-    return None if spec is None else ("", spec)
-
-
-def _control_net(headers: Sequence[Header], path: Path, config: Mapping[str, Any]) -> tuple[str, ControlSpec] | None:
-    for prefix in CONTROL_NET_PREFIXES:
-        shapes = find_shapes(headers, prefix)
-        if LORA_MARK in shapes:
-            hint = _found(
-                whole := whole_shapes(shapes), [f"input_hint_block.{2 * n}.weight" for n in range(len(shapes))]
-            )
-            return prefix, replace(_control_net_spec(whole, hint, path, config), lora=True)
-        if "zero_convs.0.0.weight" in shapes:
-            hint = [f"input_hint_block.{2 * n}.weight" for n in range(len(shapes))]
-            return prefix, _control_net_spec(shapes, _found(shapes, hint), path, config)
-        if "controlnet_cond_embedding.conv_in.weight" in shapes:
-            blocks = (f"controlnet_cond_embedding.blocks.{n}.weight" for n in count())
-            inner = list(takewhile(shapes.__contains__, blocks))
-            names = ["controlnet_cond_embedding.conv_in.weight", *inner, "controlnet_cond_embedding.conv_out.weight"]
-            return prefix, _control_net_spec(shapes, names, path, config)
-    return None
-
-
-def whole_shapes(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a control LoRA's network: those of its products, where the file has the factors `up` and `down`."""
-    whole = {key: shape for key, shape in shapes.items() if not key.endswith((".up", ".down")) and key != LORA_MARK}
-    for key, down in shapes.items():
-        module = key.removesuffix(".down")
-        if module != key and (up := shapes.get(f"{module}.up")) is not None:
-            whole[f"{module}.weight"] = (up[0], *down[1:])
-    return whole
-
-
-def _control_net_spec(shapes: Shapes, hint: Sequence[str], path: Path, config: Mapping[str, Any]) -> ControlNetSpec:
-    """hint: the weights of the convolutions that shrink the picture, in order."""
-    encoder = read_encoder(shapes)
-    family = _family_of(encoder)
-    heads = config.get("num_attention_heads") or config.get("attention_head_dim")
-    head_count, head_width = (family.head_count, family.head_width) if family else (None, HEAD_WIDTH)
-    encoder = with_heads(encoder, head_count=head_count, head_width=head_width)
-    if isinstance(heads, int):
-        heads = [heads] * len(encoder.widths)
-    if isinstance(heads, list) and len(heads) == len(encoder.widths) and all(isinstance(h, int) and h for h in heads):
-        encoder = replace(encoder, heads=tuple(heads))
-    size_width = config.get("addition_time_embed_dim")
-    if isinstance(size_width, int):
-        encoder = replace(encoder, size_width=size_width)
-    convolutions = [shapes[name] for name in hint if name in shapes]
-    if len(convolutions) < 3 or any(len(shape) != 4 for shape in convolutions):
-        raise StructureError("the convolutions that take its picture are missing")
-    first, *between, _ = convolutions
-    return ControlNetSpec(
-        family=None if family is None else family.name,
-        encoder=encoder,
-        hint_channels=first[1],
-        hint_widths=(first[0], *(shape[0] for shape in between[1::2])),
-        pooled=path.stem.endswith(POOLED_NAMES) or config.get("global_pool_conditions") is True,
-        union=_union(shapes),
-    )
-
-
-def _union(shapes: Shapes) -> UnionSpec | None:
-    tasks = shapes.get("task_embedding")
-    if tasks is None:
-        return None
-    if len(tasks) != 2:
-        raise StructureError(f"'task_embedding' has the shape {list(tasks)}, not 2 dimensions")
-    layers = takewhile(shapes.__contains__, (f"transformer_layes.{n}.ln_1.weight" for n in count()))
-    return UnionSpec(kinds=tasks[0], width=tasks[1], layers=sum(1 for _ in layers))
-
-
-def _family_of(encoder: UNetSpec) -> Family | None:
-    """Returns the family whose networks have such an encoder."""
-    rows = [row for row in FAMILIES if row.name in STEERED_FAMILIES]
-    if not encoder.context_width:
-        return next((row for row in rows if row.name == NO_ATTENTION_FAMILY), None)
-    return next((row for row in rows if row.unet and not unlikeness(row.unet, encoder)), None)
-
-
-def _t2i_adapter(headers: Sequence[Header]) -> tuple[str, ControlSpec] | None:
-    for prefix in ADAPTER_PREFIXES:
-        shapes = find_shapes(headers, prefix)
-        if "body.0.in_conv.weight" in shapes:
-            return prefix, _light_adapter(shapes)
-        if {"body.0.block1.weight", "body.0.resnets.0.block1.weight"} & shapes.keys():
-            return prefix, _full_adapter(shapes)
-    return None
-
-
-def _full_adapter(shapes: Shapes) -> T2IAdapterSpec:
-    """Reads blocks, each of as many res blocks; the original layout counts the res blocks through."""
-    if "body.0.block1.weight" in shapes:
-        names = takewhile(shapes.__contains__, (f"body.{n}.block1.weight" for n in count()))
-        all_widths = [_width(shapes, name) for name in names]
-        starts = [n for n in range(1, len(all_widths)) if f"body.{n}.in_conv.weight" in shapes]
-        res_blocks = starts[0] if starts else len(all_widths)
-        widths = all_widths[::res_blocks]
-        if len(all_widths) % res_blocks:
-            raise StructureError(f"its {len(all_widths)} res blocks do not make up blocks of {res_blocks}")
-    else:
-        names = takewhile(shapes.__contains__, (f"body.{n}.resnets.0.block1.weight" for n in count()))
-        widths = [_width(shapes, name) for name in names]
-        inner = takewhile(shapes.__contains__, (f"body.0.resnets.{n}.block1.weight" for n in count()))
-        res_blocks = sum(1 for _ in inner)
-    folded = _width(shapes, "conv_in.weight", 1)
-    large = folded % UNSHUFFLE_LARGE**2 == 0
-    kind: AdapterKind = "full_adapter_xl" if large else "full_adapter"
-    downscale = UNSHUFFLE_LARGE if large else UNSHUFFLE
-    return T2IAdapterSpec(
-        family="sdxl" if large else "sd1",
-        kind=kind,
-        hint_channels=_channels(folded, downscale),
-        widths=tuple(widths),
-        res_blocks=res_blocks,
-        downscale=downscale,
-    )
-
-
-def _light_adapter(shapes: Shapes) -> T2IAdapterSpec:
-    names = takewhile(shapes.__contains__, (f"body.{n}.out_conv.weight" for n in count()))
-    widths = [_width(shapes, name) for name in names]
-    inner = (
-        "body.0.resnets.{}.block1.weight"
-        if "body.0.resnets.0.block1.weight" in shapes
-        else "body.0.body.{}.block1.weight"
-    )
-    res_blocks = sum(1 for _ in takewhile(shapes.__contains__, map(inner.format, count())))
-    if len(widths) < 2 or widths[-1] != widths[-2]:
-        raise StructureError(f"its blocks have {widths} channels; the last two should be the same")
-    return T2IAdapterSpec(
-        family="sd1",
-        kind="light_adapter",
-        hint_channels=_channels(_width(shapes, "body.0.in_conv.weight", 1), UNSHUFFLE),
-        widths=tuple(widths[:-1]),
-        res_blocks=res_blocks,
-        downscale=UNSHUFFLE,
-    )
-
-
-def _channels(folded: int, downscale: int) -> int:
-    channels, rest = divmod(folded, downscale**2)
-    if rest or channels not in (1, 3):
-        raise StructureError(
-            f"its first convolution takes {folded} channels, neither 1 nor 3 for each of {downscale}^2 pixels"
-        )
-    return channels
-
-
-def _width(shapes: Shapes, key: str, side: int = 0) -> int:
-    if len(shape := shapes.get(key, ())) != 4:
-        raise StructureError(f"{key!r} has the shape {list(shape)}, not 4 dimensions")
-    return shape[side]
-
-
-def _found(shapes: Shapes, names: Sequence[str]) -> list[str]:
-    return list(takewhile(shapes.__contains__, names))
+def _find(headers: Sequence[Header], config: Mapping[str, Any], name: str) -> tuple[str, ControlSpec] | None:
+    """Returns the prefix of a control network's keys, and its structure. Raises StructureError."""
+    if (spec := read_transformer_control(headers, config, name)) is not None:
+        return "", spec
+    return read_control_net(headers, config, name) or read_t2i_adapter(headers)
 
 
 def _refuse(path: Path, headers: Sequence[Header]) -> NoReturn:
@@ -231,9 +66,9 @@ def _refuse(path: Path, headers: Sequence[Header]) -> NoReturn:
 
 _UNSUPPORTED = (
     Stranger(
-        title="a ControlNet for a transformer in a layout that is not diffusers'",
+        title="a ControlNet for a transformer of another kind than SD3's and FLUX.1's, or in an unknown layout",
         anywhere=("controlnet_blocks.0.",),
-        cure="It is not supported; use one in diffusers' layout, such as InstantX's for SD3 and FLUX.1.",
+        cure="It is not supported; use one in diffusers' layout, Stability AI's for SD3.5 or XLabs' for FLUX.1.",
     ),
     Stranger(
         title="a T2I style adapter",

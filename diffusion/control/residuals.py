@@ -17,7 +17,8 @@ class Residuals:
 
     In a UNet, (B, C, h, w) each. skips: to its skip connections, outermost first; middle: one, behind its middle; levels:
     behind the last block of each level on the way down, and one more behind the middle. In a transformer, to the picture's
-    tokens, (B, N, D) each. blocks, single_blocks: behind each of its blocks.
+    tokens, (B, N, D) each. blocks, single_blocks: behind each of its blocks; end: one, behind the last of SD3's, where
+    diffusers adds nothing.
     """
 
     skips: Tensors = ()
@@ -25,6 +26,7 @@ class Residuals:
     levels: Tensors = ()
     blocks: Tensors = ()
     single_blocks: Tensors = ()
+    end: Tensors = ()
 
     def __add__(self, other: Residuals) -> Residuals:
         """Returns the sum of both, tensor by tensor and in this order, because order moves the last bits."""
@@ -47,14 +49,6 @@ class Residuals:
             blocks=tuple(x if n in first else torch.zeros_like(x) for n, x in enumerate(self.blocks)),
             single_blocks=tuple(x if n == last else torch.zeros_like(x) for n, x in enumerate(self.single_blocks)),
         )
-
-
-def spread_over(tensors: Tensors, blocks: int) -> Tensors:
-    """Returns as many tensors as a network has blocks: each serves as many neighbours as it must."""
-    if not tensors:
-        return ()
-    each = -(-blocks // len(tensors))
-    return tuple(tensors[n // each] for n in range(blocks))
 
 
 def _sum(first: Tensors, second: Tensors) -> Tensors:

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 from diffusers import FluxControlNetModel, SD3ControlNetModel
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..families.dit_specs import PATCH, FluxSpec
+from ..families.dit_specs import PATCH
 from ..networks.building import flux_config, mmdit_config
 from ..networks.patches import shared_copy
 from ..networks.telling import told_exactly
 from ..sampling.network_inputs import NetworkInputs
 from ..sampling.tokens import token_places, tokens_of, whole_tokens
 from .residuals import Residuals
-from .specs import TransformerControlSpec
+from .transformer_specs import FluxControlSpec, SD3ControlSpec
 
 DEFAULT_GUIDANCE = 3.5  # FLUX.1 dev's, for a network that is told it beside a model that is not
 
@@ -25,8 +25,9 @@ DEFAULT_GUIDANCE = 3.5  # FLUX.1 dev's, for a network that is told it beside a m
 class SD3Controller:
     """diffusers' SD3ControlNetModel."""
 
-    def __init__(self, network: Any, spec: TransformerControlSpec) -> None:
-        self._network, self._spec = network, spec
+    def __init__(self, network: Any, spec: SD3ControlSpec, embedding: Any) -> None:
+        """embedding: of the latent, the steered network's, for a network that has none of its own."""
+        self._network, self._spec, self._embedding = network, spec, embedding
 
     def embed(self, hint: Tensor) -> tuple[Tensor, ...]:
         return (whole_tokens(hint, PATCH).to(self._network.device, self._network.dtype),)
@@ -34,30 +35,35 @@ class SD3Controller:
     def steer(
         self, x: Tensor, timestep: Tensor, inputs: NetworkInputs, embedded: Sequence[Tensor], kinds: Sequence[int]
     ) -> Residuals:
-        pooled = _pooled(inputs)
+        pooled, dtype = _pooled(inputs), self._network.dtype
+        x = whole_tokens(x, PATCH).to(dtype)
         found: tuple[Sequence[Tensor]] = self._network(
-            hidden_states=whole_tokens(x, PATCH).to(self._network.dtype),
+            hidden_states=self._embedding(x) if self._spec.leans else x,
             controlnet_cond=embedded[0],
-            encoder_hidden_states=inputs.context.to(self._network.dtype),
-            pooled_projections=(torch.zeros_like(pooled) if self._spec.plain else pooled).to(self._network.dtype),
+            encoder_hidden_states=None if self._spec.leans else inputs.context.to(dtype),
+            pooled_projections=(pooled if self._spec.pooled else torch.zeros_like(pooled)).to(dtype),
             timestep=timestep,
             return_dict=False,
         )
-        return Residuals(blocks=tuple(found[0]))
+        blocks = tuple(found[0])
+        return Residuals(blocks=blocks, end=blocks[-1:] if self._spec.leans else ())
 
 
 class FluxController:
-    """diffusers' FluxControlNetModel."""
+    """diffusers' FluxControlNetModel. The convolutions of XLabs' networks, which see the picture alone, are apart."""
 
-    def __init__(self, network: Any, spec: TransformerControlSpec) -> None:
-        self._network, self._spec = network, spec
+    def __init__(self, network: Any, spec: FluxControlSpec) -> None:
+        """network: is changed."""
+        self._network, self._pixels = network, network.input_hint_block
+        network.input_hint_block = None
         self._untold = network
         if spec.union is not None:
             self._untold = shared_copy(network)
             self._untold.union = False
 
     def embed(self, hint: Tensor) -> tuple[Tensor, ...]:
-        return (tokens_of(hint, PATCH).values.to(self._network.device, self._network.dtype),)
+        hint = hint.to(self._network.device, self._network.dtype)
+        return (tokens_of(hint if self._pixels is None else self._pixels(2.0 * hint - 1.0), PATCH).values,)
 
     def steer(
         self, x: Tensor, timestep: Tensor, inputs: NetworkInputs, embedded: Sequence[Tensor], kinds: Sequence[int]
@@ -84,19 +90,28 @@ class FluxController:
         return Residuals(blocks=tuple(blocks or ()), single_blocks=tuple(single_blocks or ()))
 
 
-def build_transformer_control(spec: TransformerControlSpec) -> SD3ControlNetModel | FluxControlNetModel:
-    """Returns diffusers' ControlNet of this structure, on the meta device."""
-    network = spec.network
+def build_sd3_control(spec: SD3ControlSpec) -> SD3ControlNetModel:
+    """Returns diffusers' ControlNet for SD3 of this structure, on the meta device."""
+    config = mmdit_config(spec.network)
+    if spec.leans:
+        config |= {"joint_attention_dim": None, "use_pos_embed": False, "pos_embed_type": None}
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # diffusers warns of a class that it uses itself
-        if isinstance(network, FluxSpec):
-            return FluxControlNetModel(num_mode=spec.union, **flux_config(network))
-        return SD3ControlNetModel(**mmdit_config(network))
+        return SD3ControlNetModel(**config, extra_conditioning_channels=int(spec.hint.mask))
 
 
-def controller_of(network: Any, spec: TransformerControlSpec) -> SD3Controller | FluxController:
-    """Returns a network that is filled, with its face."""
-    return (FluxController if isinstance(spec.network, FluxSpec) else SD3Controller)(network, spec)
+def build_flux_control(spec: FluxControlSpec) -> FluxControlNetModel:
+    """Returns diffusers' ControlNet for FLUX.1 of this structure, on the meta device."""
+    network = spec.network
+    pixels = None if spec.hint.latent else network.in_channels
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as above
+        built = FluxControlNetModel(
+            num_mode=spec.union, conditioning_embedding_channels=pixels, patch_size=PATCH, **flux_config(network)
+        )
+        if spec.hint.mask:  # which diffusers' class does not know, and needs nothing else
+            built.controlnet_x_embedder = nn.Linear(PATCH**2 * (spec.hint.channels + 1), network.width)
+        return built
 
 
 def _pooled(inputs: NetworkInputs) -> Tensor:

@@ -118,17 +118,17 @@ def flux2_origins(spec: Flux2Spec, wanted: Iterable[str], present: Collection[st
 
 def mmdit_destinations(spec: MMDiTSpec, names: Iterable[str]) -> list[Destination]:
     """Returns where the tensors of diffusers' SD3Transformer2DModel go in a file of Stability AI's layout."""
-    return turned_around(_original(mmdit_modules(spec), names))
+    return turned_around(original_origins(mmdit_modules(spec), names))
 
 
 def flux_destinations(spec: FluxSpec, names: Iterable[str]) -> list[Destination]:
     """Returns where the tensors of diffusers' FluxTransformer2DModel go in a file of Black Forest Labs' layout."""
-    return turned_around(_original(flux_modules(spec), names))
+    return turned_around(original_origins(flux_modules(spec), names))
 
 
 def flux2_destinations(spec: Flux2Spec, names: Iterable[str]) -> list[Destination]:
     """Returns where the tensors of diffusers' Flux2Transformer2DModel go in a file of Black Forest Labs' layout."""
-    return turned_around(_original(flux2_modules(spec), names))
+    return turned_around(original_origins(flux2_modules(spec), names))
 
 
 def mmdit_modules(spec: MMDiTSpec) -> Modules:
@@ -202,10 +202,12 @@ def _swapped(width: int) -> Rows:
 
 
 def _origins(modules: Modules, wanted: Iterable[str], present: Collection[str], *, original: bool) -> Origins:
-    return check_origins(_original(modules, wanted) if original else {key: Origin(key) for key in wanted}, present)
+    return check_origins(
+        original_origins(modules, wanted) if original else {key: Origin(key) for key in wanted}, present
+    )
 
 
-def _original(modules: Modules, names: Iterable[str]) -> dict[str, Origin]:
+def original_origins(modules: Modules, names: Iterable[str]) -> dict[str, Origin]:
     """Returns where each tensor is in a file of the original layout."""
     renamed = {ours: theirs for ours, (theirs, _) in modules.items()}
     origins = {}

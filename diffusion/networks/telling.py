@@ -1,4 +1,4 @@
-"""What FLUX's networks are told beside latents and text, in full precision: the noise level, and how strongly to follow the prompt."""
+"""What FLUX's networks are told beside latents and text, unrounded: the noise level, and how strongly to follow the prompt."""
 
 from __future__ import annotations
 

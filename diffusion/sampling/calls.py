@@ -7,7 +7,8 @@ called in its own number format. A latent whose sides are no whole tokens is con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -88,14 +89,15 @@ def mmdit_network(transformer: Any, steer: Steer) -> Network:
     def predict(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Tensor:
         h, w = x.shape[-2:]
         residuals = _residuals(steer, x, timestep, inputs, transformer.dtype)
-        output: Tensor = transformer(
-            hidden_states=whole_tokens(_with_extra_channels(x, inputs), PATCH).to(transformer.dtype),
-            encoder_hidden_states=inputs.context.to(transformer.dtype),
-            pooled_projections=_pooled(inputs).to(transformer.dtype),
-            timestep=timestep,
-            block_controlnet_hidden_states=list(residuals.blocks) or None,
-            return_dict=False,
-        )[0]
+        with _added_to_input(transformer.norm_out, residuals.end):
+            output: Tensor = transformer(
+                hidden_states=whole_tokens(_with_extra_channels(x, inputs), PATCH).to(transformer.dtype),
+                encoder_hidden_states=inputs.context.to(transformer.dtype),
+                pooled_projections=_pooled(inputs).to(transformer.dtype),
+                timestep=timestep,
+                block_controlnet_hidden_states=list(residuals.blocks) or None,
+                return_dict=False,
+            )[0]
         return output[..., :h, :w]
 
     return predict
@@ -174,6 +176,20 @@ _CALLS: Mapping[NetworkKind, Callable[[Any, Steer], Network]] = {
     "flux": flux_network,
     "flux2": flux2_network,
 }
+
+
+@contextmanager
+def _added_to_input(module: Any, tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Within, tensors are added to what a module is given first."""
+
+    def add(module: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (sum(tensors, start=given[0]), *given[1:])
+
+    hook = module.register_forward_pre_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _residuals(steer: Steer, x: Tensor, timestep: Tensor, inputs: NetworkInputs, dtype: torch.dtype) -> Residuals:

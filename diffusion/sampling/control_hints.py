@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from ..control.specs import ControlSpec, TransformerControlSpec, refusal
+from ..control.specs import refusal
 from ..families.specs import ModelSpec
 from ..latents.autoencoder import encode
 from ..latents.batches import fit_batch, to_model_space
@@ -47,19 +48,23 @@ class ControlHints:
 
     def _hint(self, control: Control, height: int, width: int) -> Tensor:
         """Returns the picture that a window of so many cells stands for, or its latent: (1, C, H, W) or (B, C, H, W)."""
-        net, cell = control.net.spec, self._spec.latent.downscale
-        height, width = (-(-side * cell // net.hint_multiple) * net.hint_multiple for side in (height, width))
+        hint, cell = control.net.spec.hint, self._spec.latent.downscale
+        height, width = (-(-side * cell // hint.multiple) * hint.multiple for side in (height, width))
         x = control.hint.movedim(-1, 1)[:, :3]
         x = resize(x, width=width, height=height, method="nearest-exact", crop="center")
-        if net.hint_channels == 1:
+        if hint.channels == 1:
             x = x.mean(dim=1, keepdim=True)
         if control.vae is not None:
-            latent_format = self._spec.latent
-            x = encode(control.vae, Image(x.movedim(1, -1))).samples
-            x = to_model_space(x, replace(latent_format, shift=0.0) if _is_unshifted(net) else latent_format)
+            latent_format = self._spec.latent if hint.shifted else replace(self._spec.latent, shift=0.0)
+            x = encode(control.vae, Image(hint.gain * x.movedim(1, -1) + hint.offset)).samples
+            x = to_model_space(x, latent_format)
+        if control.kept is not None:
+            x = torch.cat([x, _channel(control.kept, x)], dim=1)
         x = x if len(x) == 1 else fit_batch(x, len(self._latent))
         return x.to(self._latent.device)
 
 
-def _is_unshifted(net: ControlSpec) -> bool:
-    return isinstance(net, TransformerControlSpec) and net.plain
+def _channel(mask: Tensor, x: Tensor) -> Tensor:
+    """Returns a mask, (B, H, W), as a channel of the latent x, (b, C, h, w)."""
+    resized = resize(mask.unsqueeze(1), width=x.shape[-1], height=x.shape[-2], method="nearest-exact", crop="center")
+    return fit_batch(resized, len(x)).to(x)

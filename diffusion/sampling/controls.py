@@ -10,9 +10,11 @@ from operator import add
 
 from torch import Tensor
 
-from ..control.lora import ControlLoraSource
 from ..control.networks import Controller
-from ..control.residuals import Residuals, spread_over
+from ..control.residuals import Residuals, Tensors
+from ..control.sources import LeaningSource
+from ..control.specs import ControlSpec
+from ..control.transformer_specs import TransformerControlSpec
 from ..families.dit_specs import FluxSpec, MMDiTSpec
 from ..families.specs import DenoiserSpec
 from ..latents.batches import fit_batch
@@ -88,7 +90,8 @@ class Steering:
         if active.control not in self._embedded:
             self._embedded[active.control] = network.embed(active.control.hint)
         embedded = [_for_items(each, len(x)) for each in self._embedded[active.control]]
-        found = _for_each_block(network.steer(x, timestep, inputs, embedded, control.net.kinds), self._network)
+        found = network.steer(x, timestep, inputs, embedded, control.net.kinds)
+        found = _for_each_block(found, control.net.spec, self._network)
         found = found.map(lambda residual: residual * control.strength)
         if isinstance(active.holds, Tensor):
             holds = active.holds
@@ -97,21 +100,28 @@ class Steering:
 
 
 def _beside(weights: Weights, steered: Weights) -> Weights:
-    """Returns a control network's weights in the precision of the network that it steers, and laid on that if it is a LoRA."""
-    source = weights.source.on(steered.source) if isinstance(weights.source, ControlLoraSource) else weights.source
+    """Returns a control network's weights in the precision of the network that it steers, and with that if it leans on it."""
+    source = weights.source.on(steered.source) if isinstance(weights.source, LeaningSource) else weights.source
     return replace(weights, source=source, precision=steered.precision)
 
 
-def _for_each_block(residuals: Residuals, network: DenoiserSpec) -> Residuals:
+def _for_each_block(residuals: Residuals, spec: ControlSpec, network: DenoiserSpec) -> Residuals:
     """Returns what is added in a transformer for each of its blocks, of which control networks copy a part."""
+    if not isinstance(spec, TransformerControlSpec):
+        return residuals
+
+    def spread(tensors: Tensors, blocks: int) -> Tensors:
+        return tuple(tensors[spec.output_behind(n, blocks, len(tensors))] for n in range(blocks)) if tensors else ()
+
     if isinstance(network, MMDiTSpec):
-        return replace(residuals, blocks=spread_over(residuals.blocks, network.depth))
-    if isinstance(network, FluxSpec):
-        blocks = spread_over(residuals.blocks, network.double_blocks)
-        return replace(
-            residuals, blocks=blocks, single_blocks=spread_over(residuals.single_blocks, network.single_blocks)
-        )
-    return residuals
+        return replace(residuals, blocks=spread(residuals.blocks, network.depth))
+    assert isinstance(network, FluxSpec), "what steers fits the network"
+    blocks, single_blocks = residuals.blocks, residuals.single_blocks
+    return replace(
+        residuals,
+        blocks=spread(blocks, network.double_blocks),
+        single_blocks=spread(single_blocks, network.single_blocks),
+    )
 
 
 def _for_items(x: Tensor, items: int) -> Tensor:

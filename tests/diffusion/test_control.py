@@ -29,7 +29,9 @@ from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.control.applying import apply_control, open_control, tell_kind
 from latentgraph.diffusion.control.reading import describe_control
-from latentgraph.diffusion.control.specs import ControlNetSpec, T2IAdapterSpec, refusal
+from latentgraph.diffusion.control.specs import refusal
+from latentgraph.diffusion.control.transformer_specs import FLUX_UNION_KINDS
+from latentgraph.diffusion.control.unet_specs import ControlNetSpec, T2IAdapterSpec
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise
@@ -284,7 +286,7 @@ def test_grey_adapters_see_the_mean_of_the_colours(
 ) -> None:
     path = tiny.write_diffusers(tmp_path / "grey", T2IAdapter(1, [32, 64, 64], 2, 8, "light_adapter"))
     model, net = open_checkpoint(reference_tiny, memory).model, open_control(path, memory)
-    assert net.spec.hint_channels == 1
+    assert net.spec.hint.channels == 1
     grey = Image(hint.pixels.mean(dim=-1, keepdim=True).expand(-1, -1, -1, 3))
     coloured, colourless = (ours(model, *apply_control(prompts(model), net, each)) for each in (hint, grey))
     torch.testing.assert_close(coloured, colourless)
@@ -400,6 +402,19 @@ def test_a_union_network_that_is_not_told_ignores_its_kinds(
         ours(model, *apply_control(prompts(model), tell_kind(net, kind), hint)) for kind in ("auto", "depth", "normal")
     ]
     assert not any(torch.allclose(a, b, atol=1e-4) for a, b in ((results[0], results[1]), (results[1], results[2])))
+
+
+def test_union_networks_know_kinds_by_the_numbers_of_their_makers(nets: dict[str, Path]) -> None:
+    """xinsir's (6 kinds, and 8 in the later one) for SDXL, and Shakker Labs' for FLUX.1, by their cards."""
+    promax = ["openpose", "depth", "hed/pidi/scribble/ted", "canny/lineart/anime_lineart/mlsd", "normal", "segment", "tile",
+              "repaint"]  # fmt: skip
+    spec = describe_control(nets["union"]).spec
+    assert isinstance(spec, ControlNetSpec)
+    assert spec.union is not None
+    assert spec.kinds == {kind: n for n, kind in enumerate(promax)}
+    assert replace(spec, union=replace(spec.union, kinds=6)).kinds == {kind: n for n, kind in enumerate(promax[:6])}
+    flux = ["canny/lineart/anime_lineart/mlsd", "tile", "depth", "blur", "openpose", "gray", "low quality"]
+    assert {kind: n for n, kind in enumerate(flux)} == FLUX_UNION_KINDS
 
 
 def test_kinds_are_refused_by_networks_that_do_not_know_them(nets: dict[str, Path], memory: WeightMemory) -> None:

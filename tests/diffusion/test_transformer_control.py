@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from shutil import copytree
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,7 @@ from diffusers import (
     FluxControlNetModel,
     FluxControlNetPipeline,
     SD3ControlNetModel,
+    StableDiffusion3ControlNetInpaintingPipeline,
     StableDiffusion3ControlNetPipeline,
 )
 from safetensors.torch import load_file, save_file
@@ -24,7 +26,8 @@ from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoint
 from latentgraph.diffusion.control.applying import apply_control, open_control, tell_kind
 from latentgraph.diffusion.control.reading import describe_control
-from latentgraph.diffusion.control.residuals import Residuals, spread_over
+from latentgraph.diffusion.control.residuals import Residuals
+from latentgraph.diffusion.control.transformer_specs import FluxControlSpec, SD3ControlSpec
 from latentgraph.diffusion.latents.batches import empty_latent, to_model_space
 from latentgraph.diffusion.levels.space import make_space
 from latentgraph.diffusion.levels.space_spec import FluxLevels, SpaceSpec
@@ -38,12 +41,15 @@ from latentgraph.diffusion.sampling.guidance import ClassifierFree
 from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
 from latentgraph.diffusion.sampling.passes import Passes, Setting
 from latentgraph.diffusion.sampling.run import sample_guided
-from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Noise, Sampler, Sigmas
+from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask, Noise, Sampler, Sigmas
 
 pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")  # diffusers' own use of it
 
 WIDTH, HEIGHT, STEPS, SEED = 64, 48, 3, 7
 CLOSE = {"rtol": 0, "atol": 1e-4}
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+CONTROL_TYPES = {"SD3.5 large, blur": 0, "SD3.5 large, edges": 1, "SD3.5 large, depth": 2}
+SHOWN: dict[str, tuple[float, float]] = {"SD3.5 large, edges": (127.5, 0.5), "SD3.5 large, depth": (-2.0, 1.0)}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,7 @@ def opened(
 
 
 @pytest.fixture(scope="module")
-def nets(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def nets(tiny: ModuleType, tiny_dits: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("control_nets")
     sd3: dict[str, Any] = {
         "sample_size": 32, "num_layers": 2, "attention_head_dim": 64, "num_attention_heads": 1, "joint_attention_dim": 48,
@@ -75,9 +81,23 @@ def nets(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 32, "num_attention_heads": 2,
         "joint_attention_dim": 48, "pooled_projection_dim": 24, "axes_dims_rope": [4, 14, 14],
     }  # fmt: skip
+    large = sd3 | {
+        "joint_attention_dim": None,
+        "pos_embed_max_size": None,
+        "pos_embed_type": None,
+        "use_pos_embed": False,
+    }
     networks = {
         "SD3": SD3ControlNetModel(**sd3),
         "SD3 with pooled text": SD3ControlNetModel(**sd3, force_zeros_for_pooled_projection=False),
+        "SD3 inpainting": SD3ControlNetModel(**sd3, extra_conditioning_channels=1),
+        "SD3.5 large blur": SD3ControlNetModel(**large, force_zeros_for_pooled_projection=False),
+        "XLabs": FluxControlNetModel(
+            **{**flux, "num_layers": 2, "num_single_layers": 0},
+            guidance_embeds=True,
+            conditioning_embedding_channels=16,
+            patch_size=2,
+        ),
         "FLUX": FluxControlNetModel(**flux, guidance_embeds=True),
         "union": FluxControlNetModel(**{**flux, "num_layers": 2, "num_single_layers": 0}, num_mode=7),
     }
@@ -89,6 +109,16 @@ def nets(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         if table is not None:  # a table that is worked out, and is no weight
             network.state_dict()["pos_embed.pos_embed"].copy_(table)
             network.save_pretrained(folder / name)
+    for name, number in CONTROL_TYPES.items():
+        paths[name] = folder / f"{name}.safetensors"
+        weights = load_file(paths["SD3.5 large blur"] / WEIGHTS)
+        save_file(
+            tiny_dits.stability_control(weights) | {"control_type": torch.tensor([number], dtype=torch.int32)},
+            paths[name],
+        )
+    paths["XLabs' layout"] = folder / "xlabs.safetensors"
+    weights = load_file(paths["XLabs"] / WEIGHTS)
+    save_file(tiny_dits.xlabs_control(weights), paths["XLabs' layout"])
     return paths
 
 
@@ -124,7 +154,7 @@ def run(model: Model, sigmas: Tensor, positive: Conditioning, cfg: float = 1.0, 
     return to_model_space(result.latent.samples, model.spec.latent)
 
 
-@pytest.mark.parametrize("net", ["SD3", "SD3 with pooled text"])
+@pytest.mark.parametrize("net", ["SD3", "SD3 with pooled text", "SD3.5 large blur", *CONTROL_TYPES])
 def test_sd3_is_steered_as_by_diffusers(
     net: str,
     opened: dict[str, Checkpoint],
@@ -140,12 +170,17 @@ def test_sd3_is_steered_as_by_diffusers(
     pipeline = StableDiffusion3ControlNetPipeline(
         transformer=tiny_dits.network(tiny_dits.SPECS["SD3"]), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=network, text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, text_encoder_3=None,
-        tokenizer_3=None, controlnet=SD3ControlNetModel.from_pretrained(nets[net], low_cpu_mem_usage=False),
+        tokenizer_3=None, controlnet=SD3ControlNetModel.from_pretrained(
+            nets["SD3.5 large blur" if net in CONTROL_TYPES else net], low_cpu_mem_usage=False
+        ),
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
+    if "large" in net:
+        add_at_the_end(pipeline)
+    gain, offset = SHOWN.get(net, (2.0, -1.0))
     positive, negative = prompt(model, 10), prompt(model, 20)
     expected = pipeline(
-        **given(positive), **given(negative, "negative_"), control_image=hint.pixels.movedim(-1, 1) * 2 - 1,
+        **given(positive), **given(negative, "negative_"), control_image=hint.pixels.movedim(-1, 1) * gain + offset,
         controlnet_conditioning_scale=0.8, guidance_scale=4.0, num_inference_steps=STEPS, height=HEIGHT, width=WIDTH,
         latents=normal(SEED, 1, 16, HEIGHT // 8, WIDTH // 8), output_type="latent",
     ).images  # fmt: skip
@@ -156,7 +191,45 @@ def test_sd3_is_steered_as_by_diffusers(
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-4)
 
 
-@pytest.mark.parametrize("net", ["FLUX", "union"])
+def add_at_the_end(pipeline: Any) -> None:
+    """Makes diffusers' transformer add the last output behind its last block, too, as Stability AI's own code does."""
+    found: list[Tensor] = []
+    pipeline.controlnet.register_forward_hook(lambda module, given, output: found.append(output[0][-1]))
+    pipeline.transformer.norm_out.register_forward_pre_hook(lambda module, given: (given[0] + found[-1], *given[1:]))
+
+
+def test_sd3_repaints_as_by_diffusers(
+    opened: dict[str, Checkpoint], nets: dict[str, Path], hint: Image, tiny_dits: ModuleType, memory: WeightMemory
+) -> None:
+    model, vae = opened["SD3"].model, opened["SD3"].vae
+    assert vae is not None
+    network = tiny_dits.vae()
+    network.register_to_config(scaling_factor=model.spec.latent.scale, shift_factor=model.spec.latent.shift)
+    pipeline = StableDiffusion3ControlNetInpaintingPipeline(
+        transformer=tiny_dits.network(tiny_dits.SPECS["SD3"]), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=network, text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, text_encoder_3=None,
+        tokenizer_3=None,
+        controlnet=SD3ControlNetModel.from_pretrained(nets["SD3 inpainting"], low_cpu_mem_usage=False),
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    positive, negative = prompt(model, 10), prompt(model, 20)
+    mask = torch.zeros(1, HEIGHT, WIDTH)
+    mask[:, 16:32, 24:56] = 1.0
+    expected = pipeline(
+        **given(positive), **given(negative, "negative_"), control_image=hint.pixels.movedim(-1, 1) * 2 - 1,
+        control_mask=mask.unsqueeze(1), controlnet_conditioning_scale=0.8, guidance_scale=4.0, num_inference_steps=STEPS,
+        height=HEIGHT, width=WIDTH, latents=normal(SEED, 1, 16, HEIGHT // 8, WIDTH // 8), output_type="latent",
+    ).images  # fmt: skip
+    sigmas = pipeline.scheduler.sigmas.clone()
+    net, texts = open_control(nets["SD3 inpainting"], memory), [positive, negative]
+    both = apply_control(texts, net, hint, strength=0.8, vae=vae, mask=Mask(mask))
+    found = run(model, sigmas, both[0], negative=both[1], cfg=4.0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-4)
+    elsewhere = apply_control(texts, net, hint, strength=0.8, vae=vae, mask=Mask(1 - mask))
+    assert (found - run(model, sigmas, elsewhere[0], negative=elsewhere[1], cfg=4.0)).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("net", ["FLUX", "union", "XLabs", "XLabs' layout"])
 def test_flux_is_steered_as_by_diffusers(
     net: str,
     opened: dict[str, Checkpoint],
@@ -169,7 +242,9 @@ def test_flux_is_steered_as_by_diffusers(
     pipeline = FluxControlNetPipeline(
         transformer=tiny_dits.network(tiny_dits.SPECS["FLUX"]), vae=tiny_dits.vae(), text_encoder=None, tokenizer=None,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True), text_encoder_2=None,
-        tokenizer_2=None, controlnet=FluxControlNetModel.from_pretrained(nets[net], low_cpu_mem_usage=False),
+        tokenizer_2=None, controlnet=FluxControlNetModel.from_pretrained(
+            nets["XLabs" if "XLabs" in net else net], low_cpu_mem_usage=False
+        ),
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     positive = set_guidance(prompt(model, 10), 2.5)
@@ -190,7 +265,9 @@ def test_flux_is_steered_as_by_diffusers(
         assert not torch.allclose(run(model, sigmas, untold), found, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(("net", "level", "guidance"), [("SD3", 0.4379, 3.5), ("FLUX", 0.4379, 3.5), ("FLUX", 0.4372, 3.501)])
+@pytest.mark.parametrize(
+    ("net", "level", "guidance"), [("SD3", 0.4379, 3.5), ("FLUX", 0.4379, 3.5), ("FLUX", 0.4372, 3.501)]
+)
 @torch.inference_mode()
 def test_time_and_guidance_are_not_rounded_to_the_format_of_the_network(
     net: str, level: float, guidance: float, nets: dict[str, Path]
@@ -255,13 +332,23 @@ def test_what_steers_is_added_once_in_a_shallow_pass(name: str, tiny_dits: Modul
     torch.testing.assert_close(shallow, full, rtol=1e-4, atol=1e-4)
 
 
-def test_blocks_of_a_control_network_serve_their_neighbours() -> None:
-    samples = tuple(torch.tensor(float(n)) for n in range(3))
-    assert [int(each) for each in spread_over(samples, 7)] == [0, 0, 0, 1, 1, 1, 2]
-    assert spread_over((), 7) == ()
+def test_outputs_of_a_control_network_serve_several_blocks(nets: dict[str, Path]) -> None:
+    """InstantX's serve neighbours, XLabs' take turns, and SD3's are spread evenly."""
+    cases = {
+        "FLUX": [0, 0, 0, 1, 1, 1, 2],
+        "XLabs": [0, 1, 2, 0, 1, 2, 0],
+        "SD3": [0, 0, 0, 1, 1, 2, 2],
+    }
+    for name, behind in cases.items():
+        spec = describe_control(nets[name]).spec
+        assert isinstance(spec, SD3ControlSpec | FluxControlSpec)
+        assert [spec.output_behind(n, 7, 3) for n in range(7)] == behind
 
 
-@pytest.mark.parametrize(("net", "checkpoint"), [("SD3", "FLUX"), ("FLUX", "SD3"), ("union", "SD3")])
+@pytest.mark.parametrize(
+    ("net", "checkpoint"),
+    [("SD3", "FLUX"), ("FLUX", "SD3"), ("union", "SD3"), ("SD3.5 large, blur", "FLUX"), ("XLabs", "SD3")],
+)
 def test_a_wrong_pairing_is_refused(
     net: str, checkpoint: str, opened: dict[str, Checkpoint], nets: dict[str, Path], hint: Image, memory: WeightMemory
 ) -> None:
@@ -294,15 +381,15 @@ def test_headers_tell_what_they_are_for(nets: dict[str, Path]) -> None:
 
 
 def test_layouts_that_are_not_supported_are_refused_by_name(nets: dict[str, Path], tmp_path: Path) -> None:
-    weights = load_file(nets["FLUX"] / "diffusion_pytorch_model.safetensors")
+    large, xlabs = load_file(nets["SD3.5 large, blur"]), load_file(nets["XLabs' layout"])
+    text = "time_text_embed.text_embedder.linear_1.weight"
     cases = {
-        "XLabs": weights | {"input_hint_block.conv_in.weight": torch.zeros(1)},
-        "SD3.5 large": {
-            key: w
-            for key, w in load_file(nets["SD3"] / "diffusion_pytorch_model.safetensors").items()
-            if not key.startswith("pos_embed.")
-        },
-        "not diffusers'": {
+        "through the embedding of the network that it steers": large | {text: torch.zeros(64, 64)},
+        "other layers than XLabs'": {key: w for key, w in xlabs.items() if not key.startswith("input_hint_block.")},
+        "through 8 channels, not 16": xlabs | {"input_hint_block.0.weight": torch.zeros(8, 3, 3, 3)},
+        "shown 18 channels beside a latent of 16": load_file(nets["FLUX"] / WEIGHTS)
+        | {"controlnet_x_embedder.weight": torch.zeros(64, 72)},
+        "of another kind than SD3's and FLUX.1's": {
             "controlnet_blocks.0.weight": torch.zeros(1),
             "double_blocks.0.img_attn.qkv.weight": torch.zeros(1),
         },
@@ -311,3 +398,71 @@ def test_layouts_that_are_not_supported_are_refused_by_name(nets: dict[str, Path
         save_file(tensors, tmp_path / "net.safetensors")
         with pytest.raises(HeaderError, match=words):
             describe_control(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("folder", "values"), [("sd3.5-controlnet-depth", (-1.0, 1.0)), ("canny", (63.75, 0.75)), ("snapshot", (1.0, 0.0))]
+)
+def test_a_folder_for_sd35_large_says_by_its_name_what_its_pictures_show(
+    folder: str, values: tuple[float, float], nets: dict[str, Path], tmp_path: Path
+) -> None:
+    copytree(nets["SD3.5 large blur"], tmp_path / folder)
+    hint = describe_control(tmp_path / folder).spec.hint
+    assert (hint.gain, hint.offset) == values
+
+
+def test_a_network_that_leans_on_the_steered_one_shares_its_embedding(
+    nets: dict[str, Path], hint: Image, tiny_dits: ModuleType, tmp_path: Path
+) -> None:
+    memory = WeightMemory(precision="exact")
+    save_file(
+        tiny_dits.checkpoint(tiny_dits.SPECS["SD3"], vae_prefix="first_stage_model."), tmp_path / "sd3.safetensors"
+    )
+    checkpoint = open_checkpoint(tmp_path / "sd3.safetensors", memory)
+    assert checkpoint.vae is not None
+    net = open_control(nets["SD3.5 large, blur"], memory)
+    (steered,) = apply_control([prompt(checkpoint.model, 10)], net, hint, vae=checkpoint.vae)
+    run(checkpoint.model, SIGMAS, steered)
+    parts = (checkpoint.model, checkpoint.vae, net)
+    assert memory.resident_bytes == sum(part.weights.source.size(memory.policy) for part in parts)
+
+
+@torch.inference_mode()
+def test_flux_repaints_with_a_mask_behind_the_latent_of_each_token(
+    nets: dict[str, Path], opened: dict[str, Checkpoint], hint: Image, memory: WeightMemory, tmp_path: Path
+) -> None:
+    """alimama's networks for FLUX.1: diffusers' ControlNet, whose picture has four numbers more a token."""
+    network = FluxControlNetModel.from_pretrained(nets["FLUX"], low_cpu_mem_usage=False)
+    network.controlnet_x_embedder = torch.nn.Linear(68, 64)
+    torch.nn.init.normal_(network.controlnet_x_embedder.weight, generator=torch.Generator().manual_seed(1))
+    network.save_pretrained(tmp_path / "net")
+    net = open_control(tmp_path / "net", memory)
+    assert net.spec.title == "an inpainting ControlNet for FLUX.1"
+    latent, kept, x = normal(1, 1, 16, 6, 8), torch.rand(1, 1, 6, 8), normal(2, 1, 16, 6, 8)
+    text, pooled, guidance, level = normal(3, 1, 7, 48), normal(4, 1, 24), torch.tensor([3.5]), torch.tensor([0.5])
+    places = torch.zeros(3, 4, 3)
+    places[..., 1], places[..., 2] = torch.arange(3)[:, None], torch.arange(4)
+    expected, _ = network(
+        hidden_states=packed(x), controlnet_cond=torch.cat([packed(latent), packed(kept)], dim=-1), timestep=level,
+        encoder_hidden_states=text, pooled_projections=pooled, guidance=guidance, img_ids=places.reshape(-1, 3),
+        txt_ids=torch.zeros(7, 3), return_dict=False,
+    )  # fmt: skip
+    with net.weights.use() as controller:
+        embedded = controller.embed(torch.cat([latent, kept], dim=1))
+        found = controller.steer(x, level, NetworkInputs(text, pooled=pooled, guidance=guidance), embedded, ())
+    torch.testing.assert_close(found.blocks[0], expected[0], **CLOSE)
+
+    model, vae = opened["FLUX"].model, opened["FLUX"].vae
+    masks = [Mask(mask) for mask in (torch.zeros(1, 6, 8), torch.ones(1, 6, 8))]
+    results = [run(model, SIGMAS, *apply_control([prompt(model, 10)], net, hint, vae=vae, mask=mask)) for mask in masks]
+    assert not torch.allclose(*results, rtol=0, atol=1e-3)
+
+
+def test_a_mask_is_wanted_by_networks_that_repaint_and_by_no_others(
+    nets: dict[str, Path], hint: Image, opened: dict[str, Checkpoint], memory: WeightMemory
+) -> None:
+    vae, mask = opened["SD3"].vae, Mask(torch.ones(1, HEIGHT, WIDTH))
+    with pytest.raises(ValueError, match="use ApplyInpaintControlNet, which takes a mask"):
+        apply_control([], open_control(nets["SD3 inpainting"], memory), hint, vae=vae)
+    with pytest.raises(ValueError, match="not shown which part to repaint; use ApplyControlNet"):
+        apply_control([], open_control(nets["SD3"], memory), hint, vae=vae, mask=mask)

@@ -101,6 +101,34 @@ def published_shapes(spec: DenoiserSpec) -> dict[str, tuple[int, ...]]:
     }
 
 
+def stability_control(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors of a ControlNet for SD3.5 large, given by diffusers' names, as Stability AI names and stacks them."""
+    names = {".norm1.linear.": ".adaLN_modulation.1.", ".attn.to_out.0.": ".attn.proj.", ".ff.net.0.proj.": ".mlp.fc1.",
+             ".ff.net.2.": ".mlp.fc2."}  # fmt: skip
+    file = {}
+    for key, w in weights.items():
+        if ".attn.to_q." in key:
+            parts = [weights[key.replace(".to_q.", f".to_{part}.")] for part in "qkv"]
+            file[key.replace(".to_q.", ".qkv.")] = torch.cat(parts)
+        elif not any(f".attn.to_{part}." in key for part in "kv"):
+            for ours, theirs in names.items():
+                key = key.replace(ours, theirs)
+            file[key] = w
+    return file
+
+
+def xlabs_control(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors of a ControlNet for FLUX.1 with two double blocks, given by diffusers' names, as XLabs has them."""
+    names = {"controlnet_x_embedder.": "pos_embed_input.", "input_hint_block.conv_in.": "input_hint_block.0.",
+             "input_hint_block.conv_out.": "input_hint_block.14."}  # fmt: skip
+    names |= {f"input_hint_block.blocks.{n}.": f"input_hint_block.{2 * n + 2}." for n in range(6)}
+    file = {}
+    for key, w in original(replace(FLUX, single_blocks=0), weights).items():
+        ours = next((name for name in names if key.startswith(name)), "")
+        file[names.get(ours, "") + key.removeprefix(ours)] = w
+    return file
+
+
 def vae(latent_channels: int = 16) -> Any:
     """Returns diffusers' autoencoder as SD3 and FLUX have it, small: without 1x1 convolutions, its latents all but certain."""
     network = AutoencoderKL(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from latentgraph.diffusion.types import Control, ControlNet, Image, Latent
+from latentgraph.diffusion.types import Control, ControlNet, Image, Latent, Mask
 from latentgraph.graph import Context, Graph, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.codec import TensorCodec
@@ -18,12 +18,15 @@ from latentgraph.nodes.conditionings import ConditioningArea
 from latentgraph.nodes.control import (
     ApplyControlNet,
     ApplyControlNetToBoth,
+    ApplyInpaintControlNet,
     LoadControlNet,
     SetUnionControlNetType,
     UnionKind,
 )
+from latentgraph.nodes.loading import LoadCheckpoint
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode
+from latentgraph.nodes.unprompted import EmptyConditioning
 
 
 @pytest.fixture(scope="module")
@@ -217,37 +220,104 @@ def test_refused(node: str, net: str, words: str, files: Path, tiny_sd1: Path, t
 
 
 @pytest.fixture(scope="module")
-def flux(tiny: ModuleType, tiny_dits: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A FLUX.1 checkpoint without text encoders, and a ControlNet for it."""
-    from diffusers import FluxControlNetModel
+def transformers(tiny: ModuleType, tiny_dits: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of SD3 and FLUX.1 without text encoders, and ControlNets for them."""
+    from diffusers import FluxControlNetModel, SD3ControlNetModel
     from safetensors.torch import save_file
 
-    folder = tmp_path_factory.mktemp("flux")
-    save_file(tiny_dits.checkpoint(tiny_dits.SPECS["FLUX"], vae_prefix="vae."), folder / "flux.safetensors")
-    network = FluxControlNetModel(
-        num_layers=1, num_single_layers=0, attention_head_dim=32, num_attention_heads=2, joint_attention_dim=48,
-        pooled_projection_dim=24, axes_dims_rope=[4, 14, 14],
-    )  # fmt: skip
-    return {"model": folder / "flux.safetensors", "net": tiny.write_diffusers(folder / "net", network)}
+    folder = tmp_path_factory.mktemp("transformers")
+    for name, prefix in (("SD3", "first_stage_model."), ("FLUX", "vae.")):
+        save_file(tiny_dits.checkpoint(tiny_dits.SPECS[name], vae_prefix=prefix), folder / f"{name}.safetensors")
+    config: dict[str, Any] = {
+        "num_layers": 1, "num_single_layers": 0, "attention_head_dim": 32, "num_attention_heads": 2,
+        "joint_attention_dim": 48, "pooled_projection_dim": 24, "axes_dims_rope": [4, 14, 14],
+    }  # fmt: skip
+    inpainting = FluxControlNetModel(**config)
+    inpainting.controlnet_x_embedder = torch.nn.Linear(68, 64)
+    large: dict[str, Any] = {
+        "num_layers": 1, "attention_head_dim": 64, "num_attention_heads": 2, "joint_attention_dim": None,
+        "pooled_projection_dim": 40, "pos_embed_type": None, "use_pos_embed": False,
+    }  # fmt: skip
+    networks = {
+        "latents": FluxControlNetModel(**config),
+        "inpainting": inpainting,
+        "XLabs": FluxControlNetModel(**config, conditioning_embedding_channels=16, patch_size=2),
+        "large": SD3ControlNetModel(**large),
+    }
+    nets = {name: tiny.write_diffusers(folder / name, network) for name, network in networks.items()}
+    return {"SD3": folder / "SD3.safetensors", "FLUX": folder / "FLUX.safetensors", **nets}
+
+
+STEERED_LATENTS = """
+  load: {type: LoadCheckpoint, file: <model>}
+  other: {type: LoadCheckpoint, file: <other>}
+  picture: {type: LoadImage, file: <files>/picture.png}
+  text: {type: EmptyConditioning, model: $load.model}
+  net: {type: LoadControlNet, file: <net>}
+  steer: {type: <apply>, positive: $text, negative: $text, control_net: $net, image: $picture.image}
+  empty: {type: EmptyLatent, width: 64, height: 64}
+"""
+LATENTS_CASES = {
+    "as it should be": ("latents", "ApplyControlNet, vae: $load.vae", ""),
+    "pixels need no VAE": ("XLabs", "ApplyControlNet", ""),
+    "a part to repaint": ("inpainting", "ApplyInpaintControlNet, vae: $load.vae, mask: $picture.mask", ""),
+    "no VAE": ("latents", "ApplyControlNet", "link the model's VAE to input 'vae' of ApplyControlNet"),
+    "another VAE": ("latents", "ApplyControlNet, vae: $other.vae", "takes 16"),
+    "no mask": ("inpainting", "ApplyControlNet, vae: $load.vae", "use ApplyInpaintControlNet, which takes a mask"),
+    "a mask for nothing": (
+        "latents",
+        "ApplyInpaintControlNet, vae: $load.vae, mask: $picture.mask",
+        "is a ControlNet for FLUX.1, which is not shown which part to repaint; use ApplyControlNet",
+    ),
+    "another VAE, and a mask": (
+        "inpainting",
+        "ApplyInpaintControlNet, vae: $other.vae, mask: $picture.mask",
+        "takes 16",
+    ),
+    "an empty range": (
+        "inpainting",
+        "ApplyInpaintControlNet, vae: $load.vae, mask: $picture.mask, start: 0.5, end: 0.2",
+        "would never act",
+    ),
+    "another size": (
+        "large",
+        "ApplyControlNet, vae: $load.vae",
+        "is steered by what is a ControlNet for Stable Diffusion 3",
+    ),
+}
 
 
 @pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
-def test_a_network_that_sees_latents_needs_the_autoencoder_of_its_model(
-    flux: dict[str, Path], files: Path, tiny_sd1: Path
+@pytest.mark.parametrize(("net", "apply", "words"), LATENTS_CASES.values(), ids=LATENTS_CASES)
+def test_networks_for_transformers_are_shown_what_they_were_made_for(
+    net: str, apply: str, words: str, transformers: dict[str, Path], files: Path, tiny_sd1: Path
 ) -> None:
-    nodes = (
-        "  load: {type: LoadCheckpoint, file: <model>}\n"
-        "  other: {type: LoadCheckpoint, file: <other>}\n"
-        "  picture: {type: LoadImage, file: <files>/picture.png}\n"
-        "  text: {type: EmptyConditioning, model: $load.model}\n"
-        "  net: {type: LoadControlNet, file: <net>}\n"
-        "  steer: {type: ApplyControlNet, positive: $text, negative: $text, control_net: $net, image: $picture.image<vae>}\n"
-        "  last: {type: SolidMask}"
-    )
-    names = {"files": files, "other": tiny_sd1, **flux}
-    build(nodes.replace("<vae>", ", vae: $load.vae"), **names)
-    assert "link the model's VAE to input 'vae'" in problem(nodes.replace("<vae>", ""), **names)
-    assert "takes 16" in problem(nodes.replace("<vae>", ", vae: $other.vae"), **names)
+    model = transformers["SD3" if net == "large" else "FLUX"]
+    names = {"files": files, "other": tiny_sd1, "model": model, "net": transformers[net]}
+    nodes = STEERED_LATENTS.replace("<apply>", apply) + SAMPLE
+    if words:
+        assert words in problem(nodes, **names)
+    else:
+        build(nodes, **names)
+
+
+@pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning")
+def test_a_network_that_repaints_sees_nothing_under_the_mask(
+    transformers: dict[str, Path], hint: Image, context: Context
+) -> None:
+    loaded = LoadCheckpoint(file=transformers["FLUX"]).run(context)
+    text = EmptyConditioning(model=loaded.model).run(context)
+    net = LoadControlNet(file=transformers["inpainting"]).run(context)
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 16:48] = 1.0
+    steered = ApplyInpaintControlNet(
+        positive=text, negative=text, control_net=net, vae=loaded.vae, image=hint, mask=Mask(mask)
+    ).run(context)
+    (control,) = steered.positive.entries[0].controls
+    assert torch.equal(control.hint, hint.pixels * (1 - mask).unsqueeze(-1))
+    assert control.kept is not None
+    assert torch.equal(control.kept, 1 - mask)
+    assert TensorCodec().nbytes(steered.positive) >= hint.pixels.nbytes + mask.nbytes
 
 
 def test_a_checkpoint_is_no_control_network(files: Path, tiny_sd1: Path) -> None:

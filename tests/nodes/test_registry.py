@@ -72,7 +72,7 @@ def test_all_nodes_of_the_package_are_registered() -> None:
 LOOK_ONLY = {
     *("BasicScheduler", "BetaSamplingScheduler", "SDTurboScheduler", "SamplingPercentToSigma", "SamplerSASolver"),
     "AddNoise",
-    *("ApplyControlNet", "ApplyControlNetToBoth"),
+    *("ApplyControlNet", "ApplyControlNetToBoth", "ApplyInpaintControlNet"),
     "EmptyConditioning",
 }
 """Nodes that take a model for its noise levels, its latents' scale or the width of its text, or a control network to lay it on
