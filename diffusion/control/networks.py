@@ -79,6 +79,7 @@ class UnionController(ControlNetController):
 
     def __init__(self, network: Any, *, pooled: bool) -> None:
         super().__init__(network, pooled=pooled)
+        network.transformer_layes = nn.ModuleList(map(_Apart, network.transformer_layes))
         self._untold = shared_copy(network)  # what it was trained to add for a kind of picture, it leaves out
         self._untold.spatial_ch_projs = _Zero()
 
@@ -114,6 +115,22 @@ class T2IAdapterController:
         self, x: Tensor, timestep: Tensor, inputs: NetworkInputs, embedded: Sequence[Tensor], kinds: Sequence[int]
     ) -> Residuals:
         return Residuals(levels=tuple(embedded))
+
+
+class _Apart(nn.Module):
+    """A layer of what joins a union network's pictures, of which each item has one, and attends to it alone.
+
+    As the network was published, and in diffusers, the items of a batch attend to each other instead. For items that share
+    their picture, as prompt and negative prompt do, that is the same; others would change with what they share a batch with.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layer(x.reshape(1, -1, x.shape[-1]))
+        return found.reshape(x.shape)
 
 
 class _Zero(nn.Module):

@@ -36,6 +36,7 @@ from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise
 from latentgraph.diffusion.sampling.conditions import combine, set_area, set_mask
+from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
 from latentgraph.diffusion.sampling.run import sample
 from latentgraph.diffusion.types import Condition, Conditioning, ControlNet, Image, Latent, Mask
 
@@ -402,6 +403,22 @@ def test_a_union_network_that_is_not_told_ignores_its_kinds(
         ours(model, *apply_control(prompts(model), tell_kind(net, kind), hint)) for kind in ("auto", "depth", "normal")
     ]
     assert not any(torch.allclose(a, b, atol=1e-4) for a, b in ((results[0], results[1]), (results[1], results[2])))
+
+
+@torch.inference_mode()
+def test_pictures_of_a_batch_steer_apart_in_a_union_network(nets: dict[str, Path], memory: WeightMemory) -> None:
+    """diffusers' network lets the items of a batch attend to each other."""
+    x, hints, time = draw(2, 4, 8, 8), draw(2, 3, 64, 64, seed=1), torch.full((2,), 500.0)
+    context, pooled, sizes = draw(2, 7, 128, seed=2), draw(2, 64, seed=3), torch.full((2, 6), 64.0)
+    with open_control(nets["union"], memory).weights.use() as controller:
+
+        def steered(items: slice) -> Tensor:
+            inputs = NetworkInputs(context[items], pooled=pooled[items], sizes=sizes[items])
+            embedded = [each[items] for each in controller.embed(10.0 * hints)]
+            return controller.steer(x[items], time[items], inputs, embedded, (1,)).middle[0]
+
+        together, alone = steered(slice(2)), [steered(slice(n, n + 1)) for n in range(2)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
 
 
 def test_union_networks_know_kinds_by_the_numbers_of_their_makers(nets: dict[str, Path]) -> None:
