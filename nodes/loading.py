@@ -158,12 +158,14 @@ class LoadTinyVAE(Node, version=1, lane="io", cached=False):
     encoder: Annotated[Path, FileInput("tiny_vae")] | None = Field(
         None, description="The file with the encoder, where that is another."
     )
+    precision: VaePrecisionChoice = Field("default", description=PRECISION)
 
     def run(self, ctx: Context) -> Vae:
-        from latentgraph.diffusion.checkpoints.opening import open_tiny_vae
+        from latentgraph.diffusion.checkpoints.opening import in_precision, open_tiny_vae
         from latentgraph.diffusion.networks.memory import WeightMemory
 
-        return open_tiny_vae(self.decoder, self.encoder, ctx.resource(WeightMemory), family=self.family)
+        vae = open_tiny_vae(self.decoder, self.encoder, ctx.resource(WeightMemory), family=self.family)
+        return in_precision(vae, self.precision)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:

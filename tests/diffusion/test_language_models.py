@@ -13,7 +13,7 @@ from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from latentgraph.diffusion.checkpoints.describe_text import describe_text
 from latentgraph.diffusion.checkpoints.headers import HeaderError
@@ -34,12 +34,9 @@ PROMPT = "a (cat:1.2) on a mat"
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[str, Any]:
+def models(tiny_texts: ModuleType) -> dict[str, Any]:
     qwen3 = Qwen3Config(**SMALL, num_hidden_layers=29, head_dim=16, vocab_size=151700, rope_parameters=rope(1e6))
-    mistral = MistralConfig(
-        **SMALL, num_hidden_layers=31, head_dim=128, vocab_size=300, rope_parameters=rope(1e9), rms_norm_eps=1e-5
-    )
-    return {"qwen3": filled(Qwen3ForCausalLM(qwen3)), "mistral": filled(MistralForCausalLM(mistral))}
+    return {"qwen3": filled(Qwen3ForCausalLM(qwen3)), "mistral": tiny_texts.mistral()}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,14 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    MistralConfig,
+    MistralForCausalLM,
+    T5Config,
+    T5EncoderModel,
+)
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 SPIECE = VECTORS / "spiece.model"
@@ -121,6 +128,25 @@ def write_bert(folder: Path, prefix: str = "cond_stage_model.transformer.") -> P
     folder.mkdir(parents=True, exist_ok=True)
     save_file({prefix + key: tensor for key, tensor in bert().items()}, folder / "bert.safetensors")
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    return folder
+
+
+MISTRAL_WIDTH = 32
+
+
+def mistral() -> MistralForCausalLM:
+    """A Mistral, as deep as FLUX.2 dev reads it."""
+    config = MistralConfig(
+        hidden_size=MISTRAL_WIDTH, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2, head_dim=128,
+        num_hidden_layers=31, vocab_size=300, rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 1e9},
+    )  # fmt: skip
+    return filled(MistralForCausalLM(config))
+
+
+def write_mistral(folder: Path) -> Path:
+    """Writes a Mistral and its tokenizer."""
+    save_file(weights(mistral()), folder / "mistral.safetensors")
+    vocabulary("mistral").save(str(folder / "mistral.tokenizer.json"))
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from latentgraph.graph import Context, InvalidWorkflow, build_graph, parse_docum
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.autoencoders import VAEDecode
 from latentgraph.nodes.latents import EmptyLatent
-from latentgraph.nodes.loading import LoadCheckpoint, LoadDiffusionModel, LoadVAE
+from latentgraph.nodes.loading import LoadCheckpoint, LoadDiffusionModel, LoadTinyVAE, LoadVAE
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode
 from latentgraph.nodes.text_encoders import LoadTextEncoder
@@ -40,15 +41,17 @@ def test_the_vae_of_a_checkpoint_can_be_loaded_alone(tiny_sd1: Path, sd1: Any, c
 
 @pytest.mark.parametrize("precision", ["default", "fp32", "bf16"])
 def test_a_loader_may_choose_the_formats_of_what_it_loads(
-    precision: PrecisionChoice, tiny_sd1: Path, context: Context
+    precision: PrecisionChoice, tiny: ModuleType, tiny_sd1: Path, tmp_path: Path, context: Context
 ) -> None:
+    decoder = tiny.write(tmp_path / "taesd_decoder.safetensors", tiny.fill(tiny.tiny_vae_shapes("decoder")))
     loaded = LoadCheckpoint(file=tiny_sd1, precision=precision).run(context)
     vae = LoadVAE(file=tiny_sd1, precision=precision).run(context)
     model = LoadDiffusionModel(file=tiny_sd1, precision=precision).run(context)
     text = LoadTextEncoder(file=tiny_sd1, precision=precision).run(context)
     expected = "exact" if precision == "default" else precision
-    handles = (loaded.model, loaded.clip, loaded.vae, vae, model, text)
-    assert [handle.weights.policy.precision for handle in handles if handle is not None] == [expected] * 6
+    small = LoadTinyVAE(decoder=decoder, family="sd1", precision=precision).run(context)
+    handles = (loaded.model, loaded.clip, loaded.vae, vae, model, text, small)
+    assert [handle.weights.policy.precision for handle in handles if handle is not None] == [expected] * 7
 
 
 def test_one_graph_may_sample_in_bfloat16_and_decode_in_float32(tiny_sd1: Path, context: Context) -> None:

@@ -55,6 +55,7 @@ SIZES = {  # width and height of what each makes of SMALL
     "regional": (64, 64),
     "controlnet": (64, 64),
     "flux": (64, 64),
+    "flux2": (64, 64),
     "kontext": (64, 64),
     "fill": (128, 128),  # the picture's own
     "sd3": (64, 64),
@@ -67,6 +68,7 @@ SIZES = {  # width and height of what each makes of SMALL
 NEEDED = {
     "controlnet": "control_net",
     "flux": "network",
+    "flux2": "network",
     "kontext": "network",
     "fill": "network",
     "sd3": "checkpoint",
@@ -146,6 +148,13 @@ def needed(
             tiny_dits.vae().save_pretrained(folder / "vae")
             files = {"network": f"{name}.safetensors", "clip_l": "clip_l.safetensors", "t5xxl": "t5xxl.safetensors"}
             return {param: str(folder / file) for param, file in (files | {"vae": "vae"}).items()}
+        if name == "flux2":
+            spec = replace(tiny_dits.FLUX2, context_width=3 * tiny_texts.MISTRAL_WIDTH)
+            save_file(tiny_dits.original(spec, tiny_dits.weights(spec)), folder / "flux2.safetensors")
+            save_file(tiny_dits.flux2_vae().state_dict(), folder / "flux2_vae.safetensors")
+            tiny_texts.write_mistral(folder)
+            files = {"network": "flux2", "text_encoder": "mistral", "vae": "flux2_vae"}
+            return {param: str(folder / f"{file}.safetensors") for param, file in files.items()}
         if name == "sd3":
             large = replace(tiny_dits.SD3, positions=64)  # for the 1024 pixels a side that the workflow asks for
             tensors = tiny_dits.checkpoint(large, vae_prefix="first_stage_model.")
@@ -292,3 +301,13 @@ def test_noise_in_a_picture_that_is_enlarged_lets_more_be_made_up(runs: Runs, ne
         runs.run(build("enlarge", {**params, "noise": noise}))[0].outputs["image"].pixels for noise in (0.06, 0.5)
     )
     assert not torch.allclose(first, noisier, atol=1e-3)
+
+
+def test_flux2_goes_by_a_picture_if_it_is_told_to(runs: Runs, needed: Needed) -> None:
+    params = {**SMALL, **needed("flux2", EMOJI), "megapixels": 0.01}
+    alone, _ = runs.run(build("flux2", params))
+    shown, started = runs.run(build("flux2", {**params, "reference": True}))
+    assert "encode" in started
+    assert not torch.equal(alone.outputs["image"].pixels, shown.outputs["image"].pixels)
+    _, started = runs.run(build("flux2", {**params, "seed": 8}))
+    assert "encode" not in started
