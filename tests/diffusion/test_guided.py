@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Guidan
 from latentgraph.diffusion.sampling.options import FreeU, SamplingOptions, SelfAttentionGuidance
 from latentgraph.diffusion.sampling.run import Sampled, sample_guided
 from latentgraph.diffusion.types import Condition, Conditioning, Latent, Noise, Sampler, Sigmas
+
+from .passes import counted_passes
 
 LEVELS = Sigmas(torch.tensor([14.6146, 5.0, 1.5, 0.4, 0.0]))
 EMPTY = empty_latent(width=128, height=64)
@@ -51,18 +52,6 @@ def run(
     given: Mapping[ListName, Conditioning] = {name: LISTS[name] for name in lists or ("positive", "negative")}
     guider = Guider(replace(model, options=SamplingOptions(**options)), given, rule)
     return sample_guided(guider, latent, noise=noise, sampler=sampler, sigmas=LEVELS)
-
-
-@contextmanager
-def counted_passes(model: Model) -> Iterator[list[int]]:
-    """The batch of every pass through the model's network."""
-    batches: list[int] = []
-    with model.weights.use() as unet:
-        hook = unet.register_forward_pre_hook(lambda _, arguments: batches.append(len(arguments[0])))
-        try:
-            yield batches
-        finally:
-            hook.remove()
 
 
 def far_apart(a: Tensor, b: Tensor) -> bool:

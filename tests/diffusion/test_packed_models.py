@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,30 +20,12 @@ from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.stored import StoredEmbedding, stored_modules
 from latentgraph.diffusion.text.encoding import encode_prompt
 
-Q8_0 = gguf.GGMLQuantizationType.Q8_0
+from .quantized_files import write_gguf
 
 
 @pytest.fixture(scope="module")
 def memory() -> WeightMemory:
     return WeightMemory(precision="exact", budget_bytes=1 << 30)
-
-
-def write_gguf(path: Path, tensors: Mapping[str, Tensor], architecture: str) -> dict[str, Tensor]:
-    """Writes matrices of whole blocks in Q8_0 and the rest in float32, and returns the numbers that the file stands for."""
-    writer, meant = gguf.GGUFWriter(path, architecture), {}
-    for key, w in tensors.items():
-        if w.ndim == 2 and w.shape[1] % 32 == 0:
-            blocks = gguf.quants.quantize(w.numpy(), Q8_0)
-            writer.add_tensor(key, blocks, raw_dtype=Q8_0)
-            meant[key] = torch.from_numpy(gguf.quants.dequantize(blocks, Q8_0))
-        else:
-            writer.add_tensor(key, w.numpy())
-            meant[key] = w
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return meant
 
 
 def write_scaled(path: Path, tensors: Mapping[str, Tensor], *, by_row: bool) -> dict[str, Tensor]:
@@ -74,7 +55,7 @@ def test_flux_in_its_makers_layout_is_the_widened_network(
     tensors = tiny_dits.original(tiny_dits.FLUX, tiny_dits.weights(tiny_dits.FLUX))
     if kind == "GGUF":
         path = tmp_path / "flux.gguf"
-        meant = write_gguf(path, tensors, "flux")
+        meant = write_gguf(path, tensors, architecture="flux")
     else:
         path = tmp_path / "flux.safetensors"
         meant = write_scaled(path, tensors, by_row=kind.endswith("row"))
@@ -124,7 +105,7 @@ def test_t5_with_llama_cpps_names_reads_prompts_as_the_widened_one_does(
 ) -> None:
     tensors = {llama_name(key): w for key, w in tiny_texts.weights(tiny_texts.t5(width=64)).items()}
     names = {llama_name(key): key for key in tiny_texts.weights(tiny_texts.t5(width=64))}
-    meant = write_gguf(tmp_path / "t5-Q8_0.gguf", tensors, "t5encoder")
+    meant = write_gguf(tmp_path / "t5-Q8_0.gguf", tensors, architecture="t5encoder")
     save_file({names[key]: w for key, w in meant.items()}, tmp_path / "t5.safetensors")
     (tmp_path / "spiece.model").write_bytes(tiny_texts.SPIECE.read_bytes())
     packed, wide = (open_text([tmp_path / name], memory) for name in ("t5-Q8_0.gguf", "t5.safetensors"))

@@ -25,6 +25,8 @@ from latentgraph.diffusion.networks.variants import adapt, merge
 from latentgraph.diffusion.text.encoding import encode_prompt
 from latentgraph.diffusion.types import Clip
 
+from .quantized_files import write_gguf
+
 CPU = torch.device("cpu")
 UNET = "model.diffusion_model."
 
@@ -106,25 +108,6 @@ def write_scaled(path: Path, tensors: Mapping[str, Tensor], *, kind: torch.dtype
         meant[key] = written[key].float() * factor
     written[f"{UNET}scaled_fp8"] = torch.zeros(2, dtype=kind)
     save_file({key: w.half() if w.dtype == torch.float32 and w.ndim else w for key, w in written.items()}, path)
-    return meant
-
-
-def write_gguf(path: Path, tensors: Mapping[str, Tensor], *, architecture: str) -> dict[str, Tensor]:
-    """Writes a network alone with matrices in Q8_0 where rows are whole blocks, and returns the numbers that it stands for."""
-    writer, meant = gguf.GGUFWriter(path, architecture), {}
-    for key, w in tensors.items():
-        if w.ndim > 1 and w.shape[-1] % 32 == 0:
-            kind = gguf.GGMLQuantizationType.Q8_0
-            blocks = gguf.quants.quantize(w.numpy(), kind)
-            writer.add_tensor(key, blocks, raw_dtype=kind)
-            meant[key] = torch.from_numpy(gguf.quants.dequantize(blocks, kind))
-        else:
-            writer.add_tensor(key, w.numpy())
-            meant[key] = w
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
     return meant
 
 

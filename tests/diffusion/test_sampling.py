@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,8 @@ from latentgraph.diffusion.networks.precision import Precision
 from latentgraph.diffusion.sampling.guidance import ClassifierFree
 from latentgraph.diffusion.sampling.run import StepReport, sample, sample_guided
 from latentgraph.diffusion.types import Condition, Conditioning, Latent, Noise, Sampler, Sigmas
+
+from .passes import counted_passes
 
 
 def text(seed: int, **options: Any) -> Conditioning:
@@ -48,18 +48,6 @@ def square() -> Latent:
 
 def run(model: Model, latent: Latent, **options: Any) -> Latent:
     return sample(model, POSITIVE, NEGATIVE, latent, **OPTIONS | options)
-
-
-@contextmanager
-def counted_passes(model: Model) -> Iterator[list[int]]:
-    """The batch of every pass through the model's network."""
-    batches: list[int] = []
-    with model.weights.use() as unet:
-        hook = unet.register_forward_pre_hook(lambda _, arguments: batches.append(len(arguments[0])))
-        try:
-            yield batches
-        finally:
-            hook.remove()
 
 
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m_sde"])

@@ -21,11 +21,6 @@ TOKEN = StoredToken("ann", "Ann's laptop", "ab" * 32, frozenset({"submit"}), 0)
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
 async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[JobStore]:
     async with opened(tmp_path, clock, limits=LIMITS) as store:
         yield store

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from latentgraph.server.jobs.deliveries import Delivery, Places
 from latentgraph.server.jobs.retention import RetentionPolicy, sweep
 from latentgraph.server.jobs.store import JobStore
 
-from .queue_fakes import OUTCOME, HandClock, claimed, opened, submitted
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[JobStore]:
-    async with opened(tmp_path, clock) as store:
-        yield store
+from .queue_fakes import OUTCOME, HandClock, claimed, submitted
 
 
 async def test_a_call_that_is_owed_is_claimed_once_until_its_lease_ends(store: JobStore, clock: HandClock) -> None:

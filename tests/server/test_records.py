@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from latentgraph.server.jobs.database import Database
 from latentgraph.server.jobs.records import StoredToken, Tokens
 from latentgraph.server.jobs.store import JobStore
 
-from .queue_fakes import HandClock, opened
+from .queue_fakes import HandClock
 
 TOKEN = StoredToken(
     "ann",
@@ -26,17 +25,6 @@ TOKEN = StoredToken(
     max_upload_bytes=100,
     requests_per_minute=60,
 )
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[JobStore]:
-    async with opened(tmp_path, clock) as store:
-        yield store
 
 
 async def test_a_workflow_is_kept_under_its_name_until_it_is_deleted(store: JobStore, clock: HandClock) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +15,6 @@ from latentgraph.server.jobs.values import Job
 from .queue_fakes import OUTCOME, HandClock, check_clean, claimed, draft, opened, submitted
 
 KEEP_ALL = RetentionPolicy(max_age_seconds=None, max_jobs=None, max_output_bytes=None)
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[JobStore]:
-    async with opened(tmp_path, clock) as store:
-        yield store
 
 
 async def ended(store: JobStore) -> Job:

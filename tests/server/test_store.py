@@ -20,11 +20,6 @@ from .queue_fakes import DOCUMENT, ERROR, OUTCOME, HandClock, check_clean, claim
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
 async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[JobStore]:
     async with opened(tmp_path, clock) as store:
         yield store

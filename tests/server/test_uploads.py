@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,21 +18,10 @@ from latentgraph.server.jobs.retention import RetentionPolicy, sweep
 from latentgraph.server.jobs.store import JobStore
 from latentgraph.server.jobs.uploads import UploadPolicy, Usage
 
-from .queue_fakes import HandClock, check_clean, opened, submitted
+from .queue_fakes import HandClock, check_clean, submitted
 
 FILE, OTHER, THIRD = "cd" * 32, "ef" * 32, "ab" * 32
 POLICY = UploadPolicy(max_age_seconds=100_000, max_bytes=None, least_age_seconds=7200)
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: HandClock) -> AsyncIterator[JobStore]:
-    async with opened(tmp_path, clock) as store:
-        yield store
 
 
 async def test_an_upload_belongs_to_whoever_sent_it(store: JobStore) -> None:
