@@ -6,7 +6,7 @@ that people take for checkpoints, are data in `families` and `strangers`; here i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,11 +28,11 @@ from .describe_vae import VAE_FOLDERS, vae_prefix_of
 from .folders import INDEX, Component, Folder, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .parts import Part, find_part, find_shapes
-from .recognise import UnknownFamilyError, find_prediction, network_prefix, recognise
+from .recognise import UnknownFamilyError, find_prediction, known_families, network_prefix, recognise
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
 from .stated import PICTURES, PictureStats, stated_latent, stated_levels, stated_picture_stats, stated_resolution
-from .strangers import IMPOSTORS, PARTS
+from .strangers import IMPOSTORS, NETWORKS, PARTS
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -77,7 +77,7 @@ def describe_network(path: Path | str) -> CheckpointDescription:
         expected = "a denoising network, or a diffusers folder with one"
         raise HeaderError(path, "a folder without weights", expected=expected, cure="Name the folder with its weights.")
     with _refusing(path):
-        family, structure = recognise(network.shapes)
+        family, structure = _recognised(path, network)
         return _assemble(path, family, network=network, structure=structure, texts={}, vae=None)
 
 
@@ -114,11 +114,12 @@ def _describe_file(header: Header) -> CheckpointDescription:
     refuse_strangers(path, [header], IMPOSTORS)
     prefix = network_prefix(keys)
     if prefix is None:
+        _refuse_networks(path, [header])
         refuse_strangers(path, [header], PARTS)
         expected = "a denoising network, with keys model.diffusion_model.*"
         raise HeaderError(path, key_groups(keys), expected=expected, cure="Choose another file.")
     network = _Located([header], prefix)
-    family, structure = recognise(network.shapes, file_keys=keys)
+    family, structure = _recognised(path, network, keys)
     vae_prefix = vae_prefix_of([header])
     return _assemble(
         path,
@@ -141,7 +142,7 @@ def _describe_folder(folder: Folder) -> CheckpointDescription:
     file_keys = {f"{name}/{key}" for name, part in components.items() for key in part.tensors}
     scheduler = components["scheduler"].config if "scheduler" in components else {}
     file_keys.add(f"scheduler/{scheduler.get('_class_name')}/{scheduler.get('prediction_type')}")
-    family, structure = recognise(network.shapes, file_keys=file_keys)
+    family, structure = _recognised(folder.path, network, file_keys)
     normalizer = components.get("image_normalizer")
     return _assemble(
         folder.path,
@@ -153,6 +154,18 @@ def _describe_folder(folder: Folder) -> CheckpointDescription:
         scheduler=scheduler,
         pictures=stated_picture_stats(next(iter(normalizer.headers), None) if normalizer else None, ""),
     )
+
+
+def _recognised(path: Path, network: _Located, file_keys: Collection[str] = ()) -> tuple[Family, DenoiserSpec]:
+    try:
+        return recognise(network.shapes, file_keys=file_keys)
+    except UnknownFamilyError:
+        _refuse_networks(path, network.headers)
+        raise
+
+
+def _refuse_networks(path: Path, headers: Sequence[Header]) -> None:
+    refuse_strangers(path, headers, NETWORKS, expected="a checkpoint of a supported family", cure=known_families())
 
 
 def _assemble(

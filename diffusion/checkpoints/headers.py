@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .gguf import MAGIC, read_gguf_header
-from .scales import check_scales
+from .packings import Whereabouts, check_packings
 from .tensors import PLAIN_BITS, Header, HeaderError, TensorInfo
 
 __all__ = ["Header", "HeaderError", "TensorInfo", "parse_json_object", "read_floats", "read_header"]
@@ -48,14 +48,13 @@ def read_header(path: Path | str) -> Header:
             return read_gguf_header(path)
         length = _header_length(path, head, size)
         file.seek(8)
-        text = file.read(length)
-    entries = parse_json_object(path, text)
-    metadata = entries.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _broken(path, "__metadata__ that is not an object of strings")
-    tensors = {key: _tensor(path, key, entry) for key, entry in entries.items()}
-    _check_layout(path, tensors, data_bytes=size - 8 - length)
-    check_scales(path, tensors)
+        entries = parse_json_object(path, file.read(length))
+        metadata = entries.pop("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise _broken(path, "__metadata__ that is not an object of strings")
+        tensors = {key: _tensor(path, key, entry) for key, entry in entries.items()}
+        _check_layout(path, tensors, data_bytes=size - 8 - length)
+        check_packings(path, tensors, metadata, Whereabouts(file, 8 + length))
     return Header(path=path, tensors=tensors, metadata=metadata, data_start=8 + length, file_size=size)
 
 

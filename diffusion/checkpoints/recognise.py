@@ -41,6 +41,8 @@ def recognise(shapes: Shapes, *, file_keys: Collection[str] = ()) -> tuple[Famil
     """
     rows = [family for family in FAMILIES if any(_all_in(marker, shapes) for marker in family.markers)]
     rows = [family for family in rows if any(_all_in(marker, file_keys) for marker in family.file_markers)]
+    if not rows:
+        raise UnknownFamilyError("a network in no known layout", cure=known_families())
     rows = [family for family in rows if family.kind == rows[0].kind]
     spec: DenoiserSpec = KINDS[rows[0].kind].read(shapes)
     differing = [(family, _differences(family, spec)) for family in rows]
@@ -49,9 +51,14 @@ def recognise(shapes: Shapes, *, file_keys: Collection[str] = ()) -> tuple[Famil
         nearest, differences = min(differing, key=lambda pair: len(pair[1]))
         raise UnknownFamilyError(
             f"a {KINDS[nearest.kind].title} like that of {nearest.title}, but with {' and '.join(differences)}",
-            cure=f"Known: {'; '.join(dict.fromkeys(family.title for family in FAMILIES))}.",
+            cure=known_families(),
         )
     return match, spec
+
+
+def known_families() -> str:
+    """Returns which families there are, in a sentence."""
+    return f"Known: {'; '.join(dict.fromkeys(family.title for family in FAMILIES))}."
 
 
 def find_prediction(

@@ -116,3 +116,27 @@ PARTS = (
     STYLE,
 )  # fmt: skip
 """Files that hold one part of a checkpoint, or none."""
+
+_OTHER_NETWORKS = {
+    "Stable Video Diffusion": (".time_stack.",),
+    "AnimateDiff": ("motion_modules.",),
+    "Chroma": ("distilled_guidance_layer.",),
+    "Qwen-Image": ("transformer_blocks.0.img_mod.1.",),
+    "Z-Image or Lumina 2": ("noise_refiner.0.",),
+    "HiDream": ("double_stream_blocks.0.block.",),
+    "HunyuanVideo": ("individual_token_refiner.",),
+    "Hunyuan-DiT": ("mlp_t5.0.",),
+    "Wan": ("head.modulation", "condition_embedder.time_proj."),
+    "PixArt": ("t_block.1.weight", "caption_projection.linear_1."),
+    "LTX-Video": ("adaln_single.emb.timestep_embedder.",),
+    "AuraFlow": ("double_layers.0.attn.w1q.", "joint_transformer_blocks.0."),
+    "Stable Cascade": ("clip_txt_mapper.", "clip_mapper."),
+    "Cosmos": ("blocks.block0.blocks.0.block.attn.", "x_embedder.proj.1."),
+    "Mochi": ("t5_yproj.",),
+    "Kolors": ("encoder_hid_proj.",),
+}
+NETWORKS = tuple(
+    Stranger(title=f"a network of {name}, which is not supported", anywhere=marks)
+    for name, marks in _OTHER_NETWORKS.items()
+)
+"""Denoising networks of families that can't be run, told so that a user gets their name (ComfyUI's and diffusers' layouts)."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentgraph.diffusion.checkpoints.describe import describe
+from latentgraph.diffusion.checkpoints.describe import describe, describe_network
 from latentgraph.diffusion.checkpoints.describe_vae import describe_vae
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.families.stable_diffusion import SD_LATENT
@@ -254,6 +254,8 @@ STRANGERS = {
     "an upscaler": ("an upscale model", ["model.1.sub.0.RDB1.conv1.0.weight", "model.0.weight"]),
     "an embedding": ("a textual inversion embedding", ["emb_params"]),
     "a broken SD3": ("'x_embedder.proj.weight' is missing", ["joint_blocks.0.context_block.attn.qkv.weight"]),
+    "Chroma": ("a network of Chroma, which is not supported (1 tensor", ["distilled_guidance_layer.in_proj.weight"]),
+    "Qwen-Image": ("a network of Qwen-Image", ["transformer_blocks.0.img_mod.1.weight", "img_in.weight"]),
     "something else": ("keys below some.weird (2), other (1)", ["some.weird.key", "some.weird.thing", "other"]),
 }  # fmt: skip
 
@@ -274,6 +276,26 @@ def test_an_unknown_unet_is_compared_with_the_nearest_family(tiny: ModuleType, t
     path = tiny.write_skeleton(tmp_path / "m.safetensors", tiny.unet_shapes(layout))
     with pytest.raises(HeaderError, match=r"like that of Stable Diffusion 1\.x.*12 input channels"):
         describe(path)
+
+
+def test_a_network_of_a_family_that_can_not_be_run_is_named(tiny: ModuleType, tmp_path: Path) -> None:
+    layout = tiny.UNetLayout(**{**vars(tiny.UNCLIP), "in_channels": 8})
+    shapes = {**tiny.unet_shapes(layout), "input_blocks.1.0.time_stack.in_layers.0.weight": (64,)}
+    path = tiny.write_skeleton(tmp_path / "svd.safetensors", shapes)
+    with pytest.raises(HeaderError, match=r"a network of Stable Video Diffusion, .*Known: .*Stable Diffusion XL"):
+        describe(path)
+
+
+@pytest.mark.parametrize(("key", "found"), [("norm.weight", "no known layout"), ("head.modulation", "of Wan")])
+def test_a_folder_with_an_unknown_network_is_refused(key: str, found: str, tmp_path: Path) -> None:
+    weights = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.parent.mkdir()
+    save_file({key: torch.zeros(1)}, weights)
+    (tmp_path / "model_index.json").write_text('{"transformer": ["diffusers", "Transformer"]}')
+    with pytest.raises(HeaderError, match=found):
+        describe(tmp_path)
+    with pytest.raises(HeaderError, match=found):
+        describe_network(weights.parent)
 
 
 def test_a_vae_is_described_with_or_without_its_prefix(tiny: ModuleType, tiny_sd1: Path, tmp_path: Path) -> None:

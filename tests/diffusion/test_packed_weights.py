@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -228,7 +229,6 @@ def test_a_scale_of_blocks_is_refused_before_a_weight_is_read(tmp_path: Path) ->
     weight = torch.zeros(256, 256, dtype=torch.float8_e4m3fn)
     for name, scale in (
         ("weight_scale", torch.ones(2, 2)),
-        ("weight_scale_inv", torch.ones(1)),
         ("scale_weight", weight.clone()),
     ):
         save_file({"a.weight": weight, f"a.{name}": scale}, path)
@@ -237,6 +237,63 @@ def test_a_scale_of_blocks_is_refused_before_a_weight_is_read(tmp_path: Path) ->
     save_file({"a.scale_weight": torch.ones(1)}, path)
     with pytest.raises(HeaderError, match="a scale of no weight"):
         read_header(path)
+
+
+U8, I8 = torch.zeros(64, 32, dtype=torch.uint8), torch.zeros(64, 64, dtype=torch.int8)
+E4M3, SCALE = torch.zeros(64, 64, dtype=torch.float8_e4m3fn), torch.ones(1)
+
+
+def stated(format_name: str, **more: bool) -> Tensor:
+    """ComfyUI's mark of a layer's packing: JSON in bytes."""
+    return torch.tensor(list(json.dumps({"format": format_name, **more}).encode()), dtype=torch.uint8)
+
+
+FOREIGN: dict[str, tuple[str, dict[str, Tensor]]] = {
+    "NVFP4, by ComfyUI and others": (
+        "NVFP4",
+        {"a.weight": U8, "a.weight_scale": torch.ones(64, 4).to(torch.float8_e4m3fn), "a.weight_scale_2": SCALE},
+    ),
+    "MXFP8": ("MXFP8", {"a.weight": E4M3, "a.weight_scale": torch.ones(64, 2, dtype=torch.uint8)}),
+    "float8 in blocks": ("float8 in blocks", {"a.weight": E4M3, "a.weight_scale_inv": torch.ones(1, 1)}),
+    "NF4": ("NF4", {"a.weight": U8, "a.weight.quant_state.bitsandbytes__nf4": U8[0].clone()}),
+    "SVDQuant": ("SVDQuant", {"a.qweight": I8, "a.wscales": torch.ones(1, 64), "a.lora_down": torch.ones(64, 2)}),
+    "GPTQ": ("GPTQ or AWQ", {"a.qweight": U8, "a.qzeros": U8[:1].clone(), "a.scales": torch.ones(1, 64)}),
+    "rotated 8-bit integers": (
+        "ConvRot",
+        {"a.weight": I8, "a.weight_scale": torch.ones(64), "a.comfy_quant": stated("int8_tensorwise", convrot=True)},
+    ),
+    "a packing that is yet to come": (
+        "asym_w4a8_int8",
+        {"a.weight": I8, "a.weight_scale": torch.ones(64), "a.comfy_quant": stated("asym_w4a8_int8")},
+    ),
+}
+
+
+@pytest.mark.parametrize(("title", "tensors"), FOREIGN.values(), ids=FOREIGN)
+def test_a_packing_that_is_not_widened_is_refused_by_its_name(
+    title: str, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(
+        HeaderError, match=rf"found weights in .*{title}.*Choose the scaled float8 \(fp8_scaled\), the GGUF"
+    ):
+        read_header(tmp_path / "w.safetensors")
+
+
+def test_a_packing_that_the_metadata_states_is_refused_by_its_name(tmp_path: Path) -> None:
+    layers = json.dumps({"format_version": "1.0", "layers": {"a": {"format": "nvfp4"}}})
+    save_file({"a.weight": U8}, tmp_path / "w.safetensors", {"_quantization_metadata": layers})
+    with pytest.raises(HeaderError, match=r"found weights in nvfp4 \('a'\)"):
+        read_header(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    "mark", [stated("int8_tensorwise"), stated("float8_e4m3fn", full_precision_matrix_mult=True), U8[0]]
+)
+def test_marks_of_packings_that_are_widened_are_passed_over(mark: Tensor, tmp_path: Path) -> None:
+    tensors = {"a.weight": I8, "a.weight_scale": torch.ones(64, 1), "a.comfy_quant": mark.clone()}
+    save_file(tensors, tmp_path / "w.safetensors", {"_quantization_metadata": "not JSON"})
+    assert read_header(tmp_path / "w.safetensors").tensors["a.weight"].is_packed
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
