@@ -54,6 +54,7 @@ class SamplerCustom(
             sampler=self.sampler,
             sigmas=self.sigmas,
             on_step=step_teller(ctx),
+            on_notice=ctx.warn,
         )
         return CustomSampled(result.latent, result.denoised)
 
@@ -84,6 +85,7 @@ class SamplerCustomAdvanced(
             sampler=self.sampler,
             sigmas=self.sigmas,
             on_step=step_teller(ctx),
+            on_notice=ctx.warn,
         )
         return CustomSampled(result.latent, result.denoised)
 

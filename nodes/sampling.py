@@ -75,6 +75,7 @@ class KSampler(
             add_noise=self.add_noise,
             leftover_noise=self.leftover_noise,
             on_step=step_teller(ctx),
+            on_notice=ctx.warn,
         )
 
     @classmethod

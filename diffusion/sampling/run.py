@@ -38,6 +38,7 @@ from ..samplers.problem import Problem, Steps
 from ..types import Conditioning, Latent, Noise, Sampler, Sigmas
 from .conditioning import PreparedCondition, prepare_conditions
 from .controls import Steering, spread_controls
+from .coverage import find_gap
 from .guidance import ClassifierFree, Perpendicular
 from .guided import check_ending, guided_denoiser
 from .masking import fit_mask, gradual, masked
@@ -67,6 +68,8 @@ class StepReport:
 
 
 OnStep = Callable[[StepReport], None]
+OnNotice = Callable[[str], None]
+"""Called with a sentence about something that is no error and hardly meant."""
 
 
 def space_of(spec: ModelSpec) -> SpaceSpec:
@@ -97,6 +100,7 @@ def sample(
     leftover_noise: bool = False,
     max_batch: int | None = None,
     on_step: OnStep | None = None,
+    on_notice: OnNotice | None = None,
 ) -> Latent:
     """Returns the latent, denoised, as KSampler does it: `sample_guided` with classifier-free guidance and a schedule.
 
@@ -115,6 +119,7 @@ def sample(
         sigmas=Sigmas(sigmas),
         max_batch=max_batch,
         on_step=on_step,
+        on_notice=on_notice,
     )
     return result.latent
 
@@ -136,12 +141,14 @@ def sample_guided(
     sigmas: Sigmas,
     max_batch: int | None = None,
     on_step: OnStep | None = None,
+    on_notice: OnNotice | None = None,
 ) -> Sampled:
     """Returns the latent, denoised: float32 on the CPU, in VAE space, with the given mask and batch_index.
 
     max_batch: the most latents in one pass through the network; less memory, and other last bits. on_step is called
     after every step; the run stops at once if it raises. Levels that follow their equals are left out. A run without any
-    level returns the latent as it is. Raises ValueError for levels at which nothing can be sampled.
+    level returns the latent as it is. on_notice is told of prompts that leave out a part of the run or of the picture. Raises
+    ValueError for levels at which nothing can be sampled.
     """
     if len(sigmas.values) == 0:
         return Sampled(latent, latent)
@@ -167,6 +174,9 @@ def sample_guided(
     lists = spread_controls(dict(zip(guider.lists, prepared, strict=True)))
     if policy.precision != "exact":  # there even what adds nothing has its place in a batch
         lists = {name: _without_weightless(conditions) for name, conditions in lists.items()}
+    for name in guider.lists if on_notice else ():
+        if name in guider.rule.needs and (gap := find_gap(lists[name], levels, start)):
+            on_notice(f"the {name} prompt {gap}")
     last = _LastEstimate(on_step, spec.latent)
     cell = spec.latent.downscale
     advice = smaller_pictures(len(start), start.shape[3] * cell, start.shape[2] * cell)
