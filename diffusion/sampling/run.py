@@ -174,9 +174,10 @@ def sample_guided(
     lists = spread_controls(dict(zip(guider.lists, prepared, strict=True)))
     if policy.precision != "exact":  # there even what adds nothing has its place in a batch
         lists = {name: _without_weightless(conditions) for name, conditions in lists.items()}
-    for name in guider.lists if on_notice else ():
-        if name in guider.rule.needs and (gap := find_gap(lists[name], levels, start)):
-            on_notice(f"the {name} prompt {gap}")
+    if on_notice is not None:
+        for name in guider.rule.needs & guider.lists.keys():
+            if gap := find_gap(lists[name], levels, start):
+                on_notice(f"the {name} prompt {gap}")
     last = _LastEstimate(on_step, spec.latent)
     cell = spec.latent.downscale
     advice = smaller_pictures(len(start), start.shape[3] * cell, start.shape[2] * cell)
