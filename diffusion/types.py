@@ -159,7 +159,7 @@ class Condition:
     depth: float32 (B, 1, H, W), how near things are, larger is nearer, in any unit, for networks that are shown it.
     pictures: what pictures show, for a network that is told it. guidance: how strongly a network that was distilled to be
     told, such as FLUX dev, follows the prompt. references: latents of pictures to go by, (B, C, h, w) each, in VAE space.
-    small: the picture to enlarge, for a network that does that.
+    small: the picture to enlarge, for a network that does that. segments: (B, C, h, w), what a network is shown of classes.
     """
 
     embedding: Tensor
@@ -180,6 +180,7 @@ class Condition:
     guidance: float = 3.5
     references: tuple[Tensor, ...] = ()
     small: SmallPicture | None = None
+    segments: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -9,7 +9,8 @@ By port type, each fact only where it is known:
 - Conditioning: family, text_width, pooled_width, controls (a tuple of the specs of what steers it), picture (facts of the
   latent of one to edit), shown (a tuple of the widths of the embeddings of pictures), depth (whether it carries some),
   small (a tuple of the noise, None where nobody tells, in a picture to enlarge), masked_fill (what is under the mask in a
-  picture to inpaint), references (a tuple of the channels, as far as they are known, of the latents of pictures to go by)
+  picture to inpaint), segments (whether it shows classes), references (a tuple of the channels, as far as they are known, of
+  the latents of pictures to go by)
 - ControlNet: family, spec (its ControlSpec)
 - IpAdapter: spec (its IPAdapterSpec)
 - StyleModel: spec (its StyleSpec)
@@ -292,6 +293,12 @@ def _check_pictures(known: Known, names: Iterable[str]) -> None:
                 name,
                 f"carries a picture that is {fill} under its mask, but input 'model' ({model.family}) was trained to see "
                 f"{model.masked_fill} there; give InpaintConditioning the fill '{model.masked_fill}'",
+            )
+        if known.fact(name, "segments") and not model.sees_segments:
+            known.problem(
+                name,
+                f"shows classes, which input 'model' ({model.family}) takes no channels for; use latent diffusion's for "
+                "semantic synthesis",
             )
         small = known.fact(name, "small")
         if small and not model.enlarges:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from latentgraph.diffusion.families.text_specs import EncoderKey
+from latentgraph.diffusion.families.text_specs import WORDLESS, EncoderKey
 from latentgraph.diffusion.pictures.sizes import MAX_SIDE
 from latentgraph.diffusion.text.embeddings import read_embedding
 from latentgraph.diffusion.text.tokens import embedding_names
@@ -143,10 +143,10 @@ def check_embeddings(known: Known, text: str) -> None:
     What reads no prompts at all is reported at the input 'clip'.
     """
     clip = known.fact("clip", "spec")
-    if clip is not None and any(encoder.kind == "classes" for encoder in clip.encoders):
-        known.problem(
-            "clip", f"is told classes by number, of the {clip.family} family, not prompts; use ClassConditioning"
-        )
+    wordless = [] if clip is None else [WORDLESS[encoder.kind] for encoder in clip.encoders if encoder.kind in WORDLESS]
+    if clip is not None and wordless:
+        told, node = wordless[0]
+        known.problem("clip", f"is told {told}, of the {clip.family} family, not prompts; use {node}")
         return
     for name, path in known.text_files.items():
         embedding = read_header(read_embedding, path)

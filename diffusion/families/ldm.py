@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..levels.space_spec import DiscreteLevels
 from .specs import Family, LatentFormat, UNetPattern
 from .stable_diffusion import SD_LATENT
-from .text_sets import CLASSES, LDM_TEXT
+from .text_sets import CLASSES, LDM_TEXT, SEGMENTS
 
 PLAIN_MARKERS: tuple[tuple[str, ...], ...] = (
     ("input_blocks.0.0.weight", "middle_block.1.qkv.weight"),
@@ -18,7 +18,7 @@ VQ4_LATENT = LatentFormat(channels=3, scale=1.0, downscale=4)
 KL8_LATENT = LatentFormat(channels=4, scale=1.0)  # files tell the scale that was measured
 
 _MASK_AND_PICTURE = frozenset({7})  # latent + masked latent + mask
-_PIXELS = frozenset({6})  # latent + picture to enlarge
+_PIXELS = frozenset({6})  # latent + picture to enlarge, or what is made of classes
 
 _TEXT = UNetPattern(linear_projection=False, vector=False, in_channels=frozenset({4}))
 _CLASSES = (("cond_stage_model.embedding.weight",),)
@@ -94,6 +94,20 @@ LDM_FAMILIES: tuple[Family, ...] = (
         extra="picture_and_mask",
         head_count=8,
         resolution=256,
+    ),
+    Family(
+        name="ldm-segments",
+        title="Latent Diffusion, semantic synthesis",  # semantic_synthesis256, semantic_synthesis512
+        markers=PLAIN_MARKERS,
+        file_markers=(("cond_stage_model.channel_mapper.weight",),),
+        kind="plain_unet",
+        unet=UNetPattern(in_channels=_PIXELS),
+        latent=VQ4_LATENT,
+        levels=DiscreteLevels(beta_start=0.0015, beta_end=0.0205),
+        extra="segments",
+        head_count=8,
+        resolution=256,
+        text=SEGMENTS,
     ),
     Family(
         name="ldm-superres",

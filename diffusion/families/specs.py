@@ -27,6 +27,7 @@ ExtraChannels = Literal[
     "picture_and_mask",
     "depth",
     "small_picture",
+    "segments",
 ]
 Colours = tuple[tuple[float, float, float], ...]
 
@@ -173,6 +174,11 @@ class ModelSpec:
     def enlarges(self) -> bool:
         """Whether the network is shown a small picture, a pixel a cell, and enlarges it."""
         return self.takes_extra and self.extra == "small_picture"
+
+    @property
+    def sees_segments(self) -> bool:
+        """Whether the network is shown which class each place of the picture is of."""
+        return self.takes_extra and self.extra == "segments"
 
     @property
     def knows_noise(self) -> bool:

@@ -42,6 +42,11 @@ class ClassReading:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentReading:
+    """Shapes tell all of `SegmentSpec`."""
+
+
+@dataclass(frozen=True, slots=True)
 class DecoderReading:
     """The fields of `DecoderSpec` that shapes do not tell. head_width: where no norm of queries tells it."""
 
@@ -59,7 +64,7 @@ class TextEncoderLayout:
     key: EncoderKey
     prefixes: tuple[str, ...]
     folder: str
-    reading: ClipReading | T5Reading | BertReading | ClassReading | DecoderReading
+    reading: ClipReading | T5Reading | BertReading | ClassReading | SegmentReading | DecoderReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,12 @@ CLASSES = TextSet(
     "latent diffusion of classes",
     (TextEncoderLayout("classes", ("cond_stage_model.",), "", ClassReading()),),
     side_by_side(Slot("classes", 512)),
+)
+SEGMENTS = TextSet(
+    "ldm-segments",
+    "latent diffusion of segments",
+    (TextEncoderLayout("segments", ("cond_stage_model.",), "", SegmentReading()),),
+    side_by_side(Slot("segments", 0)),
 )
 # FLUX.2's prompts are put into a dialogue; layers and words as in diffusers' Flux2Pipeline and Flux2KleinPipeline.
 _FLUX2_SYSTEM = (

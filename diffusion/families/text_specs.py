@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-EncoderKey = Literal["clip_l", "clip_g", "clip_h", "t5xxl", "bert", "qwen3", "mistral", "classes"]
-TextKind = Literal["clip", "t5", "bert", "decoder", "classes"]
+EncoderKey = Literal["clip_l", "clip_g", "clip_h", "t5xxl", "bert", "qwen3", "mistral", "classes", "segments"]
+TextKind = Literal["clip", "t5", "bert", "decoder", "classes", "segments"]
 KINDS: Mapping[EncoderKey, TextKind] = {
     "clip_l": "clip",
     "clip_g": "clip",
@@ -19,9 +19,16 @@ KINDS: Mapping[EncoderKey, TextKind] = {
     "t5xxl": "t5",
     "bert": "bert",
     "classes": "classes",
+    "segments": "segments",
     "qwen3": "decoder",
     "mistral": "decoder",
 }
+WORDLESS: Mapping[TextKind, tuple[str, str]] = {
+    "classes": ("classes by number", "ClassConditioning"),
+    "segments": ("classes by a picture", "SegmentConditioning"),
+}
+"""What a model is told that reads no prompts, and the node that tells it."""
+
 Activation = Literal["quick_gelu", "gelu"]
 
 CLIP_BEGIN, CLIP_END = (
@@ -164,6 +171,29 @@ class ClassSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentSpec:
+    """What stands in a text encoder's place where a network is shown a picture's classes, one a pixel: channels for each class.
+
+    vocab: how many classes there are; channels: how many the network is shown beside its latent.
+    """
+
+    kind: ClassVar[TextKind] = "segments"
+    width: ClassVar[int] = 0
+    pooled_width: ClassVar[int] = 0
+    default_layer: ClassVar[int] = -1
+    final_norm_on_hidden: ClassVar[bool] = False
+
+    key: EncoderKey
+    vocab: int
+    channels: int
+
+    @property
+    def framing(self) -> Framing:
+        """Nothing stands around a class."""
+        return Framing(begin=None, end=self.vocab - 1, pad=self.vocab - 1, chunk=1, least=1)
+
+
+@dataclass(frozen=True, slots=True)
 class Dialogue:
     """What a prompt is put into for a language model, marks and all.
 
@@ -219,4 +249,4 @@ class DecoderSpec:
         return Framing(begin=None, end=self.dialogue.pad, pad=self.dialogue.pad, chunk=None, least=self.dialogue.least)
 
 
-TextEncoderSpec = ClipTextSpec | T5Spec | BertSpec | DecoderSpec | ClassSpec
+TextEncoderSpec = ClipTextSpec | T5Spec | BertSpec | DecoderSpec | ClassSpec | SegmentSpec

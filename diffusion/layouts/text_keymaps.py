@@ -59,7 +59,7 @@ def _bert_origins(wanted: list[str], present: Collection[str]) -> Origins:
     return check_origins({key: Origin(_ldm_bert_key(key)) for key in wanted}, present)
 
 
-def _class_origins(wanted: list[str], present: Collection[str]) -> Origins:
+def _as_named(wanted: list[str], present: Collection[str]) -> Origins:
     return check_origins({key: Origin(key) for key in wanted}, present)
 
 
@@ -79,7 +79,8 @@ _ORIGINS: Mapping[TextKind, Callable[[list[str], Collection[str]], Origins]] = {
     "clip": _clip_origins,
     "t5": _t5_origins,
     "bert": _bert_origins,
-    "classes": _class_origins,
+    "classes": _as_named,
+    "segments": _as_named,
     "decoder": _decoder_origins,
 }
 

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from ..families.text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, T5Spec, TextEncoderSpec, TextKind
+from ..families.text_specs import (
+    BertSpec,
+    ClassSpec,
+    ClipTextSpec,
+    DecoderSpec,
+    SegmentSpec,
+    T5Spec,
+    TextEncoderSpec,
+    TextKind,
+)
 from .layout import Entry, dense, norm
 from .structure import Shapes
 
@@ -78,6 +87,10 @@ def _classes(spec: ClassSpec) -> Iterator[Entry]:
     yield "embedding.weight", (spec.vocab, spec.width)
 
 
+def _segments(spec: SegmentSpec) -> Iterator[Entry]:
+    yield "channel_mapper.weight", (spec.channels, spec.vocab, 1, 1)
+
+
 def _decoder(spec: DecoderSpec) -> Iterator[Entry]:
     hidden, queries, keys = spec.hidden, spec.heads * spec.head_width, spec.key_heads * spec.head_width
     yield "embed_tokens.weight", (spec.vocab, hidden)
@@ -105,5 +118,6 @@ _LAYOUTS: Mapping[TextKind, Callable[[Any], Iterator[Entry]]] = {
     "t5": _t5,
     "bert": _bert,
     "classes": _classes,
+    "segments": _segments,
     "decoder": _decoder,
 }

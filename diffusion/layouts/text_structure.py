@@ -10,8 +10,25 @@ from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from typing import Any
 
-from ..families.text_sets import BertReading, ClassReading, ClipReading, DecoderReading, T5Reading, TextEncoderLayout
-from ..families.text_specs import BertSpec, ClassSpec, ClipTextSpec, DecoderSpec, EncoderKey, T5Spec, TextEncoderSpec
+from ..families.text_sets import (
+    BertReading,
+    ClassReading,
+    ClipReading,
+    DecoderReading,
+    SegmentReading,
+    T5Reading,
+    TextEncoderLayout,
+)
+from ..families.text_specs import (
+    BertSpec,
+    ClassSpec,
+    ClipTextSpec,
+    DecoderSpec,
+    EncoderKey,
+    SegmentSpec,
+    T5Spec,
+    TextEncoderSpec,
+)
 from .structure import Shapes, StructureError, shape_of
 
 HEAD_WIDTH = 64  # of every CLIP text model in use, and of latent diffusion's BERT
@@ -171,6 +188,11 @@ def _read_classes(shapes: Shapes, key: EncoderKey, reading: ClassReading) -> Cla
     return ClassSpec(key=key, width=width, vocab=classes)
 
 
+def _read_segments(shapes: Shapes, key: EncoderKey, reading: SegmentReading) -> SegmentSpec:
+    channels, classes = shape_of(shapes, "channel_mapper.weight", 4)[:2]
+    return SegmentSpec(key=key, vocab=classes, channels=channels)
+
+
 # The first two are of models that also see.
 DECODER_PREFIXES = ("model.language_model.", "language_model.model.", "model.", "")
 _DECODER_QUERY = "layers.{}.self_attn.q_proj.weight"
@@ -214,6 +236,7 @@ _READERS: Mapping[type, Callable[[Shapes, EncoderKey, Any], TextEncoderSpec]] = 
     T5Reading: _read_t5,
     BertReading: _read_bert,
     ClassReading: _read_classes,
+    SegmentReading: _read_segments,
     DecoderReading: _read_decoder,
 }
 

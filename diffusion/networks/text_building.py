@@ -28,6 +28,7 @@ from ..families.text_specs import (
     ClassSpec,
     ClipTextSpec,
     DecoderSpec,
+    SegmentSpec,
     T5Spec,
     TextEncoderSpec,
     TextKind,
@@ -102,6 +103,10 @@ def _build_classes(spec: ClassSpec, exact: bool) -> nn.Module:
     return nn.ModuleDict({"embedding": nn.Embedding(spec.vocab, spec.width)})
 
 
+def _build_segments(spec: SegmentSpec, exact: bool) -> nn.Module:
+    return nn.ModuleDict({"channel_mapper": nn.Conv2d(spec.vocab, spec.channels, 1, bias=False)})
+
+
 def _build_decoder(spec: DecoderSpec, exact: bool) -> nn.Module:
     """The last norm is left out: layers are read as they are.
 
@@ -147,6 +152,7 @@ _BUILDERS: Mapping[TextKind, Callable[[Any, bool], nn.Module]] = {
     "t5": _build_t5,
     "bert": _build_bert,
     "classes": _build_classes,
+    "segments": _build_segments,
     "decoder": _build_decoder,
 }
 

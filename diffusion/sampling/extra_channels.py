@@ -126,6 +126,13 @@ def small_picture_channels(condition: Condition, start: Start) -> Tensor:
     return small_picture(condition, start.spec, start.latent, seed=start.seed)
 
 
+def segment_channels(condition: Condition, start: Start) -> Tensor:
+    """Returns (B, C, h, w), what the network is shown of the picture's classes; zeros where nothing is said of them."""
+    if condition.segments is None:
+        return torch.zeros_like(start.latent)
+    return _fitted(condition.segments.to(start.latent), start.latent)
+
+
 def _fitted(x: Tensor, latent: Tensor) -> Tensor:
     b, _, h, w = latent.shape
     if x.shape[-2:] != (h, w):
@@ -141,4 +148,5 @@ _MAKERS: Mapping[ExtraChannels, Callable[[Condition, Start], Tensor]] = {
     "picture_and_mask": picture_and_mask,
     "depth": depth_channel,
     "small_picture": small_picture_channels,
+    "segments": segment_channels,
 }

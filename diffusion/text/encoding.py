@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.tokenizer_files import TOKENIZERS, missing_tokenizer, needs_tokenizer
 from ..families.text_joins import ClipSpec
-from ..families.text_specs import DecoderSpec, EncoderKey, TextEncoderSpec
+from ..families.text_specs import WORDLESS, DecoderSpec, EncoderKey, TextEncoderSpec
 from ..networks.faults import check_finite
 from ..types import Clip, Condition, Conditioning
 from .encoders import run_encoder
@@ -74,10 +74,10 @@ class _Tokens:
 
     def __init__(self, clip: Clip, prompts: Mapping[EncoderKey, str], find_vectors: FindVectors | None) -> None:
         self.spec = clip.spec
-        if any(spec.kind == "classes" for spec in clip.spec.encoders):
-            raise ValueError(
-                f"{clip.weights.source.title} is told classes by number, not prompts; use ClassConditioning."
-            )
+        for spec in clip.spec.encoders:
+            if spec.kind in WORDLESS:
+                told, node = WORDLESS[spec.kind]
+                raise ValueError(f"{clip.weights.source.title} is told {told}, not prompts; use {node}.")
         tokenized = {spec.key: _tokenize(clip, spec, prompts[spec.key], find_vectors) for spec in clip.spec.encoders}
         self.chunks: dict[EncoderKey, tuple[Chunk, ...]] = {key: each.chunks for key, each in tokenized.items()}
         found = {name for each in tokenized.values() for name in each.found}

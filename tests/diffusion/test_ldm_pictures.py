@@ -24,6 +24,8 @@ from latentgraph.diffusion.sampling.conditions import empty, show_small_picture
 from latentgraph.diffusion.sampling.extra_channels import extra_channels
 from latentgraph.diffusion.sampling.guidance import ClassifierFree
 from latentgraph.diffusion.sampling.run import sample_guided
+from latentgraph.diffusion.text.encoding import encode_prompt
+from latentgraph.diffusion.text.segments import encode_segments
 from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask, Noise, Sampler, Sigmas
 
 from .unets import SEED, filled, ldm_unet, noise, opened, write_folder
@@ -149,6 +151,38 @@ def test_super_resolution_of_a_single_file_is_that_of_its_formula_and_saved_as_i
     torch.testing.assert_close(result.samples, expected, atol=1e-4, rtol=1e-3)
     written = save_checkpoint(tmp_path, prefix="again", model=checkpoint.model, vae=checkpoint.vae, format="float32")
     assert describe(written).model == checkpoint.model.spec
+
+
+def test_semantic_synthesis_of_latent_diffusion_is_that_of_its_formula(tiny: ModuleType, tmp_path: Path) -> None:
+    tensors = tiny.segment_tensors()
+    save_file(tensors, tmp_path / "segments.safetensors")
+    checkpoint = opened(tmp_path / "segments.safetensors")
+    spec, clip = checkpoint.model.spec, checkpoint.clip
+    assert clip is not None
+    assert (spec.family, spec.sees_segments, spec.enlarges) == ("ldm-segments", True, False)
+    assert (spec.network.attention, clip.spec.context_width) == ((False, False), 0)  # type: ignore[union-attr]
+    numbers = torch.randint(0, 11, (1, 32, 48), generator=torch.Generator().manual_seed(2))
+    picture = Image((numbers / 255)[..., None].expand(-1, -1, -1, 3))
+    x = noise(1, 3, 8, 12)
+    result = sampled(checkpoint, encode_segments(clip, picture), x, ddim(0.0205))
+
+    shown = functional.one_hot(numbers, 11).float().movedim(-1, 1)  # as its SpatialRescaler does it
+    for _ in range(2):
+        shown = functional.interpolate(shown, scale_factor=0.5, mode="bilinear")
+    shown = functional.conv2d(shown, tensors["cond_stage_model.channel_mapper.weight"])
+    state = {key.removeprefix(tiny.UNET): w for key, w in tensors.items()}
+    expected = by_the_formula(lambda x, t: ldm_unet(state, tiny.LDM_SEGMENTS, x, t), x, shown, ddim(0.0205))
+    torch.testing.assert_close(result.samples, expected, atol=1e-4, rtol=1e-3)
+
+    with pytest.raises(ValueError, match="the picture has the class 11; the network knows 0 to 10"):
+        encode_segments(clip, Image(torch.full((1, 8, 8, 3), 11 / 255)))
+    with pytest.raises(ValueError, match="the picture is in colour"):
+        encode_segments(clip, Image(torch.tensor([0.0, 1.0, 0.0]).expand(1, 8, 8, 3)))
+    with pytest.raises(ValueError, match="is told classes by a picture, not prompts; use SegmentConditioning"):
+        encode_prompt(clip, "a cat")
+    written = save_checkpoint(tmp_path, prefix="again", model=checkpoint.model, clip=clip, vae=checkpoint.vae)
+    again = describe(written)
+    assert (again.model, again.clip) == (spec, clip.spec)
 
 
 def test_a_network_that_knows_no_noise_is_shown_none(tiny: ModuleType, tmp_path: Path) -> None:

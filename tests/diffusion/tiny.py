@@ -458,6 +458,15 @@ LDM_INPAINT = PlainLayout(64, in_channels=7, out_channels=3, head_count=8, updow
 LDM_SUPERRES = PlainLayout(64, in_channels=6, out_channels=3)
 
 
+LDM_SEGMENTS = PlainLayout(64, attention=(), in_channels=6, out_channels=3, head_count=8)
+
+
+def segment_tensors(classes: int = 11) -> dict[str, Tensor]:
+    """Returns a whole checkpoint of LDM for semantic synthesis."""
+    mapper = {"cond_stage_model.": {"channel_mapper.weight": (3, classes, 1, 1)}}
+    return ldm_tensors(LDM_SEGMENTS) | _joined(mapper)
+
+
 def ldm_tensors(layout: PlainLayout) -> dict[str, Tensor]:
     """Returns a whole checkpoint of LDM without text, over codes of 4 pixels a cell."""
     vae = vae_shapes(mult=(1, 1, 1), latent=3, codes=16)

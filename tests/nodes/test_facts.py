@@ -51,6 +51,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny: ModuleType) -> Path:
     codes = {tiny.VAE + key: w for key, w in tiny.fill(tiny.vae_shapes(mult=(1, 1, 1), latent=3, codes=16)).items()}
     tiny.write(folder / "faces.safetensors", plain | codes)
     tiny.write(folder / "ldm_inpaint.safetensors", tiny.ldm_tensors(tiny.LDM_INPAINT))
+    tiny.write(folder / "ldm_segments.safetensors", tiny.segment_tensors())
     tiny.write(folder / "ldm_superres.safetensors", tiny.ldm_tensors(tiny.LDM_SUPERRES))
     tiny.write(folder / "consistency.safetensors", tiny.fill(tiny.consistency_shapes()))
     return folder
@@ -274,6 +275,24 @@ SINGLE = {
         "  small:\n"
         "    {type: UpscaleConditioning, positive: $nothing, negative: $nothing, image: $source.image, noise: 0.1}",
         "'positive' carries a picture with noise, which input 'model' (ldm-superres) is not told of",
+    ),
+    "classes for a model that is shown none": (
+        "{type: KSampler, model: $superres.model, positive: $told.conditioning, negative: $nothing, latent: $told.latent}\n"
+        "  superres: {type: LoadCheckpoint, file: <files>/ldm_superres.safetensors}\n"
+        "  segments: {type: LoadCheckpoint, file: <files>/ldm_segments.safetensors}\n"
+        "  nothing: {type: EmptyConditioning, model: $superres.model}\n"
+        "  told: {type: SegmentConditioning, clip: $segments.clip, segments: $source.image}",
+        "'positive' shows classes, which input 'model' (ldm-superres) takes no channels for; use latent diffusion's for",
+    ),
+    "classes by a model of prompts": (
+        "{type: ConditioningZeroOut, conditioning: $told.conditioning}\n"
+        "  told: {type: SegmentConditioning, clip: $load.clip, segments: $source.image}",
+        "'clip' is not shown classes by a picture, of the sd1 family; use TextEncode",
+    ),
+    "a prompt for a model of segments": (
+        "{type: TextEncode, clip: $segments.clip, text: a cat}\n"
+        "  segments: {type: LoadCheckpoint, file: <files>/ldm_segments.safetensors}",
+        "'clip' is told classes by a picture, of the ldm-segments family, not prompts; use SegmentConditioning",
     ),
     "grey under the mask for a model that knows black": (
         "{type: KSampler, model: $inpaint.model, positive: $told.positive, negative: $nothing, latent: $told.latent}\n"

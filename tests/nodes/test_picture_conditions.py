@@ -22,7 +22,7 @@ from latentgraph.nodes.picture_conditions import (
 )
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode, TextEncodeSDXLRefiner
-from latentgraph.nodes.unprompted import EmptyConditioning
+from latentgraph.nodes.unprompted import EmptyConditioning, SegmentConditioning
 from latentgraph.nodes.vision import EncodeClipVision
 
 
@@ -156,6 +156,23 @@ def test_latent_diffusion_inpaints_a_picture_through_nodes(tiny: ModuleType, tmp
     first = painted(picture)
     assert first.shape == (1, 3, 6, 6)
     assert not torch.equal(painted(Image(1.0 - picture.pixels)), first)
+
+
+def test_a_picture_of_classes_is_painted_through_nodes(tiny: ModuleType, tmp_path: Path, context: Context) -> None:
+    loaded = LoadCheckpoint(file=tiny.write(tmp_path / "segments.safetensors", tiny.segment_tensors())).run(context)
+    assert loaded.clip is not None
+    numbers = torch.arange(48)[:, None].expand(48, 64) // 16
+
+    def painted(numbers: torch.Tensor) -> torch.Tensor:
+        segments = Image((numbers / 255)[None, ..., None].expand(-1, -1, -1, 3))
+        told = SegmentConditioning(clip=loaded.clip, segments=segments).run(context)
+        inputs: dict[str, Any] = {"positive": told.conditioning, "negative": told.conditioning, "latent": told.latent}
+        latent = KSampler(model=loaded.model, steps=2, cfg=1.0, sampler="ddim", **inputs).run(context)
+        return VAEDecode(vae=loaded.vae, latent=latent).run(context).pixels
+
+    first = painted(numbers)
+    assert first.shape == (1, 48, 64, 3)
+    assert not torch.equal(first, painted(numbers + 1))
 
 
 def test_what_is_nearer_moves_a_picture_of_a_depth_model(tiny: ModuleType, tmp_path: Path, context: Context) -> None:

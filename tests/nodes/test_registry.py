@@ -21,6 +21,7 @@ OURS_ALONE = {
     "ImageDifference": "ComfyUI compares no pictures",
     "VAERoundTrip": "ComfyUI measures no autoencoder",
     "ConsistencyDecode": "ComfyUI has no consistency decoder",
+    "SegmentConditioning": "ComfyUI runs no network of classes",
     "ConditioningSize": "SDXL's sizes apart from a prompt",
     "ClassConditioning": "ComfyUI runs no network of classes",
     "DepthConditioning": "ComfyUI has no depth for Stable Diffusion 2",
