@@ -1,4 +1,4 @@
-"""How the tensors of control networks are named in the files of their makers; see `checkpoints.keymaps`."""
+"""How the tensors of control networks are named in the files of their makers; see `layouts.keymaps`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 from ..layouts.dit_keymaps import flux_modules, original_origins
 from ..layouts.keymaps import Origin, Origins, Rows, check_origins, rename, unet_modules
-from .transformer_specs import FluxControlSpec, SD3ControlSpec
+from .specs import ControlSpec
+from .transformer_specs import HINT_CONVOLUTIONS, FluxControlSpec, SD3ControlSpec
 from .unet_specs import ControlNetSpec, T2IAdapterSpec
 
 STABILITY_MARK = "transformer_blocks.0.attn.qkv.weight"
@@ -17,8 +18,8 @@ CONTROL_TYPE = "control_type"
 
 HINT_BLOCK = (
     ("input_hint_block.conv_in", "input_hint_block.0"),
-    *((f"input_hint_block.blocks.{n}", f"input_hint_block.{2 * (n + 1)}") for n in range(6)),
-    ("input_hint_block.conv_out", "input_hint_block.14"),
+    *((f"input_hint_block.blocks.{n}", f"input_hint_block.{2 * (n + 1)}") for n in range(HINT_CONVOLUTIONS)),
+    ("input_hint_block.conv_out", f"input_hint_block.{2 * (HINT_CONVOLUTIONS + 1)}"),
 )
 """The convolutions by which XLabs' networks see pixels, as diffusers names them and as XLabs does."""
 
@@ -31,10 +32,25 @@ _STABILITY_BLOCK = {
 }
 
 
-def control_net_origins(spec: ControlNetSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
-    """Returns the origin of each tensor of diffusers' ControlNet, in the original layout or diffusers'. Raises KeyMapError."""
-    modules = dict(_control_net_modules(spec)) if "input_blocks.0.0.weight" in present else {}
-    return check_origins({key: Origin(rename(key, modules)) for key in wanted}, present)
+def control_origins(spec: ControlSpec, wanted: Collection[str], present: Collection[str]) -> Origins:
+    """Returns the origin of each tensor of diffusers' control network, in any layout of its files. Raises KeyMapError.
+
+    wanted: of a T2I adapter, names without the "adapter." in front.
+    """
+    if isinstance(spec, ControlNetSpec):
+        original = "input_blocks.0.0.weight" in present
+        return _renamed(_control_net_modules(spec) if original else (), wanted, present)
+    if isinstance(spec, T2IAdapterSpec):
+        original = not any(".resnets." in key for key in present)
+        return _renamed(_t2i_adapter_modules(spec) if original else (), wanted, present)
+    if isinstance(spec, SD3ControlSpec) and STABILITY_MARK in present:
+        used = {key for key in present if not key.startswith(_UNUSED)}
+        return check_origins(original_origins(dict(_stability_modules(spec)), wanted), used)
+    if isinstance(spec, FluxControlSpec) and "img_in.weight" in present:
+        own = {"controlnet_x_embedder": "pos_embed_input", **dict(HINT_BLOCK)}
+        modules = {**flux_modules(spec.network), **{ours: (theirs, None) for ours, theirs in own.items()}}
+        return check_origins(original_origins(modules, wanted), present)
+    return _renamed((), wanted, present)
 
 
 def original_keys(spec: ControlNetSpec, names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -43,35 +59,9 @@ def original_keys(spec: ControlNetSpec, names: Iterable[str]) -> Iterator[tuple[
     yield from ((name, rename(name, modules)) for name in names)
 
 
-def t2i_adapter_origins(spec: T2IAdapterSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
-    """Returns the origin of each tensor of diffusers' T2IAdapter, in the original layout or diffusers'. Raises KeyMapError.
-
-    wanted: names without the "adapter." in front.
-    """
-    original = not any(".resnets." in key for key in present)
-    modules = dict(_t2i_adapter_modules(spec)) if original else {}
-    return check_origins({key: Origin(rename(key, modules)) for key in wanted}, present)
-
-
-def sd3_control_origins(spec: SD3ControlSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
-    """Returns the origin of each tensor of diffusers' SD3ControlNetModel, by its name or Stability AI's. Raises KeyMapError."""
-    original = STABILITY_MARK in present
-    modules = dict(_stability_modules(spec)) if original else {}
-    used = {key for key in present if not key.startswith(_UNUSED)} if original else present
-    return check_origins(original_origins(modules, wanted), used) if original else _same(wanted, used)
-
-
-def flux_control_origins(spec: FluxControlSpec, wanted: Iterable[str], present: Collection[str]) -> Origins:
-    """Returns the origin of each tensor of diffusers' FluxControlNetModel, by its name or XLabs'. Raises KeyMapError."""
-    if "img_in.weight" not in present:
-        return _same(wanted, present)
-    own = {"controlnet_x_embedder": "pos_embed_input", **dict(HINT_BLOCK)}
-    modules = {**flux_modules(spec.network), **{ours: (theirs, None) for ours, theirs in own.items()}}
-    return check_origins(original_origins(modules, wanted), present)
-
-
-def _same(wanted: Iterable[str], present: Collection[str]) -> Origins:
-    return check_origins({key: Origin(key) for key in wanted}, present)
+def _renamed(modules: Iterable[tuple[str, str]], wanted: Iterable[str], present: Collection[str]) -> Origins:
+    names = dict(modules)
+    return check_origins({key: Origin(rename(key, names)) for key in wanted}, present)
 
 
 def _stability_modules(spec: SD3ControlSpec) -> Iterator[tuple[str, tuple[str, Rows | None]]]:

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..checkpoints.completeness import check_tensors
 from ..checkpoints.folders import read_component
 from ..checkpoints.headers import Header, HeaderError, read_header
-from ..checkpoints.parts import Part, find_part
+from ..checkpoints.parts import Part, find_part, find_shapes
 from ..checkpoints.refusals import key_groups, refuse_others, refuse_strangers, unbuildable
 from ..checkpoints.strangers import CONTROL_NET, T2I_ADAPTER, Stranger
 from ..layouts.structure import StructureError
+from .keymaps import control_origins
+from .layout import control_layout
 from .specs import ControlSpec
 from .transformer_reading import read_transformer_control
 from .unet_reading import read_control_net, read_t2i_adapter
+from .unet_specs import ControlNetSpec
 
 EXPECTED = "a control network"
 CURE = "Name a ControlNet or a T2I adapter."
@@ -47,6 +52,8 @@ def describe_control(path: Path | str) -> ControlDescription:
     if found is None:
         _refuse(path, headers)
     prefix, spec = found
+    if not (isinstance(spec, ControlNetSpec) and spec.lora):  # what that lacks is in the network that it steers
+        check_tensors(path, find_shapes(headers, prefix), control_layout(spec), partial(control_origins, spec))
     return ControlDescription(path, spec, find_part(headers, prefix))
 
 

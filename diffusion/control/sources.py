@@ -11,7 +11,7 @@ from ..networks.attention import ExactUNetAttention
 from ..networks.filling import Conversion, fill
 from ..networks.precision import NumericPolicy
 from ..networks.weight_source import OnePart, WeightSource, file_names
-from .keymaps import control_net_origins, flux_control_origins, sd3_control_origins, t2i_adapter_origins
+from .keymaps import control_origins
 from .lora import ControlLoraSource
 from .networks import (
     Controller,
@@ -51,7 +51,7 @@ class ControlNetSource(OnePart):
         """Returns diffusers' ControlNet with these weights, as a controller."""
         network = build_control_net(self.spec)
         conversion = Conversion(policy.device, policy.unet, memory_format=policy.memory_format)
-        fill(network, self.part, partial(control_net_origins, self.spec), conversion)
+        fill(network, self.part, partial(control_origins, self.spec), conversion)
         if policy.attention == "exact":
             network.set_attn_processor(ExactUNetAttention())
         kind = ControlNetController if self.spec.union is None else UnionController
@@ -74,7 +74,7 @@ class T2IAdapterSource(OnePart):
         """Returns diffusers' T2I adapter with these weights, as a controller."""
         network = build_t2i_adapter(self.spec)
         conversion = Conversion(policy.device, policy.unet, memory_format=policy.memory_format)
-        fill(network.adapter, self.part, partial(t2i_adapter_origins, self.spec), conversion)
+        fill(network.adapter, self.part, partial(control_origins, self.spec), conversion)
         return T2IAdapterController(network.eval())
 
 
@@ -93,8 +93,8 @@ class FluxControlSource(OnePart):
     def load(self, policy: NumericPolicy) -> Controller:
         """Returns diffusers' ControlNet with these weights, as a controller."""
         network = build_flux_control(self.spec)
-        origins = partial(flux_control_origins, self.spec)
-        fill(network, self.part, origins, Conversion(policy.device, policy.transformer))
+        conversion = Conversion(policy.device, policy.transformer)
+        fill(network, self.part, partial(control_origins, self.spec), conversion)
         return FluxController(network, self.spec)
 
 
@@ -127,8 +127,8 @@ class SD3ControlSource:
     def load(self, policy: NumericPolicy, *ingredients: Any) -> Controller:
         """Returns diffusers' ControlNet with these weights, as a controller."""
         network = build_sd3_control(self.spec)
-        origins = partial(sd3_control_origins, self.spec)
-        fill(network, self.part, origins, Conversion(policy.device, policy.transformer))
+        conversion = Conversion(policy.device, policy.transformer)
+        fill(network, self.part, partial(control_origins, self.spec), conversion)
         return SD3Controller(network, self.spec, ingredients[0].pos_embed if self.spec.leans else None)
 
 

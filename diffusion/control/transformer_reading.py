@@ -13,14 +13,13 @@ from ..layouts.dit_structure import MMDIT_HEAD, heads_of, number_of_blocks, read
 from ..layouts.structure import Shapes, StructureError, shape_of
 from .keymaps import CONTROL_TYPE, HINT_BLOCK, STABILITY_MARK
 from .specs import HintSpec
-from .transformer_specs import FluxControlSpec, SD3ControlSpec, TransformerControlSpec
+from .transformer_specs import HINT_WIDTH, FluxControlSpec, SD3ControlSpec, TransformerControlSpec
 
 SD3 = "pos_embed_input.proj.weight"  # the keys that tell one kind from the other
 FLUX, XLABS = "controlnet_x_embedder.weight", "pos_embed_input.weight"
 
 POOLED = "time_text_embed.text_embedder.linear_1.weight"
 LAST_LAYERS = "proj_out.weight", "final_layer.linear.weight"  # which ControlNets have none of
-HINT_WIDTH = 16  # of the convolutions by which XLabs' networks see pixels
 SHOWN = ("blur", "canny", "depth")  # what the pictures of Stability AI's networks show, in the order of `CONTROL_TYPE`
 VALUES = {"canny": (63.75, 0.75), "depth": (-1.0, 1.0)}
 """Gain and offset of pictures as Stability AI's networks for SD3.5 large were trained with them. Edges x in 0..1 reach the

@@ -11,6 +11,9 @@ from ..families.dit_specs import FluxSpec, MMDiTSpec
 from ..families.specs import ModelSpec
 from .specs import HintSpec, Kinds, first_kinds, titled
 
+HINT_WIDTH, HINT_CONVOLUTIONS = 16, 6
+"""Channels of the convolutions by which XLabs' networks see pixels, and how many there are between the first and the last."""
+
 FLUX_UNION_KINDS: Kinds = {
     "canny/lineart/anime_lineart/mlsd": 0,
     "tile": 1,

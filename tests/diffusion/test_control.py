@@ -22,7 +22,7 @@ from diffusers import (
     T2IAdapter,
 )
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentgraph.diffusion.checkpoints.headers import HeaderError
@@ -548,13 +548,17 @@ def test_a_control_network_is_refused_as_a_checkpoint_by_what_loads_it(nets: dic
         open_checkpoint(nets["sd1"], WeightMemory())
 
 
-def test_a_network_with_a_missing_tensor_is_refused(nets: dict[str, Path], tmp_path: Path, tiny: ModuleType) -> None:
-    weights = load_file(nets["sd1"])
-    del weights["control_model.middle_block_out.0.bias"]
-    path = tmp_path / "broken.safetensors"
-    tiny.save_file(weights, path)
-    with (
-        pytest.raises(HeaderError, match=r"1 missing \(middle_block_out.0.bias\)"),
-        open_control(path, WeightMemory()).weights.use(),
+@pytest.mark.parametrize("net", ["sd1", "union", "sd1-adapter"])
+def test_a_file_that_is_not_whole_is_refused_by_its_header(net: str, nets: dict[str, Path], tmp_path: Path) -> None:
+    path = nets[net] if nets[net].is_file() else nets[net] / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    ends = ("middle_block_out.0.weight", "controlnet_mid_block.weight", "body.0.resnets.0.block2.weight")
+    one = next(key for key in weights if key.endswith(ends))
+    for words, changed in (
+        ("1 missing", {key: w for key, w in weights.items() if key != one}),
+        ("1 unknown", weights | {one.replace("weight", "stray"): torch.zeros(1)}),
+        ("with the shape", weights | {one: weights[one][:-1].clone()}),
     ):
-        pass
+        save_file(changed, tmp_path / "net.safetensors")
+        with pytest.raises(HeaderError, match=words):
+            describe_control(tmp_path / "net.safetensors")

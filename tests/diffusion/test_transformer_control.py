@@ -389,6 +389,10 @@ def test_layouts_that_are_not_supported_are_refused_by_name(nets: dict[str, Path
         "through 8 channels, not 16": xlabs | {"input_hint_block.0.weight": torch.zeros(8, 3, 3, 3)},
         "shown 18 channels beside a latent of 16": load_file(nets["FLUX"] / WEIGHTS)
         | {"controlnet_x_embedder.weight": torch.zeros(64, 72)},
+        "1 missing \\(transformer_blocks.1.attn.qkv.bias\\)": {
+            key: w for key, w in large.items() if key != "transformer_blocks.1.attn.qkv.bias"
+        },
+        "1 unknown \\(final_layer.linear.weight\\)": xlabs | {"final_layer.linear.weight": torch.zeros(64, 64)},
         "of another kind than SD3's and FLUX.1's": {
             "controlnet_blocks.0.weight": torch.zeros(1),
             "double_blocks.0.img_attn.qkv.weight": torch.zeros(1),

@@ -102,11 +102,13 @@ def write_files(folder: Path, tiny: ModuleType, tiny_dits: ModuleType) -> None:
     model("half_lora", half)
     odd = next(iter(lora_shapes(unets["SD1.5"], "lora_unet_")))
     model("misfit_lora", lora_shapes(unets["SD1.5"], "lora_unet_") | {odd: (4, 333)})
-    for name, family in (("sd1", "SD1.5"), ("sdxl", "SDXL base")):
-        model(
-            f"{name}_control",
-            below("control_model.", tiny.control_net_shapes(tiny.layout_of(DETECTION[family]["config"]))),
-        )
+    controls = {
+        name: below("control_model.", tiny.control_net_shapes(tiny.layout_of(DETECTION[family]["config"])))
+        for name, family in (("sd1", "SD1.5"), ("sdxl", "SDXL base"))
+    }
+    for name, shapes in controls.items():
+        model(f"{name}_control", shapes)
+    model("half_control", {key: shape for key, shape in controls["sd1"].items() if "zero_convs.11." not in key})
     ip = {"context": 768, "picture": 1024}
     model(
         "sd1_ip_adapter",
