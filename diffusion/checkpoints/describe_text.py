@@ -37,6 +37,7 @@ from ..layouts.text_structure import (
     configured,
     count_layers,
     decoder_prefix,
+    other_text_encoder,
     read_text_encoder,
 )
 from ..names import TextFamily
@@ -162,9 +163,17 @@ def _in_file(path: Path) -> Iterator[FoundEncoder]:
     )
     for prefix in prefixes:
         if not prefix or any(key.startswith(prefix) for key in header.tensors):
-            key = identify(find_shapes([header], prefix))
+            key = _identified(path, [header], prefix)
             if key is not None:
                 yield FoundEncoder(path, _named(prefix) or key, [header], prefix)
+
+
+def _identified(path: Path, headers: Sequence[Header], prefix: str) -> EncoderKey | None:
+    shapes = find_shapes(headers, prefix)
+    if (other := other_text_encoder(shapes)) is not None:
+        cure = "FLUX.2 dev reads Mistral Small, FLUX.2 klein Qwen3, FLUX.1 and SD3 T5 XXL."
+        raise HeaderError(path, other, expected="a text encoder of a supported family", cure=cure)
+    return identify(shapes)
 
 
 def _named(prefix: str) -> EncoderKey | None:
@@ -183,7 +192,7 @@ def _in_folder(path: Path) -> Iterator[FoundEncoder]:
 
 
 def _in_component(path: Path, component: Component, name: str | None) -> Iterator[FoundEncoder]:
-    key = identify(find_shapes(component.headers, ""))
+    key = _identified(path, component.headers, "")
     if key is not None:
         yield FoundEncoder(path, key, component.headers, config=component.config, folder=name)
 

@@ -107,14 +107,14 @@ def describe_vision_part(
 def vision_prefix(keys: Iterable[str]) -> str | None:
     """Returns the prefix below which a file keeps a vision tower, or None if it has none."""
     present = set(keys)
-    return next((prefix for prefix in PREFIXES for names in _LAYOUTS if prefix + names.positions in present), None)
+    return next((prefix for prefix in PREFIXES for names in _LAYOUTS if prefix + names.patches in present), None)
 
 
 def read_vision(shapes: Shapes) -> ClipVisionSpec:
     """Returns the structure of a vision tower; shapes are keys without prefix. Raises StructureError."""
-    names = next((names for names in _LAYOUTS if names.positions in shapes), None)
+    names = next((names for names in _LAYOUTS if names.patches in shapes), None)
     if names is None:
-        raise StructureError("it has no position embedding")
+        raise StructureError("it has no embedding of patches")
     width, _, patch, _ = shape_of(shapes, names.patches, 4)
     layers = sum(1 for _ in takewhile(shapes.__contains__, map(names.fc1.format, count())))
     if not layers:

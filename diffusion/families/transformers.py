@@ -62,6 +62,7 @@ MASK_CELLS = 64  # channels of a mask at full size: a cell's 8x8 pixels
 
 _FLUX_MARKERS = (
     ("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight", "vector_in.in_layer.weight"),
+    ("double_blocks.0.img_attn.norm.key_norm.weight", "img_in.weight", "vector_in.in_layer.weight"),
     (
         "transformer_blocks.0.attn.add_q_proj.weight",
         "x_embedder.weight",

@@ -202,19 +202,22 @@ def _swapped(width: int) -> Rows:
 
 
 def _origins(modules: Modules, wanted: Iterable[str], present: Collection[str], *, original: bool) -> Origins:
-    return check_origins(
-        original_origins(modules, wanted) if original else {key: Origin(key) for key in wanted}, present
-    )
+    if not original:
+        return check_origins({key: Origin(key) for key in wanted}, present)
+    gain = (
+        "weight" if any(key.endswith("_norm.weight") for key in present) else "scale"
+    )  # the first as ComfyUI saves it
+    return check_origins(original_origins(modules, wanted, gain=gain), present)
 
 
-def original_origins(modules: Modules, names: Iterable[str]) -> dict[str, Origin]:
-    """Returns where each tensor is in a file of the original layout."""
+def original_origins(modules: Modules, names: Iterable[str], *, gain: str = "scale") -> dict[str, Origin]:
+    """Returns where each tensor is in a file of the original layout. gain: what a norm's weight is called there."""
     renamed = {ours: theirs for ours, (theirs, _) in modules.items()}
     origins = {}
     for name in names:
         module = name.rpartition(".")[0]
         key = "pos_embed" if name == "pos_embed.pos_embed" else rename(name, renamed)
         if key.endswith("_norm.weight"):
-            key = key.removesuffix("weight") + "scale"
+            key = key.removesuffix("weight") + gain
         origins[name] = Origin(key, rows=modules[module][1] if module in modules else None)
     return origins

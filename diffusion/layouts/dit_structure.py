@@ -115,7 +115,7 @@ def read_flux(shapes: Shapes) -> FluxSpec:
     """Returns the structure of FLUX.1's transformer. Raises StructureError."""
     names = _layout(_FLUX, shapes)
     width, channels = shape_of(shapes, names["picture"], 2)
-    (head,) = shape_of(shapes, names["norm"], 1)
+    head = _head_width(shapes, names["norm"])
     return FluxSpec(
         in_channels=channels // PATCH**2,
         out_channels=shape_of(shapes, names["out"], 2)[0] // PATCH**2,
@@ -134,7 +134,7 @@ def read_flux2(shapes: Shapes) -> Flux2Spec:
     """Returns the structure of FLUX.2's transformer. Raises StructureError."""
     names = _layout(_FLUX2, shapes)
     width, channels = shape_of(shapes, names["picture"], 2)
-    (head,) = shape_of(shapes, names["norm"], 1)
+    head = _head_width(shapes, names["norm"])
     return Flux2Spec(
         in_channels=channels,
         out_channels=shape_of(shapes, names["out"], 2)[0],
@@ -160,6 +160,12 @@ def with_axes(spec: Turned, config: Mapping[str, Any]) -> Turned:
     if sum(axes) != head:
         raise StructureError(f"its axes of {stated!r} numbers do not make up a head of {head}")
     return replace(spec, axes=axes)
+
+
+def _head_width(shapes: Shapes, norm: str) -> int:
+    """Returns how wide a norm of queries is, whose gain some files call `weight`."""
+    gain = norm.replace(".scale", ".weight")
+    return shape_of(shapes, gain if gain in shapes else norm, 1)[0]
 
 
 def _layout(layouts: Sequence[Names], shapes: Shapes) -> Names:

@@ -204,6 +204,22 @@ def decoder_prefix(keys: Collection[str]) -> str | None:
     return next((prefix for prefix in DECODER_PREFIXES if prefix + _DECODER_GATE in keys), None)
 
 
+_OTHER_MARKS = {
+    "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight": "UMT5, the text encoder of Wan",
+    "layers.0.post_feedforward_layernorm.weight": "Gemma, a language model",
+    "layers.0.self_attn.q_proj.bias": "Qwen2.5 or its like, a language model",
+}
+_OTHER_VOCABULARIES = {128256: "Llama 3, a language model"}
+
+
+def other_text_encoder(shapes: Shapes) -> str | None:
+    """Returns the name of a text encoder in the layout of those that are read here, but of which none is; else None."""
+    prefix = decoder_prefix(shapes) or ""
+    named = (name for key, name in _OTHER_MARKS.items() if prefix + key in shapes)
+    words = shapes.get(f"{prefix}embed_tokens.weight", (0,))[0]
+    return next(named, _OTHER_VOCABULARIES.get(words))
+
+
 def _read_decoder(shapes: Shapes, key: EncoderKey, reading: DecoderReading) -> DecoderSpec:
     prefix = decoder_prefix(shapes) or ""
     vocab, hidden = shape_of(shapes, f"{prefix}embed_tokens.weight", 2)

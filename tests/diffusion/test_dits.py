@@ -173,6 +173,20 @@ def test_a_transformer_has_the_weights_of_its_file(
     assert all(torch.equal(loaded[key], weights[key]) for key in weights)
 
 
+@pytest.mark.parametrize("name", ["FLUX", "FLUX.2"])
+def test_the_gains_of_norms_may_be_called_weights(name: str, tiny_dits: ModuleType, tmp_path: Path) -> None:
+    spec = tiny_dits.SPECS[name]
+    weights = tiny_dits.weights(spec)
+    tensors = tiny_dits.original(spec, weights)
+    renamed = {key.replace("_norm.scale", "_norm.weight"): w for key, w in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    save_file(renamed, tmp_path / "file.safetensors")
+    model = open_checkpoint(tmp_path / "file.safetensors", WeightMemory(precision="exact")).model
+    assert model.spec.network == spec
+    with model.weights.use() as network:
+        assert all(torch.equal(w, weights[key]) for key, w in network.state_dict().items())
+
+
 def test_a_transformer_of_unknown_channels_is_compared_with_the_nearest(
     tiny: ModuleType, tiny_dits: ModuleType, tmp_path: Path
 ) -> None:

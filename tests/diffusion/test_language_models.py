@@ -115,6 +115,24 @@ def test_a_model_of_too_few_layers_is_refused(models: dict[str, Any], tmp_path: 
         describe_text([tmp_path / "qwen3.safetensors"])
 
 
+OTHERS = {
+    "Gemma": {"model.layers.0.post_feedforward_layernorm.weight": (8,)},
+    "Qwen2.5": {"model.layers.0.self_attn.q_proj.bias": (8,)},
+    "Llama 3": {"model.embed_tokens.weight": (128256, 8)},
+    "UMT5": {
+        f"encoder.block.{n}.layer.0.SelfAttention.relative_attention_bias.weight": (32, 2) for n in (0, 1)
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_text_encoder_of_no_family_is_named(name: str, tiny: ModuleType, tmp_path: Path) -> None:
+    shapes = {"model.layers.0.mlp.gate_proj.weight": (8, 8)} | OTHERS[name]
+    path = tiny.write_skeleton(tmp_path / "text.safetensors", shapes)
+    with pytest.raises(HeaderError, match=rf"found {name}.*FLUX\.2 dev reads Mistral Small"):
+        describe_text([path])
+
+
 def test_the_published_widths_are_those_of_the_transformers() -> None:
     assert [each.join.order[0].width for each in (FLUX2_TEXT, KLEIN_TEXT)] == [3 * 5120, 3 * 2560]
 

@@ -242,7 +242,13 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "transformers": dict,
     "whole": whole_clip,
     "bare": lambda weights: {key.removeprefix("vision_model."): value for key, value in weights.items()},
-    "open_clip": lambda weights: {**open_clip(weights, "visual."), "token_embedding.weight": torch.ones(4, 8)},
+    "open_clip": lambda weights: {
+        **open_clip(weights, "visual."),
+        "token_embedding.weight": torch.ones(4, 8),
+        "positional_embedding": torch.ones(4, 8),
+        "text_projection": torch.ones(8, 8),
+        "logit_scale": torch.ones(()),
+    },
     "unclip": lambda weights: {
         **open_clip(weights, "embedder.model.visual."),
         "model.diffusion_model.out.2.bias": torch.ones(4),
