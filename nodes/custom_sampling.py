@@ -119,7 +119,7 @@ class AddNoise(Node, version=1, comfy=ComfyName("AddNoise", {"latent": "latent_i
     latent: Latent = Field(description="What to add it to.")
 
     def run(self, ctx: Context) -> Latent:
-        from latentgraph.diffusion.sampling.run import add_noise
+        from latentgraph.diffusion.sampling.starting import add_noise
 
         return add_noise(self.model, self.latent, noise=self.noise, sigmas=self.sigmas)
 

@@ -162,7 +162,7 @@ class SamplerSASolver(
     simple_order_2: bool = Field(False, description="Use simpler weights where the order is 2.")
 
     def run(self, ctx: Context) -> Sampler:
-        from latentgraph.diffusion.sampling.run import sampling_space
+        from latentgraph.diffusion.sampling.spaces import sampling_space
 
         space = sampling_space(self.model)
         window = (space.percent_to_sigma(self.start), space.percent_to_sigma(self.end))

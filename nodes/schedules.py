@@ -49,7 +49,7 @@ class BasicScheduler(Node, version=1, comfy=ComfyName("BasicScheduler")):
 
     def run(self, ctx: Context) -> Sigmas:
         from latentgraph.diffusion.levels.schedules import denoise_sigmas
-        from latentgraph.diffusion.sampling.run import sampling_space
+        from latentgraph.diffusion.sampling.spaces import sampling_space
 
         return Sigmas(denoise_sigmas(sampling_space(self.model), self.scheduler, self.steps, denoise=self.denoise))
 
@@ -73,7 +73,7 @@ class BetaSamplingScheduler(Node, version=1, comfy=ComfyName("BetaSamplingSchedu
 
     def run(self, ctx: Context) -> Sigmas:
         from latentgraph.diffusion.levels.schedules import beta_levels
-        from latentgraph.diffusion.sampling.run import sampling_space
+        from latentgraph.diffusion.sampling.spaces import sampling_space
 
         return Sigmas(beta_levels(sampling_space(self.model), self.steps, alpha=self.alpha, beta=self.beta))
 
@@ -87,7 +87,7 @@ class SDTurboScheduler(Node, version=1, comfy=ComfyName("SDTurboScheduler")):
 
     def run(self, ctx: Context) -> Sigmas:
         from latentgraph.diffusion.levels.chosen import turbo_levels
-        from latentgraph.diffusion.sampling.run import sampling_space
+        from latentgraph.diffusion.sampling.spaces import sampling_space
 
         return Sigmas(turbo_levels(sampling_space(self.model), self.steps, denoise=self.denoise))
 
@@ -298,7 +298,7 @@ class SamplingPercentToSigma(
     )
 
     def run(self, ctx: Context) -> float:
-        from latentgraph.diffusion.sampling.run import sampling_space
+        from latentgraph.diffusion.sampling.spaces import sampling_space
 
         space = sampling_space(self.model)
         if self.actual and self.fraction in (0.0, 1.0):

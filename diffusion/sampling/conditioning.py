@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import NamedTuple
 
 from torch import Tensor
@@ -96,11 +97,9 @@ def prepare_conditions(
     prepared = [
         [prepare(condition, number) for condition in conditioning.entries] for number, conditioning in enumerate(lists)
     ]
-    for conditions in prepared:
+    for conditions, others in permutations(prepared, 2):
         for condition in conditions:
-            for others in prepared:
-                if others is not conditions:
-                    _match(condition, others)
+            _match(condition, others)
     return [tuple(conditions) for conditions in prepared]
 
 
