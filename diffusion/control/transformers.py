@@ -26,7 +26,7 @@ class SD3Controller:
     """diffusers' SD3ControlNetModel."""
 
     def __init__(self, network: Any, spec: SD3ControlSpec, embedding: Any) -> None:
-        """embedding: of the latent, the steered network's, for a network that has none of its own."""
+        """embedding: of the latent, the steered network's, for a network that has none of its own; else None."""
         self._network, self._spec, self._embedding = network, spec, embedding
 
     def embed(self, hint: Tensor) -> tuple[Tensor, ...]:

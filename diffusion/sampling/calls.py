@@ -185,6 +185,9 @@ def _added_to_input(module: Any, tensors: Sequence[Tensor]) -> Iterator[None]:
     def add(module: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (sum(tensors, start=given[0]), *given[1:])
 
+    if not tensors:
+        yield
+        return
     hook = module.register_forward_pre_hook(add)
     try:
         yield

@@ -91,12 +91,11 @@ class Steering:
             self._embedded[active.control] = network.embed(active.control.hint)
         embedded = [_for_items(each, len(x)) for each in self._embedded[active.control]]
         found = network.steer(x, timestep, inputs, embedded, control.net.kinds)
-        found = _for_each_block(found, control.net.spec, self._network)
         found = found.map(lambda residual: residual * control.strength)
         if isinstance(active.holds, Tensor):
             holds = active.holds
             found = found.map(lambda residual: residual * holds.to(residual))
-        return found
+        return _for_each_block(found, control.net.spec, self._network)
 
 
 def _beside(weights: Weights, steered: Weights) -> Weights:

@@ -431,6 +431,26 @@ def test_a_network_that_leans_on_the_steered_one_shares_its_embedding(
     assert memory.resident_bytes == sum(part.weights.source.size(memory.policy) for part in parts)
 
 
+@pytest.mark.parametrize("net", ["SD3 inpainting", "SD3.5 large, depth", "union", "XLabs' layout"])
+def test_half_the_digits_steer_nearly_as_well(
+    net: str, nets: dict[str, Path], hint: Image, tiny_dits: ModuleType, tmp_path: Path
+) -> None:
+    name = "SD3" if "SD3" in net else "FLUX"
+    save_file(
+        tiny_dits.checkpoint(tiny_dits.SPECS[name], vae_prefix="first_stage_model."), tmp_path / "net.safetensors"
+    )
+    mask = Mask(torch.ones(1, HEIGHT, WIDTH // 2)) if "inpainting" in net else None
+    results = []
+    for memory in (WeightMemory(precision="exact"), WeightMemory(precision="bf16")):
+        checkpoint = open_checkpoint(tmp_path / "net.safetensors", memory)
+        text = prompt(checkpoint.model, 10)
+        control = open_control(nets[net], memory)
+        (steered,) = apply_control([text], control, hint, vae=checkpoint.vae, mask=mask)
+        results.append(run(checkpoint.model, SIGMAS, steered))
+    exact, found = results
+    assert (found - exact).square().mean().sqrt() < 0.03 * exact.square().mean().sqrt()
+
+
 @torch.inference_mode()
 def test_flux_repaints_with_a_mask_behind_the_latent_of_each_token(
     nets: dict[str, Path], opened: dict[str, Checkpoint], hint: Image, memory: WeightMemory, tmp_path: Path

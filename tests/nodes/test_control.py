@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from PIL import Image as Pillow
 
+from latentgraph.diffusion.control.specs import AUTO
+from latentgraph.diffusion.control.transformer_specs import FLUX_UNION_KINDS
+from latentgraph.diffusion.control.unet_specs import UNION_KINDS
 from latentgraph.diffusion.types import Control, ControlNet, Image, Latent, Mask
 from latentgraph.graph import Context, Graph, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
@@ -112,6 +115,10 @@ def test_a_union_network_is_told_by_name(files: Path, context: Context) -> None:
     kinds: list[UnionKind] = ["auto", "openpose", "segment"]
     found = [SetUnionControlNetType(control_net=union, kind=kind).run(context).kinds for kind in kinds]
     assert found == [(), (0,), (5,)]
+
+
+def test_the_kinds_on_offer_are_those_that_some_union_network_knows() -> None:
+    assert set(get_args(UnionKind)) == {AUTO, *UNION_KINDS, *FLUX_UNION_KINDS}
 
 
 NODES = """
