@@ -5,7 +5,7 @@ Order of checks: node types, inputs and links, cycles, then facts along the link
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,11 @@ class _Builder:
                 message = "there is no such node type; `latentgraph nodes` lists what there is."
                 near = self.registry.near(flat.declaration.type)
                 flat.note(self.problems, "unknown-type", message, "type", near)
+                self.check_links(flat, flat.inputs)
             else:
                 nodes[flat.id] = self.node(flat, cls)
+        for flat in self.flat.unread:
+            self.check_links(flat, flat.inputs)
         return nodes
 
     def node(self, flat: FlatNode, cls: type[Node]) -> GraphNode:
@@ -87,9 +90,10 @@ class _Builder:
         links: dict[str, Links] = {}
         text_files: dict[str, Path] = {}
         companions: dict[str, Path] = {}
-        for name in flat.inputs:
-            if name not in cls.spec.inputs:
-                self.unknown_input(flat, cls, name)
+        unknown = [name for name in flat.inputs if name not in cls.spec.inputs]
+        for name in unknown:
+            self.unknown_input(flat, cls, name)
+        self.check_links(flat, unknown)
         for name, port in cls.spec.inputs.items():
             value = flat.inputs.get(name, port.default)
             if value is MISSING:
@@ -126,6 +130,11 @@ class _Builder:
             text_files=text_files,
             companions=companions,
         )
+
+    def check_links(self, flat: FlatNode, inputs: Iterable[str]) -> None:
+        """Notes links that are wrong whatever the inputs are that they stand in."""
+        for name in inputs:
+            self.linker.check(flat, name, flat.inputs[name])
 
     def literal(self, flat: FlatNode, port: InputPort, value: Any) -> Any:
         """Returns a literal as the node gets it, or MISSING if it is none for the port (noted)."""

@@ -5,7 +5,7 @@ Nothing is looked up but parameters; what a reference stands for is `resolve`'s 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,6 +142,19 @@ def evaluate(raw: Any, scope: Scope, budget: Budget, problems: Problems, note: N
 def param_value(param: Param, value: Any, base: Path | None) -> Any:
     """Returns a parameter's value as its document sees it: a file name with the folder that it is relative to."""
     return FileName(value, base) if param.file_kind and isinstance(value, str) else value
+
+
+def refs_in(value: Any) -> Iterator[Ref]:
+    """Yields the references in an evaluated value, in lists and maps too, in the order in which they are written."""
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case Ref() as ref:
+                yield ref
+            case list() as items:
+                pending.extend(reversed(items))
+            case dict() as entries:
+                pending.extend(reversed(entries.values()))
 
 
 def _filled(template: Template, values: list[Any], budget: Budget) -> Any:

@@ -218,9 +218,13 @@ class _Expander:
         used = self.document_of(scope, declaration)
         if used is None:
             self.flat.aliases[full_id] = Alias(None)
+            self.flat.unread.append(FlatNode(full_id, declaration, scope.base, inputs))
             return
         document = used.document
-        for name in [name for name in inputs if name not in document.params]:
+        unknown = {name: value for name, value in inputs.items() if name not in document.params}
+        if unknown:
+            self.flat.unread.append(FlatNode(full_id, declaration, scope.base, unknown))
+        for name in unknown:
             message = f"there is no input {name!r}; known: {names(document.params)}."
             near = self.problems.near(name, document.params)
             self.note(scope, declaration, name, "unknown-input", message, near, on_key=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from .dag import Link, Links
 from .document import Document
-from .evaluate import MISSING, Missing, Ref
+from .evaluate import MISSING, Missing, Ref, refs_in
 from .node import Node
 from .ports import InputPort, OutputPort, type_name
 from .report import Problems
@@ -55,6 +55,16 @@ class Linker:
             return tuple(self._fitting(port, value, resolved, note, in_list=True)) or None
         found = self._one(port, value, resolved, note)
         return found[0] if found else None
+
+    def check(self, node: FlatNode, name: str, value: Any) -> None:
+        """Notes what is wrong with the links in a value of an input that no port is known of."""
+
+        def note(code: str, message: str, near: str | None = None) -> None:
+            node.note(self.problems, code, f"input {name!r}{message}", name, near)
+
+        for ref in refs_in(value):
+            for target in self._resolve(ref, note).refs:
+                self._output(target, note)
 
     def outputs(self, document: Document) -> dict[str, Link | tuple[Link, ...]]:
         """Returns what the document's outputs are linked to; several if a loop or a list is behind one."""

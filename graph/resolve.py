@@ -51,7 +51,7 @@ class Flat:
     """The expanded document.
 
     top: the ids that each declared node became. spare: what the cases that a settled Switch did not take refer to. scopes: the
-    documents in use by the prefix of their ids.
+    documents in use by the prefix of their ids. unread: what is given to documents that are not there, or have no such input.
     """
 
     budget: Budget
@@ -62,6 +62,7 @@ class Flat:
     top: dict[str, list[str]] = field(default_factory=dict)
     spare: list[Ref] = field(default_factory=list)
     scopes: dict[str, Scope] = field(default_factory=dict)
+    unread: list[FlatNode] = field(default_factory=list)
 
     def scope_of(self, id: str) -> tuple[Scope | None, str]:
         """Returns the scope that a full id belongs to, and the name that it has there."""
