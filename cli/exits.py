@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich.text import Text
 
 from latentgraph.graph import InvalidWorkflow, LatentGraphError, NodeFailed, RunCancelled
 
@@ -28,6 +29,8 @@ def ending(as_json: bool = False) -> Iterator[None]:
         yield
     except InvalidWorkflow as error:
         show_problems(console, error.problems)
+        for note in getattr(error, "__notes__", ()):
+            console.print(Text(note), soft_wrap=True)
         _end(as_json, EXIT_INVALID, {"valid": False, "problems": [problem.as_json() for problem in error.problems]})
     except NodeFailed as error:  # what the run gave is printed already
         _show_error(error)

@@ -289,10 +289,11 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def _load(engine: Engine, source: Source, settings: list[str] | None, *, warn: bool) -> Workflow:
     """Returns the checked workflow with the values of `--set`; shows its warnings if asked to."""
-    from .settings import read_settings
+    from .settings import read_settings, telling_how
 
     given = read_settings(source.document.params, settings or []) if settings else {}
-    workflow = engine.load(source, given)
+    with telling_how(source.document.params):
+        workflow = engine.load(source, given)
     if warn:
         console = make_console(stderr=True)
         show_problems(console, workflow.graph.warnings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -38,6 +39,20 @@ def read_settings(params: Mapping[str, Param], settings: Sequence[str]) -> dict[
     if problems.errors:
         raise InvalidWorkflow(tuple(problems))
     return given
+
+
+@contextmanager
+def telling_how(params: Mapping[str, Param]) -> Iterator[None]:
+    """Adds to the report on a workflow how to give the parameters that it misses, as a note of the exception."""
+    try:
+        yield
+    except InvalidWorkflow as error:
+        named = [problem.param for problem in error.problems if problem.code == "missing-param" and problem.param]
+        missing = [params[name] for name in named if name in params and not params[name].is_value]
+        if missing:
+            words = (f"--set {param.name}={'FILE' if param.file_kind else 'VALUE'}" for param in missing)
+            error.add_note(f"Give what is missing: {' '.join(words)}")
+        raise
 
 
 def _value(param: Param, text: str) -> Any:

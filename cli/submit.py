@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from latentgraph.server.api.job_views import JobView
     from latentgraph.server.client import Client
 
+    from .sources import Source
+
 TOKEN_VARIABLE, SERVER_VARIABLE = "LATENTGRAPH_TOKEN", "LATENTGRAPH_SERVER"
 _CANCEL_SECONDS = 5.0  # how long somebody who interrupted is kept waiting
 
@@ -46,14 +48,17 @@ def submit(
     """Run a workflow on a server, fetch the files that it made and print them. Pictures that it names are sent along."""
     from latentgraph.server.client import Client
 
+    from .settings import telling_how
+
     with ending(as_json), _server_faults(as_json):
-        document, params = _read(file, settings)
+        source, params = _read(file, settings)
         _check_output(output)
         token = _token(token_file)
         with Client(server, token) as client:
             job: JobView | None = None
             try:
-                job = client.submit(document, params, priority=priority)
+                with telling_how(source.document.params):
+                    job = client.submit(source.document if source.made_as else file, params, priority=priority)
                 if not no_wait:
                     job = _follow(client, job)
             except KeyboardInterrupt:
@@ -64,14 +69,14 @@ def submit(
                 _show_ended(job, client.download(job, output), as_json)
 
 
-def _read(file: Path, settings: list[str] | None) -> tuple[Any, dict[str, Any]]:
-    """Returns what the client is to send, and the values of `--set`."""
+def _read(file: Path, settings: list[str] | None) -> tuple[Source, dict[str, Any]]:
+    """Returns the workflow, and the values of `--set`."""
     from .settings import read_settings
     from .sources import read_source
 
     source = read_source(file)
     given = read_settings(source.document.params, settings) if settings else {}
-    return (source.document if source.made_as else file), given
+    return source, given
 
 
 def _check_output(folder: Path) -> None:

@@ -43,7 +43,7 @@ def expand(
     resolver: finds the documents that it uses. given_base: the folder that given file names are relative to.
     """
     problems.extend(document.problems)
-    values = bind_params(document.params, given, problems, file=document.label)
+    values = bind_params(document.params, given, problems, file=document.label, where=resolver.where)
     flat = Flat(Budget(limits, problems, document.place(value_mark(document.tree, "nodes"))), params=dict(values))
     scope = Scope(document, "", {}, _origin(document), document)
     for name, value in values.items():

@@ -76,6 +76,10 @@ class FileResolver(Protocol):
         """
         ...
 
+    def where(self, kind: str) -> str:
+        """Returns where a file of a kind may lie, in words that follow "the name of a file"; "" if that is anywhere."""
+        ...
+
 
 @dataclass(frozen=True)
 class FolderResolver:
@@ -114,6 +118,11 @@ class FolderResolver:
                 return candidate.resolve()
             folder = folder or candidate
         return folder.resolve() if folder is not None else None
+
+    def where(self, kind: str) -> str:
+        """Names the first folder of a kind; see FileResolver."""
+        folder = next(iter(self.folders.get(kind, ())), None)
+        return f"in {folder}, or a path" if folder else ""
 
     def names(self, kind: str) -> list[str]:
         """Returns the names of a kind that can be used: bundled ones first, then those in its folders, sorted."""

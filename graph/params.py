@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -142,11 +142,18 @@ def read_params(tree: Any, file: str | None, problems: Problems) -> dict[str, Pa
 
 
 def bind_params(
-    params: Mapping[str, Param], given: Mapping[str, Any], problems: Problems, *, file: str | None, at: Any = None
+    params: Mapping[str, Param],
+    given: Mapping[str, Any],
+    problems: Problems,
+    *,
+    file: str | None,
+    at: Any = None,
+    where: Callable[[str], str] | None = None,
 ) -> dict[str, Any]:
     """Returns a value for each parameter: the given one, else the default. Problems are noted, at `at` if given there.
 
-    A value that its parameter does not take is left out, so that it is noted here alone.
+    where: tells for a kind of files where they may lie, in words; see FileResolver. A value that its parameter does not take is
+    left out, so that it is noted here alone.
     """
     for name, value in given.items():
         param = params.get(name)
@@ -166,13 +173,21 @@ def bind_params(
     for name, param in params.items():
         value = given.get(name, param.default)
         if isinstance(value, Required):
-            message = f"has no default and was not given; expected {param.expected}."
-            if param.is_value:
-                message = f"takes a {param.type}, which only a document that uses this one can give it."
+            message = _missing(param, where(param.file_kind) if where and param.file_kind else "")
             problems.add("missing-param", f"parameter {name!r} {message}", param.place, param=name)
         elif param.is_value or not param.check(value):
             bound[name] = value
     return bound
+
+
+def _missing(param: Param, where: str) -> str:
+    """Returns what is said of a parameter that has no value: what it is, what it takes, and where files for it belong."""
+    if param.is_value:
+        return f"takes a {param.type}, which only a document that uses this one can give it."
+    expected = f"{param.expected} {where}".strip()
+    if not param.description:
+        return f"has no default and was not given; expected {expected}."
+    return f"has no default and was not given: {param.description.rstrip('.')}. Expected {expected}."
 
 
 def _exact(value: float) -> Fraction:

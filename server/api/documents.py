@@ -205,6 +205,10 @@ class _Remembering:
         self._names[str(path)] = name
         return path
 
+    def where(self, kind: str) -> str:
+        """Returns where a file of a kind may lie; see FileResolver."""
+        return self._resolver.where(kind)
+
     def without_paths(self, problem: Problem) -> Problem:
         """Returns a problem with names in place of paths."""
         message, file = problem.message, problem.place.file

@@ -65,6 +65,11 @@ class ServerResolver:
                     return found
         raise self._missing(kind, name)
 
+    def where(self, kind: str) -> str:
+        """Names the first folder of a kind, as seen from the models folder; see FileResolver."""
+        folder = next(iter(self.folders.get(kind, ())), None)
+        return f"in {folder.name}/ of the server's models folder" if folder else ""
+
     def names(self, kind: str) -> list[str]:
         """Returns the names of a kind that can be used: bundled ones first, then those in its folders, sorted."""
         found = [

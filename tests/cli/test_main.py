@@ -211,6 +211,18 @@ def test_a_setting_without_an_equals_sign_is_refused(paint: Path) -> None:
 BROKEN = {"grow": {"type": "GrowMask", "mask": "$solid", "pixels": "[red]"}}
 
 
+NEEDY = """\
+latentgraph: 1
+params:
+  network: {type: diffusion_model_file, description: FLUX.1 dev or schnell.}
+  text: {type: string}
+nodes:
+  load: {type: LoadDiffusionModel, file: $params.network}
+outputs:
+  model: $load
+"""
+
+
 def test_validate_says_that_a_document_is_right(square: Path) -> None:
     assert call("validate", square).stdout == f"{square}: 1 node, no error\n"
     assert called_json("validate", square) == {"valid": True, "nodes": 1, "problems": []}
@@ -234,6 +246,25 @@ def test_validate_shows_warnings_and_still_ends_with_0(here: Path) -> None:
     result = call("validate", path)
     assert result.exit_code == 0
     assert "warning: node 'spare' (SolidMask): it is not used" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "explain", "draw"])
+def test_what_a_run_must_be_given_is_told_with_its_folder_and_how_to_give_it(
+    command: str, here: Path, tmp_path: Path
+) -> None:
+    path = here / "needy.yaml"
+    path.write_text(NEEDY)
+    result = call(command, path)
+    folder = tmp_path / "models" / "diffusion_models"
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"{path}:3:12: error: parameter 'network' has no default and was not given: FLUX.1 dev or schnell. "
+        f"Expected the name of a file in {folder}, or a path. [missing-param]\n"
+        f"{path}:4:9: error: parameter 'text' has no default and was not given; expected text. [missing-param]\n"
+        "Give what is missing: --set network=FILE --set text=VALUE\n",
+    )
+    half = call(command, path, "--set", "text=x")
+    assert half.stderr.endswith("Give what is missing: --set network=FILE\n")
 
 
 @pytest.mark.parametrize("command", ["run", "validate", "explain", "draw"])

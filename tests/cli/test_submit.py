@@ -202,6 +202,12 @@ def test_a_workflow_with_errors_ends_with_2_and_is_told_with_places(service: Ser
     assert (told["valid"], told["problems"][0]["code"], told["problems"][0]["line"]) == (False, "unknown-type", 3)
 
 
+def test_a_parameter_that_is_missing_is_told_with_how_to_give_it(service: Service, numbers: Path) -> None:
+    result = call(service, numbers)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[1:] == ["Give what is missing: --set words=VALUE"]
+
+
 @pytest.mark.parametrize("words", [("--set", "words"), ("--set", "wrods=x"), ("none.yaml",)])
 def test_what_is_wrong_here_is_told_before_anything_is_sent(
     service: Service, numbers: Path, words: tuple[str, ...]

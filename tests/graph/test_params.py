@@ -94,6 +94,9 @@ def test_given_values_are_checked_against_the_declaration() -> None:
     assert given("{p: {type: string}}", {}) == [
         "missing-param: parameter 'p' has no default and was not given; expected text."
     ]
+    assert given("{p: {type: string, description: What to paint.}}", {}) == [
+        "missing-param: parameter 'p' has no default and was not given: What to paint. Expected text."
+    ]
     assert given("{p: {type: Number}}", {"p": 1})[0] == (
         "wrong-type: parameter 'p' takes a Number, which only a document that uses this one can give it."
     )

@@ -105,6 +105,11 @@ def test_a_name_that_is_nearly_right_is_suggested(resolver: ServerResolver) -> N
         resolver.resolve("image", "cat.png", None)
 
 
+def test_it_says_where_files_of_a_kind_belong_without_telling_the_folder_s_path(resolver: ServerResolver) -> None:
+    assert resolver.where("checkpoint") == "in none/ of the server's models folder"
+    assert resolver.where("image") == ""
+
+
 def test_the_uploads_that_a_text_names_are_found() -> None:
     text = f'{{"a": "sha256:{DIGEST}", "b": ["sha256:{"cd" * 32}", "sha256:short", "SHA256:{DIGEST}"]}}'
     assert content_digests(text) == {DIGEST, "cd" * 32}
