@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from latentgraph.graph import FileNotUsable, FolderResolver, NodeSpec, Registry
+from latentgraph.graph import ComfyName, FileNotUsable, FolderResolver, Node, NodeSpec
 from latentgraph.graph.ports import InputPort, type_name
 
 from .folders import MODEL_FOLDERS
@@ -19,6 +19,11 @@ from .show import show
 
 if TYPE_CHECKING:
     from latentgraph.server.files.resolving import ServerResolver
+
+NodeGroups = Mapping[str, tuple[type[Node], ...]]
+"""Node types by the headings of a menu."""
+
+_LONGEST_CELL = 80  # what is longer, such as the names of all samplers, stands below the table
 
 
 def node_json(spec: NodeSpec) -> dict[str, Any]:
@@ -42,26 +47,47 @@ def node_json(spec: NodeSpec) -> dict[str, Any]:
     }
 
 
-def show_nodes(console: Console, registry: Registry) -> None:
-    """Prints the node types with their first sentences."""
+def matching(groups: NodeGroups, word: str) -> NodeGroups:
+    """Returns the node types whose name, ComfyUI's name or documentation has a word in it."""
+
+    def has(cls: type[Node]) -> bool:
+        names = [each.name for each in cls.spec.comfy.all] if cls.spec.comfy else []
+        return any(word.lower() in text.lower() for text in (cls.spec.type, cls.spec.doc, *names))
+
+    found = {heading: tuple(filter(has, classes)) for heading, classes in groups.items()}
+    return {heading: classes for heading, classes in found.items() if classes}
+
+
+def show_nodes(console: Console, groups: NodeGroups) -> None:
+    """Prints node types with their first sentences, under the headings of their groups."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, cls in registry.items():
-        table.add_row(f"[bold]{name}[/]", escape(cls.spec.summary))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for heading, classes in groups.items():
+        table.add_row(f"[bold]{heading}[/]" if table.row_count == 0 else f"\n[bold]{heading}[/]")
+        for cls in classes:
+            table.add_row(f"  {cls.spec.type}", escape(cls.spec.summary))
     show(console, table)
 
 
 def show_node(console: Console, spec: NodeSpec) -> None:
-    """Prints one node type: documentation, inputs, outputs."""
+    """Prints one node type: documentation, what ComfyUI calls it, inputs, outputs."""
     console.print(f"[bold]{spec.type}[/] (version {spec.version})")
     show(console, escape(_paragraphs(spec.doc)))
+    if spec.comfy:
+        show(console, escape(f"\nin ComfyUI: {'; '.join(map(_comfy_words, spec.comfy.all))}"))
     if spec.inputs:
         console.print("\n[bold]inputs[/]")
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("name", "takes", "default", "what it is"):
             table.add_column(heading, overflow="fold")
+        long = {name: port.expected for name, port in spec.inputs.items() if len(port.expected) > _LONGEST_CELL}
         for name, port in spec.inputs.items():
-            table.add_row(name, escape(port.expected), escape(_default(port)), escape(port.description))
+            takes = "one of those below" if name in long else port.expected
+            table.add_row(name, escape(takes), escape(_default(port)), escape(port.description))
         show(console, table)
+        for name, expected in long.items():
+            show(console, escape(f"\n{name}: {expected}"))
     if spec.outputs:
         console.print("\n[bold]outputs[/]")
         for output in spec.outputs:
@@ -135,6 +161,12 @@ def show_models(console: Console, rows: list[dict[str, Any]], folder: Path) -> N
     *others, last = MODEL_FOLDERS
     words = f"Put your own below {folder}, into {', '.join(others)} or {last}, or name them by path."
     console.print(Text(words), soft_wrap=True)
+
+
+def _comfy_words(comfy: ComfyName) -> str:
+    """Returns ComfyUI's name of a node, with its inputs that bear another name there."""
+    inputs = ", ".join(f"{ours} is {theirs}" for ours, theirs in comfy.inputs.items())
+    return f"{comfy.name} ({inputs})" if inputs else comfy.name
 
 
 def _default(port: InputPort) -> str:

@@ -163,25 +163,31 @@ def draw(
 
 
 @app.command()
-def nodes(name: Annotated[str | None, typer.Argument(help="A node type.")] = None, as_json: AsJson = False) -> None:
-    """List the node types, or show the inputs, outputs and documentation of one."""
-    from latentgraph.nodes import default_registry
+def nodes(
+    name: Annotated[
+        str | None, typer.Argument(help="A node type, ComfyUI's name for one, or a word to look for.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the node types, all or those about something, or show the inputs, outputs and documentation of one."""
+    from latentgraph.nodes import default_registry, node_groups
 
-    from .describe import node_json, show_node, show_nodes
+    from .describe import matching, node_json, show_node, show_nodes
 
-    registry = default_registry()
+    registry, groups = default_registry(), node_groups()
     with ending(as_json):
-        if name is not None and name not in registry:
-            near = registry.near(name)
+        one = None if name is None else registry.get(registry.by_comfy.get(name, name))
+        wanted = groups if name is None else {"": (one,)} if one else matching(groups, name)
+        if not wanted:
+            near = registry.near(name or "")
             hint = f" Did you mean {near!r}?" if near else " `latentgraph nodes` lists what there is."
-            raise LatentGraphError(f"there is no node type {name!r}.{hint}")
+            raise LatentGraphError(f"there is no node type {name!r}, and none about it.{hint}")
         if as_json:
-            wanted = registry if name is None else {name: registry[name]}
-            print_json({key: node_json(cls.spec) for key, cls in wanted.items()})
-        elif name is None:
-            show_nodes(make_console(), registry)
+            print_json({cls.spec.type: node_json(cls.spec) for classes in wanted.values() for cls in classes})
+        elif one:
+            show_node(make_console(), one.spec)
         else:
-            show_node(make_console(), registry[name].spec)
+            show_nodes(make_console(), wanted)
 
 
 @app.command()

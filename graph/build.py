@@ -198,7 +198,8 @@ class _Builder:
     def unknown_input(self, flat: FlatNode, cls: type[Node], name: str) -> None:
         """Notes an input that the node does not have; ComfyUI's name for one is understood."""
         known = cls.spec.inputs
-        theirs = {their: ours for ours, their in cls.spec.comfy.inputs.items()} if cls.spec.comfy else {}
+        comfy = cls.spec.comfy.all if cls.spec.comfy else ()
+        theirs = {their: ours for each in comfy for ours, their in each.inputs.items()}
         near = theirs.get(name) or self.problems.near(name, known)
         message = f"there is no input {name!r}; known: {names(known)}."
         flat.note(self.problems, "unknown-input", message, name, near, on_key=True)

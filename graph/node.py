@@ -6,6 +6,7 @@ The class statement checks the declaration and fails, naming the node and the cu
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from .errors import NodeDefinitionError
 from .facts import Known, OutputFacts
 from .ports import InputPort, OutputPort, read_input, read_outputs
 
+_SENTENCE = re.compile(r".*?(?:\. |$)")
+
 Lane = Literal["device", "cpu", "io"]
 """Where a node spends its time: on the accelerator, on processor cores, or waiting for files."""
 
@@ -27,12 +30,17 @@ Lane = Literal["device", "cpu", "io"]
 class ComfyName:
     """What ComfyUI calls a node, and those of its inputs and outputs that bear another name there (ours to theirs).
 
-    also: further nodes of ComfyUI, with the same inputs, that this one does the work of.
+    also: further nodes of ComfyUI that this one does the work of.
     """
 
     name: str
     inputs: Mapping[str, str] = field(default_factory=dict)
-    also: tuple[str, ...] = ()
+    also: tuple[ComfyName, ...] = ()
+
+    @property
+    def all(self) -> tuple[ComfyName, ...]:
+        """This name and the further ones."""
+        return (self, *self.also)
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,9 @@ class NodeSpec:
 
     @cached_property
     def summary(self) -> str:
-        """The first sentence of the node's documentation."""
-        return self.doc.partition("\n")[0]
+        """The first sentence of the node's documentation, on one line."""
+        paragraph = " ".join(self.doc.partition("\n\n")[0].split())
+        return _SENTENCE.match(paragraph + " ")[0].rstrip()  # type: ignore[index]
 
     def output(self, name: str) -> OutputPort | None:
         """Returns the output of a name, or None."""
@@ -103,7 +112,7 @@ class Node(BaseModel):
         doc = inspect.getdoc(cls) or ""
         if not doc or doc == inspect.getdoc(Node):
             raise NodeDefinitionError(f"node {name}: say in its docstring what it does; people read it in `nodes`")
-        if comfy and (wrong := set(comfy.inputs) - set(cls.model_fields)):
+        if comfy and (wrong := {name for each in comfy.all for name in each.inputs} - set(cls.model_fields)):
             raise NodeDefinitionError(f"node {name}: comfy names the input {wrong.pop()!r}, which it does not have")
         above = {key: port for base in reversed(cls.__mro__[1:]) for key, port in _inputs_of(base).items()}
         own = inspect.get_annotations(cls)

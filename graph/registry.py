@@ -33,13 +33,13 @@ class Registry(Mapping[str, type[Node]]):
 
     def near(self, name: str) -> str | None:
         """Returns the type that a misspelt name, or ComfyUI's name for a node, probably means."""
-        by_comfy = {
-            name: cls.spec.type
-            for cls in self._classes.values()
-            if cls.spec.comfy
-            for name in (cls.spec.comfy.name, *cls.spec.comfy.also)
-        }
-        return by_comfy.get(name) or near_name(name, self._classes)
+        return self.by_comfy.get(name) or near_name(name, self._classes)
+
+    @cached_property
+    def by_comfy(self) -> dict[str, str]:
+        """The types by the names that ComfyUI has for them."""
+        named = ((each.name, cls.spec.type) for cls in self.values() if cls.spec.comfy for each in cls.spec.comfy.all)
+        return dict(named)
 
     @cached_property
     def value_types(self) -> dict[str, type]:

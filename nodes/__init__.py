@@ -29,13 +29,13 @@ A node is a class. Its fields are its inputs, what `run` returns are its outputs
   header or a size shows must never cost someone a run.
 - `comfy` states ComfyUI's name of the node and of inputs that are called otherwise there.
 
-`default_registry` has every node class that a module of `MODULES` defines. Test yours as a value:
+`default_registry` has every node class that a module of `MENU` defines. Test yours as a value:
 `InvertMask(mask=mask).run(Context())`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 
 from latentgraph.graph import Node, Registry
@@ -67,40 +67,38 @@ from . import (
     vision,
 )
 
-__all__ = ["default_registry"]
+__all__ = ["default_registry", "node_groups"]
 
-MODULES = (
-    loading,
-    adapters,
-    merging,
-    text,
-    conditionings,
-    text_encoders,
-    unprompted,
-    flux,
-    vision,
-    control,
-    picture_conditions,
-    image_prompts,
-    autoencoders,
-    latents,
-    sampling,
-    custom_sampling,
-    samplers,
-    schedules,
-    model_options,
-    guidance,
-    images,
-    upscaling,
-    masks,
-    measuring,
-)
-"""The modules that define nodes, in the order of a menu."""
+MENU: Mapping[str, tuple[ModuleType, ...]] = {
+    "Models": (loading,),
+    "LoRA and its kin": (adapters,),
+    "Mixtures of models": (merging,),
+    "Prompts": (text, conditionings, text_encoders, unprompted),
+    "FLUX": (flux,),
+    "Pictures to go by": (vision, control, picture_conditions, image_prompts),
+    "Autoencoders": (autoencoders,),
+    "Latents": (latents,),
+    "Sampling": (sampling, custom_sampling),
+    "Samplers": (samplers,),
+    "Noise levels": (schedules,),
+    "Options of a model": (model_options, guidance),
+    "Pictures": (images, upscaling),
+    "Masks": (masks,),
+    "Measures": (measuring,),
+}
+"""The modules that define nodes, by what people look for."""
+
+
+def node_groups() -> dict[str, tuple[type[Node], ...]]:
+    """Returns the nodes that come with latentgraph by the headings of a menu."""
+    return {
+        heading: tuple(cls for module in modules for cls in _node_classes(module)) for heading, modules in MENU.items()
+    }
 
 
 def default_registry() -> Registry:
     """Returns the nodes that come with latentgraph, in the order of a menu."""
-    return Registry(cls for module in MODULES for cls in _node_classes(module))
+    return Registry(cls for classes in node_groups().values() for cls in classes)
 
 
 def _node_classes(module: ModuleType) -> Iterator[type[Node]]:

@@ -15,7 +15,12 @@ from latentgraph.graph.params import MAX_SEED
 from .facts import batch_of, check_latent, check_mask, encoded_facts, size_facts, size_of, with_masked_picture
 
 
-class VAEEncode(Node, version=1, lane="device", comfy=ComfyName("VAEEncode", {"image": "pixels"})):
+class VAEEncode(
+    Node,
+    version=1,
+    lane="device",
+    comfy=ComfyName("VAEEncode", {"image": "pixels"}, also=(ComfyName("VAEEncodeForInpaint", {"image": "pixels"}),)),
+):
     """Encode pictures as latents.
 
     With a mask the masked part is greyed out before, and the mask says what sampling may change: that is inpainting with a

@@ -111,7 +111,10 @@ class SkipLayerGuidanceDiT(
         },
     ),
 ):
-    """The same for any transformer: blocks with streams of their own for text and picture, and blocks with one for both."""
+    """Steer away from a picture made without some of the blocks of any transformer.
+
+    Text and picture have streams of their own in double blocks, and one for both in single blocks.
+    """
 
     model: Model = Field(description=MODEL)
     double: str = Field(

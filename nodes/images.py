@@ -49,7 +49,11 @@ class SaveImage(
     version=1,
     lane="io",
     effect=True,
-    comfy=ComfyName("SaveImage", {"image": "images", "prefix": "filename_prefix"}),
+    comfy=ComfyName(
+        "SaveImage",
+        {"image": "images", "prefix": "filename_prefix"},
+        also=(ComfyName("PreviewImage", {"image": "images"}),),
+    ),
 ):
     """Write pictures as numbered PNG files into the output folder; nothing is ever overwritten.
 

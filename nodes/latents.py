@@ -28,7 +28,9 @@ LatentMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "bislerp"
 
 
 class EmptyLatent(
-    Node, version=1, comfy=ComfyName("EmptyLatentImage", also=("EmptySD3LatentImage", "EmptyFlux2LatentImage"))
+    Node,
+    version=1,
+    comfy=ComfyName("EmptyLatentImage", also=(ComfyName("EmptySD3LatentImage"), ComfyName("EmptyFlux2LatentImage"))),
 ):
     """Make empty latents to paint a picture from nothing; they fit any model.
 

@@ -105,10 +105,10 @@ class LoadUnclipCheckpoint(
 class LoadDiffusionModel(
     Node, version=1, lane="io", cached=False, comfy=ComfyName("UNETLoader", {"file": "unet_name"})
 ):
-    """Open a denoising network that has a file to itself, as FLUX and SD3 are published; its text encoders and its VAE have
-    loaders of their own.
+    """Open a denoising network that has a file to itself, as FLUX and SD3 are published.
 
-    A safetensors file in the layout of its makers or of diffusers, the folder that diffusers wrote it into, or a checkpoint.
+    Its text encoders and its VAE have loaders of their own. A safetensors or GGUF file in the layout of its makers or of
+    diffusers, the folder that diffusers wrote it into, or a checkpoint.
     """
 
     file: Annotated[Path, FileInput("diffusion_model")] = Field(description="The network's name or path.")

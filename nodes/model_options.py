@@ -71,7 +71,7 @@ class ModelSamplingContinuousEDM(
 
 
 class ModelSamplingContinuousV(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousV")):
-    """The same for a network that is told a noise level as an angle."""
+    """Say what a network predicts that is told a noise level as an angle."""
 
     model: Model = Field(description=MODEL)
     sampling: Literal["v_prediction"] = Field("v_prediction", description="What it predicts.")

@@ -28,7 +28,21 @@ class KSampler(
     Node,
     version=1,
     lane="device",
-    comfy=ComfyName("KSampler", {"latent": "latent_image", "sampler": "sampler_name"}),
+    comfy=ComfyName(
+        "KSampler",
+        {"latent": "latent_image", "sampler": "sampler_name"},
+        also=(
+            ComfyName(
+                "KSamplerAdvanced",
+                {
+                    "latent": "latent_image",
+                    "seed": "noise_seed",
+                    "sampler": "sampler_name",
+                    "leftover_noise": "return_with_leftover_noise",
+                },
+            ),
+        ),
+    ),
 ):
     """Denoise a latent: paint what the prompts say.
 

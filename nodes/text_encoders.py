@@ -53,7 +53,7 @@ class LoadTextEncoders(
     comfy=ComfyName(
         "DualCLIPLoader",
         {"first": "clip_name1", "second": "clip_name2", "third": "clip_name3", "family": "type"},
-        also=("TripleCLIPLoader",),
+        also=(ComfyName("TripleCLIPLoader", {"first": "clip_name1", "second": "clip_name2", "third": "clip_name3"}),),
     ),
 ):
     """Open the text encoders of SDXL, FLUX or SD3 from a file each, in any order.

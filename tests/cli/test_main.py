@@ -301,11 +301,21 @@ def test_draw_refuses_a_folder_that_is_a_file(square: Path) -> None:
 # what there is
 
 
-def test_nodes_lists_a_node_a_line_when_it_is_piped() -> None:
+def test_nodes_lists_a_node_a_line_under_headings_when_it_is_piped() -> None:
     lines = call("nodes").stdout.splitlines()
-    assert lines[0].startswith("LoadCheckpoint ")
-    assert len(lines) == len(called_json("nodes"))
-    assert all(line[0].isupper() for line in lines)
+    assert lines[0] == "Models"
+    assert lines[1].startswith("  LoadCheckpoint ")
+    listed = [line for line in lines if line.startswith("  ")]
+    assert [line.split()[0] for line in listed] == list(called_json("nodes"))
+    assert all(line.endswith(".") for line in listed)
+
+
+def test_nodes_finds_those_about_a_word_in_names_and_documentation() -> None:
+    assert list(called_json("nodes", "lora")) == ["LoadLora", "LoadLoraModelOnly"]
+    text = call("nodes", "OUTPAINT").stdout
+    assert text.splitlines()[0] == "Pictures"
+    assert "  PadForOutpaint " in text
+    assert "KSampler" not in text
 
 
 def test_nodes_shows_inputs_ranges_defaults_and_words_of_one() -> None:
@@ -313,6 +323,9 @@ def test_nodes_shows_inputs_ranges_defaults_and_words_of_one() -> None:
     (steps,) = [line for line in text.splitlines() if line.startswith("steps ")]
     assert "a whole number from 1 to 10000 " in steps
     assert "latent: Latent" in text
+    (sampler,) = [line for line in text.splitlines() if line.startswith("sampler: ")]
+    assert '"dpmpp_2m", ' in sampler
+    assert max(len(line) for line in text.splitlines() if line.startswith("cfg ")) < 200
     told = called_json("nodes", "KSampler")["KSampler"]
     assert told["inputs"]["steps"]["takes"] == "a whole number from 1 to 10000"
     assert told["inputs"]["steps"]["default"] == 20
@@ -325,16 +338,19 @@ def test_nodes_shows_inputs_ranges_defaults_and_words_of_one() -> None:
     assert told["outputs"] == {"latent": "Latent"}
 
 
-def test_nodes_knows_misspelt_names_and_comfyuis() -> None:
-    misspelt, theirs, other = (
-        call("nodes", "KSampelr"),
-        call("nodes", "CheckpointLoaderSimple"),
-        call("nodes", "Frobnicate"),
-    )
-    assert [result.exit_code for result in (misspelt, theirs, other)] == [2, 2, 2]
+def test_nodes_suggests_a_node_for_a_misspelt_name() -> None:
+    misspelt, other = call("nodes", "KSampelr"), call("nodes", "Frobnicate")
+    assert (misspelt.exit_code, other.exit_code) == (2, 2)
     assert "Did you mean 'KSampler'?" in misspelt.stderr
-    assert "Did you mean 'LoadCheckpoint'?" in theirs.stderr
     assert "`latentgraph nodes` lists what there is" in other.stderr
+
+
+def test_nodes_knows_comfyuis_names_of_nodes_and_inputs() -> None:
+    theirs, ours = call("nodes", "KSamplerAdvanced").stdout, call("nodes", "KSampler").stdout
+    assert theirs == ours
+    assert "KSamplerAdvanced (latent is latent_image, seed is noise_seed, " in ours
+    assert "in ComfyUI: RescaleCFG\n" in call("nodes", "RescaleCFG").stdout
+    assert "in ComfyUI" not in call("nodes", "GridImage").stdout
 
 
 def test_models_lists_what_documents_can_name_and_what_is_wrong_with_the_rest(

@@ -30,7 +30,7 @@ from latentgraph.graph import (
 from .fakes import REGISTRY, Number, graph_of
 
 
-class Bent(Node, version=1, comfy=ComfyName("KBent", inputs={"a": "samples"})):
+class Bent(Node, version=1, comfy=ComfyName("KBent", {"a": "samples"}, also=(ComfyName("KBentAs", {"a": "latents"}),))):
     """Take a number, under another name elsewhere."""
 
     a: Number | None = None

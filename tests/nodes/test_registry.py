@@ -55,8 +55,7 @@ def test_every_node_says_what_comfyui_calls_it_or_is_known_to_be_ours(node: type
 
 
 def test_no_two_nodes_claim_one_name_of_comfyui() -> None:
-    comfy = [node.spec.comfy for node in REGISTRY.values() if node.spec.comfy]
-    names = [name for each in comfy for name in (each.name, *each.also)]
+    names = [each.name for node in REGISTRY.values() if node.spec.comfy for each in node.spec.comfy.all]
     assert len(names) == len(set(names))
 
 
