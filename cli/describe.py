@@ -97,7 +97,7 @@ def show_node(console: Console, spec: NodeSpec) -> None:
 def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]]:
     """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
     from latentgraph.diffusion.adapters.files import read_adapter
-    from latentgraph.diffusion.checkpoints.describe import describe
+    from latentgraph.diffusion.checkpoints.describe import describe, describe_network
     from latentgraph.diffusion.checkpoints.describe_text import find_encoders
     from latentgraph.diffusion.checkpoints.describe_vae import describe_vae, tiny_halves
     from latentgraph.diffusion.checkpoints.headers import HeaderError
@@ -110,6 +110,7 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
 
     family_of: dict[str, Callable[[Path], str | None]] = {
         "checkpoint": lambda path: describe(path).family,
+        "diffusion_model": lambda path: describe_network(path).model.family,
         "vae": _of_no_family(describe_vae),
         "tiny_vae": _of_no_family(tiny_halves),
         "text_encoder": lambda path: " and ".join(encoder.key for encoder in find_encoders(path)),

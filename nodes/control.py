@@ -84,7 +84,9 @@ class ApplyControlNet(
     Node,
     version=1,
     comfy=ComfyName(
-        "ControlNetApplyAdvanced", {"start": "start_percent", "end": "end_percent"}, also=("ControlNetApplySD3",)
+        "ControlNetApplyAdvanced",
+        {"start": "start_percent", "end": "end_percent"},
+        also=(ComfyName("ControlNetApplySD3", {"start": "start_percent", "end": "end_percent"}),),
     ),
 ):
     """Steer both prompts by a picture: edges, a depth map, a pose, or whatever the control network was made for.

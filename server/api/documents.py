@@ -25,6 +25,7 @@ from latentgraph.graph import (
 
 from ..files.resolving import ServerResolver, content_digests
 from ..jobs.records import StoredWorkflow
+from .fitting import Fitting, fitting_files
 from .problems import Refusal, retry_after
 from .reading import Syntax, canonical, read_document, syntax_of
 from .settings import KIB, Settings
@@ -117,6 +118,18 @@ class Checker:
         resolver = _Remembering(self.resolver.for_uploads(owned))
         limits = self._settings.document
         return await self.in_thread(lambda: _check(loaded.document, params, self.registry, resolver, limits, forgive))
+
+    async def fitting(
+        self, source: bytes | str | dict[str, Any] | Loaded, params: Mapping[str, Any], owned: Collection[str]
+    ) -> dict[str, Fitting]:
+        """Returns the model files that fit each parameter of a document that takes one; see `fitting_files`."""
+        limits, resolver = self._settings.document, self.resolver.for_uploads(owned)
+
+        def fitting() -> dict[str, Fitting]:
+            loaded = source if isinstance(source, Loaded) else _read(source, "yaml", limits)
+            return fitting_files(loaded.document, params, self.registry, resolver, limits)
+
+        return await self.in_thread(fitting)
 
     async def look(self, source: bytes | str | dict[str, Any] | Loaded, params: Mapping[str, Any]) -> Look:
         """Returns a document that is read, or to be read as by `load`, and all that can be said at once of its check.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from aiohttp import web
 
 from latentgraph.graph import InvalidWorkflow
@@ -19,6 +21,8 @@ from .try_page import PAGE, PAGE_POLICY
 from .views import (
     ExplanationsView,
     ExplanationView,
+    FittingsView,
+    FittingView,
     HealthView,
     ModelsView,
     ModelView,
@@ -53,6 +57,18 @@ async def explain(request: web.Request) -> web.Response:
     assert parts.explain is not None  # else there is no such route
     rows = await parts.explain(loaded.text, source.params)
     return json_response(ExplanationsView(nodes=[ExplanationView.model_validate(dict(row)) for row in rows]))
+
+
+async def fitting(request: web.Request) -> web.Response:
+    """Tell which of the server's model files fit the parameters of a workflow; nothing runs."""
+    source, parts = await read_source(request), parts_of(request)
+    if source.workflow is not None:
+        loaded = await parts.checker.load_stored(await parts.store.workflows.get(source.workflow))
+        found = await parts.checker.fitting(loaded, source.params, ())
+    else:
+        assert source.document is not None
+        found = await parts.checker.fitting(source.document, source.params, ())
+    return json_response(FittingsView(params={name: FittingView(**asdict(one)) for name, one in found.items()}))
 
 
 async def list_nodes(request: web.Request) -> web.Response:
@@ -198,6 +214,16 @@ ROUTES = (
         body=_SOURCE,
         problems=(*_SOURCE_PROBLEMS, "invalid-workflow"),
         needs="explain",
+    ),
+    Route(
+        "POST",
+        "/v1/fitting",
+        fitting,
+        "workflows",
+        "read",
+        {200: Answer("The files that fit, by parameter.", FittingsView)},
+        body=_SOURCE,
+        problems=(*_SOURCE_PROBLEMS, "invalid-workflow"),
     ),
     Route(
         "GET",

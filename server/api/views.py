@@ -257,6 +257,21 @@ class ModelsView(View):
     items: list[ModelView]
 
 
+class FittingView(View):
+    """The model files that a parameter may name."""
+
+    kind: str
+    names: list[str] = Field(description="Those that fit the workflow, by the names that documents have for them.")
+    there: int = Field(description="How many files of the kind the server has.")
+    where: str = Field(description="Where more of them belong, in words.")
+
+
+class FittingsView(View):
+    """The model files that the parameters of a workflow may name."""
+
+    params: dict[str, FittingView]
+
+
 class QueueView(View):
     """The queue: how many jobs are in each state, and whether any are begun."""
 

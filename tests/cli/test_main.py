@@ -363,8 +363,12 @@ def test_models_lists_what_documents_can_name_and_what_is_wrong_with_the_rest(
     (folder / "gone.safetensors").symlink_to(tmp_path / "nowhere")
     (folder.parent / "loras").mkdir()
     tiny.write(folder.parent / "loras" / "style.safetensors", tiny.sd1_lora())
+    (folder.parent / "diffusion_models").mkdir()
+    (folder.parent / "diffusion_models" / "alone.safetensors").write_bytes(tiny_sd1.read_bytes())
     rows = {row["name"]: row for row in called_json("models")}
-    assert list(rows) == ["emoji", "[old].ckpt", "gone.safetensors", "tiny.safetensors", "style.safetensors"]
+    names = ["emoji", "[old].ckpt", "gone.safetensors", "tiny.safetensors", "alone.safetensors", "style.safetensors"]
+    assert list(rows) == names
+    assert (rows["alone.safetensors"]["kind"], rows["alone.safetensors"]["family"]) == ("diffusion_model", "sd1")
     assert (rows["style.safetensors"]["kind"], rows["style.safetensors"]["family"]) == ("lora", "sd1")
     assert (rows["tiny.safetensors"]["family"], rows["tiny.safetensors"]["problem"]) == ("sd1", None)
     assert "a pickled PyTorch checkpoint" in rows["[old].ckpt"]["problem"]

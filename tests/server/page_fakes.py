@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from PIL import Image as Pillow
 
-from latentgraph.graph import Context, FileInput, Node, Registry
+from latentgraph.graph import Context, FileInput, Known, LatentGraphError, Node, OutputFacts, Registry
 from latentgraph.server.api.app import make_app
 from latentgraph.server.api.page_routes import add_page
 from latentgraph.server.api.settings import Settings
@@ -39,6 +39,22 @@ class LoadCheckpoint(Node, version=1):
 
     def run(self, ctx: Context) -> Thing:
         return Thing()
+
+
+class LoadEditor(Node, version=1):
+    """Load a model that edits, which is told by what is in its file."""
+
+    file: Annotated[Path, FileInput("checkpoint")]
+
+    def run(self, ctx: Context) -> Thing:
+        return Thing()
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        path = known.file("file")
+        if path is not None and path.read_bytes() != b"editor":
+            raise LatentGraphError(f"{path}: edits nothing")
+        return {}
 
 
 class TextEncode(Node, version=1):
@@ -84,7 +100,7 @@ class VAEDecode(Node, version=1):
         return Thing()
 
 
-REGISTRY = Registry([LoadCheckpoint, TextEncode, LoadImage, KSampler, VAEDecode])
+REGISTRY = Registry([LoadCheckpoint, LoadEditor, TextEncode, LoadImage, KSampler, VAEDecode])
 
 PAINT = """\
 latentgraph: 1
@@ -132,11 +148,6 @@ outputs:
 """
 
 
-async def list_models() -> list[dict[str, Any]]:
-    """The model files that the page may offer."""
-    return [{"name": "emoji", "kind": "checkpoint"}, {"name": "other", "kind": "checkpoint"}]
-
-
 @asynccontextmanager
 async def serving_page(folder: Path, settings: Settings = Settings()) -> AsyncIterator[Site]:  # noqa: B008 - frozen
     """Serves the app with the page over a new store, on loopback."""
@@ -145,9 +156,12 @@ async def serving_page(folder: Path, settings: Settings = Settings()) -> AsyncIt
         model = folder / "model.safetensors"
         model.write_bytes(b"model")
         bundled = {"checkpoint": {"emoji": model, "other": model}}
-        resolver = ServerResolver(uploads=store.folder / "files", bundled=bundled)
+        folders = {"checkpoint": (folder / "models" / "checkpoints",)}
+        resolver = ServerResolver(
+            uploads=store.folder / "files", bundled=bundled, folders=folders, suffixes={"checkpoint": (".bin",)}
+        )
         supervisor = FakeSupervisor()
-        app = make_app(store, supervisor, settings, REGISTRY, resolver, models=list_models)
+        app = make_app(store, supervisor, settings, REGISTRY, resolver)
         add_page(app)
         client: TestClient[web.Request, web.Application]
         async with TestClient(BoundedTestServer(app)) as client:

@@ -29,6 +29,35 @@ async def test_a_check_answers_with_a_report_whether_or_not_there_are_errors(tmp
         assert (await site.json("GET", "/v1/jobs"))["items"] == []
 
 
+async def test_of_the_model_files_those_fit_with_which_nothing_more_is_wrong(tmp_path: Path) -> None:
+    text = """\
+latentgraph: 1
+params:
+  words: {type: string}
+  model: {type: checkpoint_file}
+  spare: {type: vae_file}
+  picture: {type: image_file}
+nodes:
+  one: {type: Constant, words: $params.words}
+  load: {type: LoadModel, file: $params.model}
+  picture: {type: LoadPicture, file: $params.picture}
+outputs: {number: $load}
+"""
+    async with serving(tmp_path) as site:
+        (tmp_path / "models" / "damaged.safetensors").write_bytes(b"damaged")
+        where = "in models/ of the server's models folder"
+        expected = {
+            "model": {"kind": "checkpoint", "names": ["emoji", "small.safetensors"], "there": 3, "where": where},
+            "spare": {"kind": "vae", "names": [], "there": 0, "where": ""},
+        }
+        assert (await site.json("POST", "/v1/fitting", json={"document": text}))["params"] == expected
+        await site.store.workflows.put("judging", text, "application/yaml")
+        body = {"workflow": "judging", "params": {"words": "x"}}
+        assert (await site.json("POST", "/v1/fitting", json=body))["params"] == expected
+        await site.problem("POST", "/v1/fitting", 404, "unknown-workflow", json={"workflow": "none"})
+        await site.problem("POST", "/v1/fitting", 422, "invalid-workflow", json={"document": "3.5"})
+
+
 async def test_explanations_come_from_whoever_can_give_them(tmp_path: Path) -> None:
     asked: list[tuple[str, Mapping[str, Any]]] = []
 

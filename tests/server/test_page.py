@@ -231,7 +231,7 @@ async def test_a_picture_opens_with_what_made_it_and_is_made_again_with_one_chan
 
     await tab.click(".viewer button", "Change and run again")
     await tab.sees("From a run of paint", ".origin")
-    await tab.sees("As in the picture")
+    await tab.sees("Nothing changed")
     await tab.enter("[data-param=steps] input[type=number]", "5")
     await tab.sees("Changed: Steps")
     await tab.click("button", "Run")
@@ -656,6 +656,26 @@ async def test_workflows_that_need_a_model_file_are_listed_behind_the_others(tab
     listed = await tab.evaluate("[...document.querySelectorAll('#workflow option')].map((one) => one.value)")
     behind = await tab.evaluate("[...document.querySelectorAll('#workflow optgroup option')].map((one) => one.value)")
     assert (listed, behind) == (["paint", "a_large_one"], ["a_large_one"])
+
+
+async def test_of_the_model_files_those_are_offered_that_fit(tab: Tab, site: Site) -> None:
+    edit = "latentgraph: 1\ndescription: Edit.\nparams:\n  vae: {type: checkpoint_file}\n" + (
+        "nodes:\n  load: {type: LoadEditor, file: $params.vae}\noutputs: {thing: $load}\n"
+    )
+    await store_workflow(site, "edit", edit)
+    await visit(tab, site)
+    offered = "[...document.querySelectorAll('.field select')].at(-1)?.innerText.trim()"
+    await tab.until(f"{offered} === 'emoji\\nother'")
+    await choose(tab, "edit")
+    await tab.until(f"{offered} === 'None of the server\\'s files fits'")
+    await tab.sees("Put one in checkpoints/ of the server's models folder", "[data-param=vae]")
+    await tab.sees("VAE", "[data-param=vae] label")
+    folder = site.folder / "models" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "editor.bin").write_bytes(b"editor")
+    await visit(tab, site)
+    await choose(tab, "edit")
+    await tab.until(f"{offered} === 'Choose one\\neditor.bin'")
 
 
 async def test_a_server_without_workflows_says_how_to_get_one(chromium: str, tmp_path: Path) -> None:

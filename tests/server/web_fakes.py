@@ -79,12 +79,19 @@ class LoadPicture(Node, version=1):
 
 
 class LoadModel(Node, version=1):
-    """Read a model."""
+    """Read a model. Its file is opened when the document is checked."""
 
     file: Annotated[Path, FileInput("checkpoint")]
 
     def run(self, ctx: Context) -> Number:
         return Number()
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        path = known.file("file")
+        if path is not None and path.read_bytes() == b"damaged":
+            raise LatentGraphError(f"{path}: is damaged")
+        return {}
 
 
 REGISTRY = Registry([Constant, Add, Save, LoadPicture, LoadModel])

@@ -7,14 +7,14 @@ import { labelOf } from "./words.js";
 const MAX_SEED = (1n << 64n) - 1n;
 const LONGEST_SLIDER = 128;
 
-/** Returns the field of a parameter that is no picture. `names` are the files that the server offers for it, if known. */
-export function plainField(name, spec, names) {
+/** Returns the field of a parameter that is no picture. */
+export function plainField(name, spec) {
   if (spec.choices) return choiceField(name, spec);
   if (spec.type === "boolean") return booleanField(name, spec);
   if (spec.type === "seed") return seedField(name, spec);
   if (spec.type === "integer" || spec.type === "number") return numberField(name, spec);
   if (spec.type === "list") return listField(name, spec);
-  if (spec.type.endsWith("_file")) return fileField(name, spec, names);
+  if (spec.type.endsWith("_file")) return fileField(name, spec);
   return textField(name, spec);
 }
 
@@ -147,22 +147,41 @@ function choiceField(name, spec) {
   };
 }
 
-function fileField(name, spec, names) {
-  const usable = names?.length ? [...new Set([...names, ...(spec.default ? [spec.default] : [])])] : null;
-  const control = usable
-    ? h("select", {}, spec.required ? h("option", { value: "" }, "Choose one") : null, ...usable.map((one) => h("option", { value: one }, one)))
-    : h("input", { type: "text", autocomplete: "off", spellcheck: "false" });
-  const element = framed(name, spec, control);
-  return {
+/** The name of a model file: typed, until it is known which of the server's fit, and then chosen among these. */
+function fileField(name, spec) {
+  const typed = h("input", { type: "text", autocomplete: "off", spellcheck: "false" });
+  const element = framed(name, spec, typed);
+  const none = h("p", { class: "hint", hidden: true });
+  element.querySelector(".wrong").before(none);
+  const field = {
     element,
-    control,
-    read: () => (control.value === "" ? (spec.required ? {} : { problem: `Enter ${spec.expected}.` }) : { value: control.value }),
+    control: typed,
+    read: () => {
+      const { value } = field.control;
+      return value !== "" ? { value } : spec.required ? {} : { problem: `Enter ${spec.expected}.` };
+    },
     write: (value) => {
-      if (usable && value && !usable.includes(value)) control.append(h("option", { value }, value));
+      const { control } = field;
+      const known = control === typed || !value || [...control.options].some((option) => option.value === value);
+      if (!known) control.append(h("option", { value }, value));
       control.value = value ?? "";
     },
-    focus: () => control.focus(),
+    focus: () => field.control.focus(),
+    offer: ({ names, there, where }) => {
+      const { value } = field.control;
+      const usable = [...new Set([...names, ...(spec.default ? [spec.default] : [])])];
+      const empty = usable.length ? (spec.required ? "Choose one" : null) : there ? "None of the server's files fits" : "The server has none";
+      const options = usable.map((one) => h("option", { value: one }, one));
+      const select = h("select", { id: field.control.id }, empty && h("option", { value: "" }, empty), ...options);
+      select.setAttribute("aria-describedby", field.control.getAttribute("aria-describedby"));
+      field.control.replaceWith(select);
+      field.control = select;
+      field.write(value);
+      none.textContent = `Put one ${where}, and reload the page.`;
+      none.hidden = usable.length > 0 || !where;
+    },
   };
+  return field;
 }
 
 /** A list is one item a line; where its default holds more than texts and numbers, it is JSON. */

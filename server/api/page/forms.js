@@ -14,11 +14,16 @@ export function isLinkOnly(spec) {
   return /^[A-Z]/.test(spec.type);
 }
 
+/** Returns whether a parameter takes the name of a model file. */
+export function isModelFile(spec) {
+  return spec.type.endsWith("_file") && !PICTURES.has(spec.type);
+}
+
 export class ParamForm {
-  /** specs: the parameters by name. names: the files that the server offers, by kind. */
-  constructor(specs, names = {}) {
+  /** specs: the parameters by name. */
+  constructor(specs) {
     this.specs = Object.fromEntries(Object.entries(specs).filter(([, spec]) => !isLinkOnly(spec)));
-    this.fields = new Map(Object.entries(this.specs).map(([name, spec]) => [name, fieldOf(name, spec, names)]));
+    this.fields = new Map(Object.entries(this.specs).map(([name, spec]) => [name, fieldOf(name, spec)]));
     this._joinMasks();
     this.element = h("div", { class: "fields" }, ...[...this.fields.values()].map((field) => field.element));
     this.baseline = this.defaults;
@@ -31,6 +36,22 @@ export class ParamForm {
     const ofType = (type) => [...this.fields].filter(([name]) => this.specs[name].type === type).map(([, field]) => field);
     const [picture] = ofType("image_file");
     if (picture) for (const mask of ofType("mask_file")) mask.maskOf(picture);
+  }
+
+  get takesModelFiles() {
+    return Object.values(this.specs).some(isModelFile);
+  }
+
+  /** The model files that are chosen, by parameter. */
+  get modelFiles() {
+    const chosen = [...this.fields].map(([name, field]) => [name, isModelFile(this.specs[name]) && field.read().value]);
+    return Object.fromEntries(chosen.filter(([, value]) => value));
+  }
+
+  /** Takes what fits of the server's model files, by parameter. */
+  offer(fitting) {
+    for (const [name, files] of Object.entries(fitting)) this.fields.get(name)?.offer?.(files);
+    this.mark();
   }
 
   /** The values that hold where nothing is given. */
@@ -123,6 +144,7 @@ export class ParamForm {
     const name = event.target.closest("[data-param]")?.dataset.param;
     if (name && !this.fields.get(name).read().problem) this._say(name, "");
     this.mark();
+    if (name && event.type === "change" && isModelFile(this.specs[name])) this.onModelFile?.();
   }
 
   _say(name, words) {
@@ -160,7 +182,6 @@ function fieldSentence({ code, message, near }, spec) {
   return sentence({ message: bare, near });
 }
 
-function fieldOf(name, spec, names) {
-  if (PICTURES.has(spec.type)) return pictureField(name, spec);
-  return plainField(name, spec, names[spec.type.replace(/_file$/, "")]);
+function fieldOf(name, spec) {
+  return PICTURES.has(spec.type) ? pictureField(name, spec) : plainField(name, spec);
 }

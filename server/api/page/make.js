@@ -3,7 +3,7 @@
 
 import { call, submit } from "./api.js";
 import { button, fill, h } from "./dom.js";
-import { ParamForm, isLinkOnly, sentence } from "./forms.js";
+import { ParamForm, isLinkOnly, isModelFile, sentence } from "./forms.js";
 import { paramsOf } from "./workflow.js";
 import { ago, counted, labelOf } from "./words.js";
 
@@ -15,19 +15,17 @@ export class Maker {
     this.actions = actions;
     this.workflows = new Map();
     this.drafts = new Map(); // values by workflow, as they were left
-    this.names = {};
     this.loaded = false;
     this.source = null; // {workflow} or {job, tree, name}
     this._build();
   }
 
-  /** Fetches the workflows and the model files. */
+  /** Fetches the workflows. */
   async load() {
     this.loaded = true; // or on the way
     try {
-      const [workflows, names] = await Promise.all([allWorkflows(), modelNames()]);
+      const workflows = await allWorkflows();
       this.workflows = new Map(workflows.map((workflow) => [workflow.name, workflow]));
-      this.names = names;
       this._list();
     } catch (error) {
       this.loaded = false;
@@ -131,7 +129,7 @@ export class Maker {
     if (!this.workflows.size && !this.form) {
       this.description.textContent = "No workflow is stored yet. Add a YAML file with the button above, or with PUT /v1/workflows/NAME.";
     } else if (!this.source || (chosen && !this.workflows.has(chosen))) {
-      this._choose(PREFERRED.find((name) => this.workflows.has(name)) ?? this.workflows.keys().next().value);
+      this._choose(PREFERRED.find((name) => this.workflows.has(name)) ?? ready[0] ?? needy[0]);
     } else if (chosen) {
       this.select.value = chosen;
     }
@@ -153,8 +151,9 @@ export class Maker {
   _showForm(values) {
     const { workflow, job, tree, name } = this.source;
     const specs = workflow?.params ?? paramsOf(tree);
-    this.form = new ParamForm(specs, this.names);
+    this.form = new ParamForm(specs);
     this.form.onChange = (changed) => this._say(changed);
+    this.form.onModelFile = () => this._offer(this.form, this.source);
     for (const kind of ["input", "change"]) this.form.element.addEventListener(kind, () => this._complain(""));
     this.form.reset(values);
     this.select.value = workflow?.name ?? "";
@@ -163,9 +162,22 @@ export class Maker {
     if (job) this._showOrigin(job, workflow?.name ?? name);
     this._complain("");
     fill(this.place, this.form.element);
+    this._offer(this.form, this.source);
     const part = Object.entries(specs).find(([, spec]) => isLinkOnly(spec) && spec.required);
     this.footer.hidden = Boolean(part);
     if (part) fill(this.place, h("p", { class: "hint" }, `This workflow is a part of others: its parameter ${part[0]} takes a ${part[1].type} from another node.`));
+  }
+
+  /** Has a form offer those of the server's model files that fit its workflow and each other. */
+  async _offer(form, { workflow, tree }) {
+    if (!form.takesModelFiles) return;
+    try {
+      const source = workflow ? { workflow: workflow.name } : { document: tree };
+      const { params } = await call("POST", "/v1/fitting", { json: { ...source, params: form.modelFiles } });
+      form.offer(params);
+    } catch (error) {
+      if (![404, 422].includes(error.status)) this.actions.problem(error); // else names are typed
+    }
   }
 
   _showOrigin(job, name) {
@@ -176,11 +188,10 @@ export class Maker {
   }
 
   _say(changed) {
-    const base = this.source?.job ? "the picture" : "the workflow";
     const words = changed.map(labelOf);
     const named = words.length <= 3 ? words.join(", ") : `${words.slice(0, 2).join(", ")} and ${counted(words.length - 2, "more", "more")}`;
     this.resetButton.hidden = !changed.length;
-    this.changes.textContent = changed.length ? `Changed: ${named}` : `As in ${base}`;
+    this.changes.textContent = changed.length ? `Changed: ${named}` : "Nothing changed";
   }
 
   _reset() {
@@ -221,7 +232,7 @@ const PREFERRED = ["txt2img", "text_to_image"];
 
 /** Returns whether one of the parameters is a model file that has to be chosen. */
 function needsModel(params) {
-  return Object.values(params).some(({ type, required }) => required && type.endsWith("_file") && !["image_file", "mask_file"].includes(type));
+  return Object.values(params).some((spec) => spec.required && isModelFile(spec));
 }
 
 async function allWorkflows() {
@@ -233,19 +244,6 @@ async function allWorkflows() {
     after = page.next;
   }
   return found;
-}
-
-/** Returns the names of the server's model files by kind; none where the server does not tell. */
-async function modelNames() {
-  try {
-    const { items } = await call("GET", "/v1/models");
-    const names = {};
-    for (const { name, kind, problem } of items) if (!problem) (names[kind] ??= []).push(name);
-    return names;
-  } catch (error) {
-    if (error.status === 404) return {};
-    throw error;
-  }
 }
 
 function firstText(form) {

@@ -15,10 +15,26 @@ export function stateWords(state) {
   return STATES[state] ?? state;
 }
 
-/** Returns the name of a parameter as a label: "cfg" is "CFG", "noise_seed" is "Noise seed". */
+const TERMS = {
+  cfg: "CFG",
+  clip: "CLIP",
+  "clip g": "CLIP-G",
+  "clip h": "CLIP-H",
+  "clip l": "CLIP-L",
+  "control net": "ControlNet",
+  controlnet: "ControlNet",
+  "ip adapter": "IP adapter",
+  lora: "LoRA",
+  t5: "T5",
+  t5xxl: "T5-XXL",
+  unet: "UNet",
+  vae: "VAE",
+};
+const TERM = new RegExp(`\\b(${Object.keys(TERMS).sort((a, b) => b.length - a.length).join("|")})\\b`, "gi");
+
+/** Returns the name of a parameter as a label, in the terms of the field: "clip_l" is "CLIP-L", "noise_seed" is "Noise seed". */
 export function labelOf(name) {
-  if (/^[bcdfghjklmnpqrstvwxz]{2,4}$/i.test(name)) return name.toUpperCase();
-  const words = name.replace(/[_-]+/g, " ").trim();
+  const words = name.replace(/[_-]+/g, " ").trim().replace(TERM, (term) => TERMS[term.toLowerCase()]);
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
