@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,18 +70,18 @@ def save_checkpoint(
     header = _header(
         entries, stated, _marks(family, model.spec), code, dtype.itemsize, _metadata(model.spec) | dict(text or {})
     )
+    numbers = count(1)
+
+    def on_written() -> None:
+        if on_tensor is not None:
+            on_tensor(next(numbers), len(entries))
+
     with numbered_file(folder, prefix=prefix, suffix=".safetensors") as target:
         target.file.write(header)
         for values in stated.values():
             _write(target.file, torch.tensor(values), torch.float32)
-        done = 0
         for part in parts:
-            with part.handle.weights.use() as network, torch.no_grad():
-                for entry in part.entries:
-                    _write(target.file, _joined(network, entry), dtype)
-                    done += 1
-                    if on_tensor is not None:
-                        on_tensor(done, len(entries))
+            _write_part(target.file, part, dtype, on_written)
     return target.path
 
 
@@ -148,6 +149,13 @@ def stacked(tensors: Sequence[Tensor], destination: Destination) -> Tensor:
         ranges = [torch.arange(start, stop) for rows in destination.rows for start, stop in rows]
         tensor = tensor[torch.cat(ranges).argsort()]
     return tensor.T if destination.transposed else tensor
+
+
+def _write_part(file: BinaryIO, part: _Part, dtype: torch.dtype, on_written: Callable[[], None]) -> None:
+    with part.handle.weights.use() as network, torch.no_grad():
+        for entry in part.entries:
+            _write(file, _joined(network, entry), dtype)
+            on_written()
 
 
 def _write(file: BinaryIO, tensor: Tensor, dtype: torch.dtype) -> None:

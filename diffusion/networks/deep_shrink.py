@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..levels.space import SamplingSpace
 from ..names import ResizeMethod
 from ..pictures.resize import resize
 from ..sampling.options import Downscale
+from .unets import attentions_of, first_modules, input_blocks
 
 
 class DeepShrink:
@@ -26,7 +27,7 @@ class DeepShrink:
         self._start, self._end = space.percent_to_sigma(setting.start), space.percent_to_sigma(setting.end)
         self.is_active = False
         self._sizes: list[tuple[int, int]] = []  # of the shortcuts, in the order of their making
-        blocks = _input_blocks(unet)
+        blocks = input_blocks(unet)
         if not 1 <= setting.block < len(blocks):
             raise ValueError(
                 f"this UNet has no input block {setting.block} to shrink behind; name one of 1 to {len(blocks) - 1}."
@@ -45,11 +46,11 @@ class DeepShrink:
 
     def _shrink_behind(self, unet: Any, number: int) -> None:
         """Shrinks what comes out of an input block: before its shortcut is taken, or for the block that follows alone."""
-        modules = _input_blocks(unet)
+        modules = input_blocks(unet)
         if not self._setting.after_skip:
             modules[number].register_forward_hook(lambda _, __, out: self._mapped(out, self._shrink), prepend=True)
             return
-        following = _first_modules(unet)[number + 1]
+        following = first_modules(unet)[number + 1]
         following.register_forward_pre_hook(lambda _, given: (self._shrink(given[0]), *given[1:]))
 
     def _stretch_within(self, block: Any) -> None:
@@ -74,13 +75,13 @@ class DeepShrink:
             return hook
 
         block.register_forward_pre_hook(before, with_kwargs=True)
-        layers = getattr(block, "attentions", None) or block.resnets
+        layers = attentions_of(block) or block.resnets
         for number, layer in enumerate(layers[:-1]):
             layer.register_forward_hook(between(number))
 
-    def _first(self, _: Any, __: Any, out: Tensor) -> None:
+    def _first(self, conv: Any, given: Any, out: Tensor) -> None:
         self._sizes.clear()
-        self._remember(_, __, out)
+        self._remember(conv, given, out)
 
     def _remember(self, _: Any, __: Any, out: Any) -> None:
         h = out[0] if isinstance(out, tuple) else out
@@ -105,23 +106,3 @@ class DeepShrink:
 
 def _resized(h: Tensor, width: int, height: int, method: ResizeMethod) -> Tensor:
     return resize(h, width=width, height=height, method=method).to(h.dtype)  # bislerp computes in float32
-
-
-def _input_blocks(unet: Any) -> list[nn.Module]:
-    """Returns the module whose output each of LDM's input blocks gives, from block 0, the first convolution."""
-    return [unet.conv_in, *(last for _, last in _steps_down(unet))]
-
-
-def _first_modules(unet: Any) -> list[nn.Module]:
-    """Returns the module that each of LDM's input blocks begins with, and the middle's first one."""
-    return [unet.conv_in, *(first for first, _ in _steps_down(unet)), unet.mid_block.resnets[0]]
-
-
-def _steps_down(unet: Any) -> list[tuple[nn.Module, nn.Module]]:
-    """Returns (first module, last module) of each input block behind the first convolution."""
-    steps = []
-    for block in unet.down_blocks:
-        layers = getattr(block, "attentions", None) or block.resnets
-        steps += list(zip(block.resnets, layers, strict=True))
-        steps += [(each, each) for each in block.downsamplers or ()]
-    return steps

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..sampling.options import FreeU
+from .unets import attentions_of
 
 LEAST_SPREAD = 1e-12  # instead of 0, where the backbone is the same everywhere
 
@@ -57,9 +58,10 @@ def record_self_attention(unet: Any, on_weights: Callable[[Tensor], None]) -> No
 
     on_weights: is given softmax(q k / sqrt(D)) of the first transformer block's self-attention, (B, heads, N, N).
     """
-    if not getattr(unet.mid_block, "attentions", None):
+    attentions = attentions_of(unet.mid_block)
+    if not attentions:
         raise ValueError("self-attention guidance needs a UNet with attention in its middle, and this one has none.")
-    attention = unet.mid_block.attentions[0].transformer_blocks[0].attn1
+    attention = attentions[0].transformer_blocks[0].attn1
     attention.set_processor(_RecordingAttention(attention.processor, on_weights))
 
 
@@ -80,7 +82,7 @@ class _RecordingAttention:
 
 def perturb_self_attention(unet: Any) -> None:
     """Changes a UNet of diffusers so that in its middle each place attends to itself alone: arXiv:2403.17377."""
-    attentions = getattr(unet.mid_block, "attentions", None)
+    attentions = attentions_of(unet.mid_block)
     if not attentions:
         raise ValueError(
             "perturbed-attention guidance needs a UNet with attention in its middle, and this one has none."

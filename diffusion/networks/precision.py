@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -17,7 +17,12 @@ from ..families.specs import NetworkKind
 from ..families.text_specs import TextKind
 from ..names import Precision
 
-_Formats = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype]
+
+class _Formats(NamedTuple):
+    unet: torch.dtype
+    transformer: torch.dtype
+    vae: torch.dtype
+    text: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,41 +67,28 @@ def resolve(precision: Precision, device: torch.device | str = "cpu") -> Numeric
     exact keeps text encoder weights rounded to float16 and computes in float32, as ComfyUI 0.8.0 does on a CPU
     (behaviour). On CUDA, convolutions then still use TF32 where torch's own settings, which are the caller's, allow it.
     """
-    device = torch.device(device)
-    if precision == "exact":
-        return NumericPolicy(
-            precision="exact",
-            device=device,
-            unet=torch.float32,
-            transformer=torch.float32,
-            vae=torch.float32,
-            text=torch.float32,
-            text_rounding=torch.float16,
-            memory_format=torch.contiguous_format,
-            attention="exact",
-        )
-    unet, transformer, vae, text = _formats(precision, device)
+    device, is_exact = torch.device(device), precision == "exact"
+    formats = _formats(precision, device)
     return NumericPolicy(
         precision=precision,
         device=device,
-        unet=unet,
-        transformer=transformer,
-        vae=vae,
-        text=text,
-        text_rounding=None,
-        memory_format=torch.channels_last,
-        attention="sdpa",
+        unet=formats.unet,
+        transformer=formats.transformer,
+        vae=formats.vae,
+        text=formats.text,
+        text_rounding=torch.float16 if is_exact else None,
+        memory_format=torch.contiguous_format if is_exact else torch.channels_last,
+        attention="exact" if is_exact else "sdpa",
     )
 
 
 def _formats(precision: Precision, device: torch.device) -> _Formats:
-    """Returns the formats of UNets, transformers, VAEs and text encoders. In float16, VAEs take what `auto` gives them."""
-    chosen = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    auto = _auto_formats(device)
-    if chosen is None:
-        return auto
-    vae = auto[2] if chosen is torch.float16 else chosen
-    return chosen, chosen, vae, chosen
+    """Returns the formats that a person chose. In float16, VAEs take what `auto` gives them."""
+    if precision == "auto":
+        return _auto_formats(device)
+    chosen = {"exact": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    vae = _auto_formats(device).vae if chosen is torch.float16 else chosen
+    return _Formats(chosen, chosen, vae, chosen)
 
 
 def _auto_formats(device: torch.device) -> _Formats:
@@ -108,10 +100,10 @@ def _auto_formats(device: torch.device) -> _Formats:
     if device.type == "cuda":
         wide = torch.cuda.get_device_capability(device)[0] >= 8  # Ampere, the first with bfloat16
         ranged = torch.bfloat16 if wide else torch.float32
-        return torch.float16, ranged, ranged, torch.float16
+        return _Formats(torch.float16, ranged, ranged, torch.float16)
     if device.type == "cpu" and cpu_multiplies_bfloat16():
-        return torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.float32
-    return torch.float32, torch.float32, torch.float32, torch.float32
+        return _Formats(torch.bfloat16, torch.bfloat16, torch.bfloat16, torch.float32)
+    return _Formats(torch.float32, torch.float32, torch.float32, torch.float32)
 
 
 def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..families.specs import NetworkKind
+from .unets import attentions_of
 
 OUTER_LAYERS = 2  # of a UNet's last block, which a shallow pass computes
 
@@ -35,7 +36,7 @@ class KeptLayers:
         """network: is changed."""
         self._kept: dict[Hashable, dict[int, Any]] = {}
         self._now: dict[int, Any] = {}
-        self._replays = False
+        self.replays = False  # whether the pass that was announced is shallow
         if kind == "unet":
             for number, module in enumerate(_inner_modules(network)):
                 self._keep_result(number, module)
@@ -48,19 +49,14 @@ class KeptLayers:
     def begin(self, kind: Hashable, *, shallow: bool) -> None:
         """Announces a pass of a kind."""
         self._now = self._kept.setdefault(kind, {})
-        self._replays = shallow and bool(self._now)
-
-    @property
-    def replays(self) -> bool:
-        """Whether the pass that was announced is shallow."""
-        return self._replays
+        self.replays = shallow and bool(self._now)
 
     def _keep_result(self, number: int, module: nn.Module) -> None:
         """A shallow pass gets from a module what a full one got."""
         forward: Callable[..., Any] = module.forward
 
         def kept(*arguments: Any, **options: Any) -> Any:
-            if not self._replays:
+            if not self.replays:
                 self._now[number] = forward(*arguments, **options)
             return self._now[number]
 
@@ -75,7 +71,7 @@ class KeptLayers:
         def block(at: int) -> Callable[..., Any]:
             def kept(hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **options: Any) -> Any:
                 given = _streams(hidden_states, encoder_hidden_states)
-                if self._replays:
+                if self.replays:
                     added = self._now[number] if at == 0 else [None] * len(given)
                     return _joined([x if a is None else x + a for x, a in zip(given, added, strict=True)])
                 if at == 0:
@@ -108,11 +104,11 @@ def _joined(streams: list[Tensor]) -> Any:
 def _inner_modules(unet: Any) -> Iterable[nn.Module]:
     first, last = unet.down_blocks[0], unet.up_blocks[-1]
     yield from first.resnets[1:]
-    yield from (getattr(first, "attentions", None) or [])[1:]
+    yield from attentions_of(first)[1:]
     yield from first.downsamplers or ()
     yield from unet.down_blocks[1:]
     if unet.mid_block is not None:
         yield unet.mid_block
     yield from unet.up_blocks[:-1]
     yield from last.resnets[:-OUTER_LAYERS]
-    yield from (getattr(last, "attentions", None) or [])[:-OUTER_LAYERS]
+    yield from attentions_of(last)[:-OUTER_LAYERS]

@@ -19,6 +19,8 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 from torch.nn import functional
 
+from .unets import attentions_of
+
 
 class SharedWork:
     """What the passes of one run through one UNet share. Made by `share_work`; `begin` announces each pass."""
@@ -47,9 +49,8 @@ def share_work(unet: Any) -> SharedWork:
     told = (unet.config.addition_embed_type, unet.config.class_embed_type, unet.config.num_class_embeds)
     if told == (None, None, None):
         _once_a_batch(unet.down_blocks[0].resnets[0], shared)
-        for attention in getattr(unet.down_blocks[0], "attentions", None) or ():
+        for attention in attentions_of(unet.down_blocks[0])[:1]:
             _once_a_batch(attention.transformer_blocks[0].attn1, shared)
-            break
     elif unet.config.addition_embed_type is not None:
         _embed_additions_once(unet)
     for module in unet.modules():

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .unets import attentions_of
+
 STRIDE = 2  # of each STRIDE x STRIDE places one is kept
 SEED = 0
 
@@ -27,7 +29,7 @@ def merge_tokens(unet: Any, ratio: float) -> None:
 
     unet.conv_in.register_forward_hook(remember)
     for block in (unet.down_blocks[0], unet.up_blocks[-1]):
-        for attention in getattr(block, "attentions", None) or ():
+        for attention in attentions_of(block):
             for transformer in attention.transformer_blocks:
                 if transformer.only_cross_attention:
                     continue

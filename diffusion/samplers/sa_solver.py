@@ -37,7 +37,7 @@ def sa_solver(
     sigmas, n = problem.sigmas, len(problem.sigmas) - 1
     if (sigmas.diff() > 0).any():
         raise ValueError("sa_solver goes down noise levels alone, and these rise; give falling ones, or choose euler.")
-    lambdas = problem.space.path.log_snr(sigmas).tolist()
+    adams = _Adams(problem, simple=simple_order_2)
     high, low = window or (problem.space.percent_to_sigma(0.2), problem.space.percent_to_sigma(0.8))
     x = predicted = problem.x
     estimates: list[Tensor] = []  # newest first
@@ -51,10 +51,7 @@ def sa_solver(
             predict, correct = min(predict, n - 1 - step), min(correct, n - step)
 
         if correct > 0:
-            nodes = lambdas[step::-1][:correct]
-            x = _adams(
-                problem, x, estimates, nodes, between=(step - 1, step), lambdas=lambdas, tau=tau, simple=simple_order_2
-            )
+            x = adams.over(step - 1, x, estimates[:correct], newest=step, tau=tau)
             x = x if noise is None else x + noise
             if pece:
                 denoised, _ = yield Query(x, s, step)
@@ -66,41 +63,36 @@ def sa_solver(
             predicted = denoised
             continue
         tau = eta if low <= t <= high else 0.0
-        nodes = lambdas[step::-1][:predict]
-        predicted = _adams(
-            problem, x, estimates, nodes, between=(step, step + 1), lambdas=lambdas, tau=tau, simple=simple_order_2
-        )
+        predicted = adams.over(step, x, estimates[:predict], newest=step, tau=tau)
         noise = None
         if tau > 0 and s_noise > 0:
-            h = lambdas[step + 1] - lambdas[step]
+            h = adams.lambdas[step + 1] - adams.lambdas[step]
             noise = problem.noise.normal() * t * math.sqrt(-math.expm1(-2 * tau**2 * h)) * s_noise
             predicted = predicted + noise
     return predicted
 
 
-def _adams(
-    problem: Problem,
-    x: Tensor,
-    estimates: Sequence[Tensor],
-    nodes: Sequence[float],
-    *,
-    between: tuple[int, int],
-    lambdas: Sequence[float],
-    tau: float,
-    simple: bool,
-) -> Tensor:
-    """Returns x over the step `between` two levels of the schedule, without noise: exact for estimates' polynomial.
+class _Adams:
+    """Steps of a problem without their noise, exact for the polynomial through the newest estimates.
 
-    nodes: the lambdas of the newest estimates, as many as the order.
+    simple: the paper's simpler weights where there are two.
     """
-    (start, end), h = between, lambdas[between[1]] - lambdas[between[0]]
-    s, t = problem.sigmas[start], problem.sigmas[end]
-    alpha = t * precise.exp(problem.space.path.log_snr(t))
-    x = t / s * math.exp(-(tau**2) * h) * x
-    weights = _simple_weights if simple and len(nodes) == 2 else _weights
-    for weight, estimate in zip(weights(nodes, lambdas[start], lambdas[end], 1 + tau**2), estimates, strict=False):
-        x = x + alpha * weight * estimate
-    return x
+
+    def __init__(self, problem: Problem, *, simple: bool) -> None:
+        self._problem, self._simple = problem, simple
+        self.lambdas: list[float] = problem.space.path.log_snr(problem.sigmas).tolist()
+
+    def over(self, step: int, x: Tensor, estimates: Sequence[Tensor], *, newest: int, tau: float) -> Tensor:
+        """Returns x behind a step that begins with it. estimates: newest first; newest: the step of the first of them."""
+        start, end = self.lambdas[step : step + 2]
+        s, t = self._problem.sigmas[step], self._problem.sigmas[step + 1]
+        alpha = t * precise.exp(self._problem.space.path.log_snr(t))
+        x = t / s * math.exp(-(tau**2) * (end - start)) * x
+        nodes = self.lambdas[newest::-1][: len(estimates)]
+        weights = _simple_weights if self._simple and len(nodes) == 2 else _weights
+        for weight, estimate in zip(weights(nodes, start, end, 1 + tau**2), estimates, strict=True):
+            x = x + alpha * weight * estimate
+        return x
 
 
 def _weights(nodes: Sequence[float], start: float, end: float, rate: float) -> list[float]:
