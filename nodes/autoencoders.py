@@ -12,7 +12,8 @@ from latentgraph.diffusion.types import Conditioning, Image, Latent, Mask, Vae
 from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
 
-from .facts import batch_of, check_latent, check_mask, encoded_facts, size_facts, size_of, with_masked_picture
+from .carried import with_masked_picture
+from .facts import batch_of, check_latent, check_mask, encoded_facts, size_facts, size_of
 
 
 class VAEEncode(

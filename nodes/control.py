@@ -12,7 +12,8 @@ from latentgraph.diffusion.control.specs import AUTO, unknown_kind, unshown
 from latentgraph.diffusion.types import Conditioning, ControlNet, Image, Mask, Vae
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
-from .facts import control_facts, read_header, steered
+from .carried import steered
+from .facts import control_facts, read_header
 
 UnionKind = Literal[
     "auto",

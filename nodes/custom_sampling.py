@@ -12,7 +12,8 @@ from latentgraph.diffusion.types import Conditioning, Latent, Noise, Sampler, Si
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
 
-from .facts import LATENT_FORMAT, check_latent, check_text, some
+from .carried import check_text
+from .facts import LATENT_FORMAT, check_latent, some
 from .sampling import MAX_CFG, step_teller
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
-from latentgraph.diffusion.control.specs import ControlSpec, refusal
+from latentgraph.diffusion.control.specs import ControlSpec
 from latentgraph.diffusion.families.autoencoders import VaeSpec
 from latentgraph.diffusion.families.dit_specs import PATCH, MMDiTSpec
 from latentgraph.diffusion.families.specs import ModelSpec
@@ -168,60 +168,6 @@ LATENT_FORMAT = ("family", "latent_channels", "latent_scale", "downscale")
 """The facts that a latent takes over from the model or the autoencoder that made it."""
 
 
-def check_text(known: Known, *names: str) -> None:
-    """Reports each conditioning among the inputs `names` that is not for the network of input 'model', or steered by one
-    that is not."""
-    family = known.fact("model", "family")
-    _check_controls(known, names)
-    _check_pictures(known, names)
-    _check_references(known, names)
-    for name in names:
-        for fact, unit in (("text_width", "numbers a token"), ("pooled_width", "numbers for all of it")):
-            wanted, found = known.fact("model", fact), known.fact(name, fact)
-            if wanted is None or found is None or found == wanted:
-                continue
-            made_for = known.fact(name, "family") or "another"
-            if wanted == 0:
-                known.problem(name, f"is text, but input 'model' ({family}) takes none; use EmptyConditioning")
-            else:
-                known.problem(
-                    name,
-                    f"is text encoded for the {made_for} family ({found} {unit}), but input 'model' is of the {family} "
-                    f"family, which takes {wanted}; encode it with the text encoders of the model's own family",
-                )
-            break
-
-
-def steered(known: Known, *names: str) -> OutputFacts:
-    """Returns the facts of the conditionings of the inputs `names`, steered by the network of input 'control_net' as well.
-
-    Reports a control network that attends to the text of another family.
-    """
-    spec = known.fact("control_net", "spec")
-    if spec is None:
-        return {name: known.facts(name) for name in names}
-    for name in names:
-        found = known.fact(name, "text_width")
-        if found is not None and spec.text_width not in (None, found):
-            family = known.fact(name, "family") or "another"
-            known.problem(
-                "control_net",
-                f"is {spec.title}, which attends to text of {spec.text_width} numbers a token, but input {name!r} is text "
-                f"encoded for the {family} family ({found}); use one that was made for models of that family",
-            )
-            return {name: known.facts(name) for name in names}
-    return {name: {**known.facts(name), "controls": (*(known.fact(name, "controls") or ()), spec)} for name in names}
-
-
-def _check_controls(known: Known, names: Iterable[str]) -> None:
-    """Reports what steers a conditioning of the inputs `names` and can't steer the network of input 'model'; each once."""
-    model = known.fact("model", "spec")
-    places = {spec: name for name in reversed([*names]) for spec in known.fact(name, "controls") or ()}
-    for spec, name in places.items():
-        if model is not None and (wrong := refusal(spec, model)) is not None:
-            known.problem(name, f"is steered by what {wrong}")
-
-
 def encoded_facts(known: Known) -> Facts:
     """Returns the facts of the latent that inputs 'vae' and 'image' give; reports an autoencoder that is a decoder alone."""
     spec = known.fact("vae", "spec")
@@ -240,114 +186,6 @@ def cropped_size(known: Known) -> Size | None:
         known.problem("image", f"is {size}; the sides of what is encoded must be at least {cell} pixels")
         return None
     return whole_cells(size, cell)
-
-
-def shown_pictures(known: Known, name: str, pictures: str) -> Facts:
-    """Returns the facts of the conditioning of input `name` with what the pictures of input `pictures` show."""
-    width = known.fact(pictures, "embedding_width")
-    facts = known.facts(name)
-    return facts if width is None else {**facts, "shown": (*(known.fact(name, "shown") or ()), width)}
-
-
-def with_picture(known: Known, name: str) -> Facts:
-    """Returns the facts of the conditioning of input `name` with a picture to edit, which input 'vae' encodes."""
-    return {**known.facts(name), "picture": some(known.facts("vae"), ("latent_channels", "latent_scale"))}
-
-
-def with_masked_picture(known: Known, name: str) -> Facts:
-    """Returns the facts of the conditioning of input `name` with a picture to inpaint, filled as input 'fill' says."""
-    fill = known.value("fill")
-    return known.facts(name) if fill is None else {**known.facts(name), "masked_fill": fill}
-
-
-def with_small_picture(known: Known, name: str) -> Facts:
-    """Returns the facts of the conditioning of input `name` with a picture to enlarge, into which input 'noise' is mixed."""
-    return {**known.facts(name), "small": (known.value("noise"),)}
-
-
-def _check_pictures(known: Known, names: Iterable[str]) -> None:
-    """Reports each conditioning among the inputs `names` with a picture that the network of input 'model' can't be shown."""
-    model, facts = known.fact("model", "spec"), known.facts("model")
-    for name in names:
-        vae = known.fact(name, "picture")
-        if model is None:
-            continue
-        width = model.network.picture_width
-        if wrong := [shown for shown in known.fact(name, "shown") or () if shown != width]:
-            takes = (
-                "takes none" if width is None else f"takes {width}; use the vision tower of the model's own checkpoint"
-            )
-            known.problem(
-                name,
-                f"tells what a picture shows by {wrong[0]} numbers, but input 'model' ({model.family}) {takes}",
-            )
-        if known.fact(name, "depth") and not model.sees_depth:
-            known.problem(
-                name,
-                f"carries depths, which input 'model' ({model.family}) takes no channel for; use a Stable Diffusion 2 depth "
-                "checkpoint, or a ControlNet for depth",
-            )
-        fill = known.fact(name, "masked_fill")
-        if model.inpaint and fill not in (None, model.masked_fill):
-            known.problem(
-                name,
-                f"carries a picture that is {fill} under its mask, but input 'model' ({model.family}) was trained to see "
-                f"{model.masked_fill} there; give InpaintConditioning the fill '{model.masked_fill}'",
-            )
-        if known.fact(name, "segments") and not model.sees_segments:
-            known.problem(
-                name,
-                f"shows classes, which input 'model' ({model.family}) takes no channels for; use latent diffusion's for "
-                "semantic synthesis",
-            )
-        small = known.fact(name, "small")
-        if small and not model.enlarges:
-            known.problem(
-                name,
-                f"carries a picture to enlarge, which input 'model' ({model.family}) takes no channels for; use Stable "
-                "Diffusion's x4 upscaler, or latent diffusion's for super-resolution",
-            )
-        elif small and small[0] and not model.knows_noise:
-            known.problem(
-                name,
-                f"carries a picture with noise, which input 'model' ({model.family}) is not told of; give "
-                "UpscaleConditioning a noise of 0",
-            )
-        if vae is None:
-            continue
-        if not model.edits:
-            known.problem(
-                name,
-                f"carries a picture to edit, which input 'model' ({model.family}) takes no channels for; "
-                "use an InstructPix2Pix checkpoint",
-            )
-        elif wrong := [fact for fact in vae if fact in facts and facts[fact] != vae[fact]]:
-            known.problem(
-                name,
-                f"carries a picture whose latent has {vae[wrong[0]]} as its {wrong[0].removeprefix('latent_')}, but input "
-                f"'model' takes {facts[wrong[0]]}; encode it with the VAE of the model that samples",
-            )
-
-
-def _check_references(known: Known, names: Iterable[str]) -> None:
-    """Reports pictures to go by that the network of input 'model' does not look at, or not in these latents."""
-    model = known.fact("model", "spec")
-    for name in names:
-        given = known.fact(name, "references")
-        if model is None or not given:
-            continue
-        if not model.network.references:
-            known.problem(
-                name,
-                f"carries a picture to go by, which networks of the {model.family} family do not look at; leave out "
-                "ReferenceLatent, or use one that was trained for it, such as FLUX Kontext",
-            )
-        elif wrong := [channels for channels in given if channels not in (None, model.latent.channels)]:
-            known.problem(
-                name,
-                f"carries a picture to go by as a latent with {wrong[0]} channels, but input 'model' is of the "
-                f"{model.family} family, which takes {model.latent.channels}; encode it with the VAE of that family",
-            )
 
 
 def check_latent(known: Known, name: str, against: str) -> None:

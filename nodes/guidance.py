@@ -19,7 +19,8 @@ from latentgraph.diffusion.sampling.options import SkipLayerGuidance as SkipLaye
 from latentgraph.diffusion.types import Conditioning
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
-from .facts import SameFacts, UNetAlone, check_text
+from .carried import check_text
+from .facts import SameFacts, UNetAlone
 
 MODEL = "The denoising network."
 MAX_SCALE = 100

@@ -10,15 +10,8 @@ from latentgraph.diffusion.pictures.sizes import ENLARGED, Size, enlarged
 from latentgraph.diffusion.types import ClipVisionOutput, Conditioning, Image, Latent, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
-from .facts import (
-    batch_of,
-    encoded_facts,
-    shown_pictures,
-    size_facts,
-    size_of,
-    with_picture,
-    with_small_picture,
-)
+from .carried import shown_pictures, with_picture, with_small_picture
+from .facts import batch_of, encoded_facts, size_facts, size_of
 
 
 class EditConditions(NamedTuple):

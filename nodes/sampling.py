@@ -13,7 +13,8 @@ from latentgraph.diffusion.types import Conditioning, Latent
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
 
-from .facts import LATENT_FORMAT, check_latent, check_text, some
+from .carried import check_text
+from .facts import LATENT_FORMAT, check_latent, some
 
 if TYPE_CHECKING:
     from torch import Tensor

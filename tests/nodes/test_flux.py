@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask
 from latentgraph.graph import Context, Known, LatentGraphError
 from latentgraph.nodes.autoencoders import VAEDecode, VAEEncode
-from latentgraph.nodes.facts import check_text, model_facts
+from latentgraph.nodes.carried import check_text
+from latentgraph.nodes.facts import model_facts
 from latentgraph.nodes.flux import FluxGuidance, ReferenceLatent, ScaleImageForKontext
 from latentgraph.nodes.latents import EmptyLatent, SetLatentMask
 from latentgraph.nodes.loading import LoadCheckpoint, LoadDiffusionModel
