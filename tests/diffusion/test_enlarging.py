@@ -19,12 +19,13 @@ from diffusers import (
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentgraph.diffusion.checkpoints.describe import describe
+from latentgraph.diffusion.checkpoints.describe import describe, describe_network
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
 from latentgraph.diffusion.families.specs import UNetSpec
 from latentgraph.diffusion.latents.batches import to_model_space
+from latentgraph.diffusion.layouts.layout import unet_layout
 from latentgraph.diffusion.levels.space_spec import DiscreteLevels
 from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.networks.memory import WeightMemory
@@ -213,6 +214,46 @@ def test_an_x4_upscaler_is_saved_as_it_was_read(tiny: ModuleType, tmp_path: Path
     with again.model.weights.use() as copy, checkpoint.model.weights.use() as network:
         for name, w in network.state_dict().items():
             assert torch.equal(copy.state_dict()[name], w), name
+
+
+PUBLISHED = {  # stabilityai/stable-diffusion-x4-upscaler, unet/config.json
+    "in_channels": 7,
+    "out_channels": 4,
+    "block_out_channels": (256, 512, 512, 1024),
+    "layers_per_block": 2,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": 8,
+    "use_linear_projection": True,
+    "num_class_embeds": 1000,
+    "only_cross_attention": (True, True, True, False),
+    "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * 3),
+    "up_block_types": (*["CrossAttnUpBlock2D"] * 3, "UpBlock2D"),
+}
+
+
+def test_the_published_x4_upscaler_is_described_at_its_true_size_in_both_layouts(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**PUBLISHED)
+    unet.save_config(tmp_path / "unet")
+    shapes = {name: tuple(w.shape) for name, w in unet.state_dict().items()}
+    tiny.write_skeleton(tmp_path / "unet" / "diffusion_pytorch_model.safetensors", shapes)
+    network = describe_network(tmp_path / "unet").model.network
+    assert isinstance(network, UNetSpec)
+    assert unet_layout(network) == shapes
+    # The innermost level is as wide as text, and attends to the picture; the outermost does not attend at all.
+    assert (network.text_alone, network.heads) == ((False, True, True, False), (8, 8, 8, 8))
+    layout = tiny.UNetLayout(
+        *(256, (1, 2, 2, 4), (2,) * 4, (0, 0, *[1] * 6), (0, 0, 0, *[1] * 9), 1),
+        context=1024,
+        linear=True,
+        in_channels=7,
+        text_alone=(True, True, True, False),
+        classes=1000,
+    )
+    single = {tiny.UNET + key: shape for key, shape in tiny.unet_shapes(layout).items()}
+    assert describe(tiny.write_skeleton(tmp_path / "x4.safetensors", single)).model.network == network
 
 
 def test_a_network_of_seven_channels_without_noise_levels_is_no_x4_upscaler(tiny: ModuleType, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.export import save_checkpoint
 from latentgraph.diffusion.checkpoints.opening import Checkpoint
+from latentgraph.diffusion.families.plain_unets import PlainUNetSpec
 from latentgraph.diffusion.latents.autoencoder import decode, encode
 from latentgraph.diffusion.latents.picture_conditions import condition_on_inpaint
 from latentgraph.diffusion.levels.space_spec import DiscreteLevels
@@ -183,6 +184,50 @@ def test_semantic_synthesis_of_latent_diffusion_is_that_of_its_formula(tiny: Mod
     written = save_checkpoint(tmp_path, prefix="again", model=checkpoint.model, clip=clip, vae=checkpoint.vae)
     again = describe(written)
     assert (again.model, again.clip) == (spec, clip.spec)
+
+
+PUBLISHED = {
+    "ldm-inpaint": {  # inpainting_big's config
+        "channels": 256,
+        "mult": (1, 2, 3, 4),
+        "blocks": 2,
+        "attention": (1, 2, 3),
+        "in_channels": 7,
+        "out_channels": 3,
+        "updown": True,
+    },
+    "ldm-superres": {  # bsr_sr's
+        "channels": 160,
+        "mult": (1, 2, 2, 4),
+        "blocks": 2,
+        "attention": (3,),
+        "in_channels": 6,
+        "out_channels": 3,
+    },
+    "ldm-segments": {  # semantic_synthesis256's
+        "channels": 128,
+        "mult": (1, 4, 8),
+        "blocks": 2,
+        "attention": (),
+        "in_channels": 6,
+        "out_channels": 3,
+    },
+}
+HEADS = {"ldm-inpaint": (8,) * 4, "ldm-superres": (5, 10, 10, 20), "ldm-segments": (8,) * 3}
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_a_published_model_is_described_at_its_true_size(family: str, tiny: ModuleType, tmp_path: Path) -> None:
+    layout = tiny.PlainLayout(**PUBLISHED[family])
+    shapes = {tiny.UNET + key: shape for key, shape in tiny.plain_unet_shapes(layout).items()}
+    if family == "ldm-segments":
+        shapes |= {"cond_stage_model.channel_mapper.weight": (3, 182, 1, 1)}
+    found = describe(tiny.write_skeleton(tmp_path / "ldm.safetensors", shapes)).model
+    assert found.family == family
+    assert isinstance(found.network, PlainUNetSpec)
+    assert found.network.widths == tuple(mult * layout.channels for mult in layout.mult)
+    assert (found.network.blocks, found.network.heads) == (2, HEADS[family])
+    assert found.network.resampling == ("resnet" if layout.updown else "conv")
 
 
 def test_a_network_that_knows_no_noise_is_shown_none(tiny: ModuleType, tmp_path: Path) -> None:
