@@ -229,20 +229,15 @@ def test_time_and_guidance_are_not_rounded_to_the_format_of_the_network(name: st
     assert (found - exact).square().mean().sqrt() < 0.01 * exact.square().mean().sqrt(), "rounded, it would be 2 to 6 %"
 
 
-def test_references_follow_the_picture_and_change_it(tiny_dits: ModuleType) -> None:
-    spec = tiny_dits.FLUX
+@pytest.mark.parametrize("name", ["FLUX", "FLUX.2"])
+def test_a_reference_follows_the_picture_and_changes_it(name: str, tiny_dits: ModuleType) -> None:
+    spec = tiny_dits.SPECS[name]
     network = tiny_dits.network(spec)
     x, timestep, inputs = some_inputs(spec, 8, 6)
-    reference = normal(9, 2, 16, 4, 10)
-    found = call_of("flux", network)(x, timestep, replace(inputs, references=(reference,)))
-    ids = torch.cat([flux_ids(4, 3), flux_ids(2, 5, first=1.0)])
-    tokens = torch.cat([packed(x), packed(reference)], dim=1)
-    expected = network(
-        hidden_states=tokens, encoder_hidden_states=inputs.context, pooled_projections=inputs.pooled, timestep=timestep,
-        img_ids=ids, txt_ids=torch.zeros(7, 3), guidance=inputs.guidance, return_dict=False,
-    )[0][:, :12]  # fmt: skip
-    torch.testing.assert_close(found, unpacked(expected, 4, 3), rtol=0, atol=0)
-    assert not torch.allclose(found, call_of("flux", network)(x, timestep, inputs))
+    told = replace(inputs, references=(normal(9, 2, spec.out_channels, 4, 10),))
+    found = call_of(spec.kind, network)(x, timestep, told)
+    torch.testing.assert_close(found, plainly(network, spec, x, timestep, told), rtol=0, atol=0)
+    assert not torch.allclose(found, call_of(spec.kind, network)(x, timestep, inputs))
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -262,23 +257,26 @@ def some_inputs(spec: DenoiserSpec, h: int, w: int) -> tuple[Tensor, Tensor, Net
 
 
 def plainly(network: Any, spec: DenoiserSpec, x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Tensor:
-    """What diffusers' network makes of the same, packed as its pipelines pack."""
+    """What diffusers' network makes of the same, packed as its pipelines pack: at most one picture to go by."""
     given = {"encoder_hidden_states": inputs.context, "timestep": timestep, "return_dict": False}
     if spec.kind == "mmdit":
         result: Tensor = network(hidden_states=x, pooled_projections=inputs.pooled, **given)[0]
         return result
     h, w = x.shape[-2:]
     if spec.kind == "flux2":
-        tokens = x.flatten(2).transpose(1, 2)
-        ids = torch.cartesian_prod(torch.arange(1), torch.arange(h), torch.arange(w), torch.arange(1))
+        parts = (x, *inputs.references)
+        tokens = torch.cat([part.flatten(2).transpose(1, 2) for part in parts], dim=1)
+        ids = torch.cat([flux2_ids(10 * n, *part.shape[-2:]) for n, part in enumerate(parts)])
         text = torch.cartesian_prod(torch.arange(1), torch.arange(1), torch.arange(1), torch.arange(7))
         out = network(hidden_states=tokens, img_ids=ids, txt_ids=text, guidance=inputs.guidance, **given)[0]
-        return out.transpose(1, 2).reshape(x.shape)
+        return out[:, : h * w].transpose(1, 2).reshape(x.shape)
+    shown = [flux_ids(r.shape[-2] // 2, r.shape[-1] // 2, first=1.0) for r in inputs.references]
     out = network(
-        hidden_states=packed(x), pooled_projections=inputs.pooled, img_ids=flux_ids(h // 2, w // 2),
+        hidden_states=torch.cat([packed(part) for part in (x, *inputs.references)], dim=1),
+        pooled_projections=inputs.pooled, img_ids=torch.cat([flux_ids(h // 2, w // 2), *shown]),
         txt_ids=torch.zeros(7, 3), guidance=inputs.guidance, **given,
     )[0]  # fmt: skip
-    return unpacked(out, h // 2, w // 2)
+    return unpacked(out[:, : h * w // 4], h // 2, w // 2)
 
 
 def packed(x: Tensor) -> Tensor:
@@ -298,6 +296,10 @@ def flux_ids(rows: int, columns: int, first: float = 0.0) -> Tensor:
     ids[..., 1] += torch.arange(rows)[:, None]
     ids[..., 2] += torch.arange(columns)[None]
     return ids.reshape(-1, 3)
+
+
+def flux2_ids(first: int, rows: int, columns: int) -> Tensor:
+    return torch.cartesian_prod(torch.tensor([first]), torch.arange(rows), torch.arange(columns), torch.arange(1))
 
 
 def write_folder(path: Path, tiny_dits: ModuleType, spec: DenoiserSpec, shift: float | None = None) -> Path:
