@@ -28,7 +28,7 @@ from latentgraph.diffusion.networks.patches import shared_copy
 from latentgraph.diffusion.networks.precision import resolve
 from latentgraph.diffusion.sampling.calls import call_of
 from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
-from latentgraph.diffusion.sampling.run import sampling_space
+from latentgraph.diffusion.sampling.spaces import sampling_space
 from latentgraph.diffusion.sampling.vectors import vector_of
 from latentgraph.diffusion.types import Condition, PicturePrompt
 
