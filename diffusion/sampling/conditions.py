@@ -5,7 +5,6 @@ Every function returns a new conditioning. What a run makes of these settings is
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -34,7 +33,7 @@ def combine(first: Conditioning, second: Conditioning) -> Conditioning:
 def concatenate(conditioning: Conditioning, following: Conditioning) -> Conditioning:
     """Returns the conditions, each with the tokens of the first condition of `following` behind its own."""
     tail = following.entries[0].embedding
-    return _each(conditioning, lambda entry: replace(entry, embedding=torch.cat([entry.embedding, tail], dim=1)))
+    return conditioning.each(lambda entry: replace(entry, embedding=torch.cat([entry.embedding, tail], dim=1)))
 
 
 def average(conditioning: Conditioning, other: Conditioning, *, weight: float) -> Conditioning:
@@ -52,7 +51,7 @@ def average(conditioning: Conditioning, other: Conditioning, *, weight: float) -
         embedding = _fit_length(second.embedding, entry.embedding.shape[1])
         return replace(entry, embedding=entry.embedding * weight + embedding * (1.0 - weight), pooled=pooled)
 
-    return _each(conditioning, mixed)
+    return conditioning.each(mixed)
 
 
 def zero_out(conditioning: Conditioning) -> Conditioning:
@@ -62,7 +61,7 @@ def zero_out(conditioning: Conditioning) -> Conditioning:
         pooled = None if entry.pooled is None else torch.zeros_like(entry.pooled)
         return replace(entry, embedding=torch.zeros_like(entry.embedding), pooled=pooled)
 
-    return _each(conditioning, zeroed)
+    return conditioning.each(zeroed)
 
 
 def empty(width: int, pooled_width: int | None = None) -> Conditioning:
@@ -76,7 +75,7 @@ def set_area(
 ) -> Conditioning:
     """Returns the conditions limited to a rectangle, in pixels, rounded down to whole latent cells."""
     area = Area(height=height // CELL, width=width // CELL, y=y // CELL, x=x // CELL)
-    return _each(conditioning, lambda entry: replace(entry, area=area, strength=strength, mask_bounds=False))
+    return conditioning.each(lambda entry: replace(entry, area=area, strength=strength, mask_bounds=False))
 
 
 def set_area_fraction(
@@ -84,52 +83,51 @@ def set_area_fraction(
 ) -> Conditioning:
     """Returns the conditions limited to a rectangle, in fractions of the picture's sides."""
     area = Area(height=height, width=width, y=y, x=x, unit="fraction")
-    return _each(conditioning, lambda entry: replace(entry, area=area, strength=strength, mask_bounds=False))
+    return conditioning.each(lambda entry: replace(entry, area=area, strength=strength, mask_bounds=False))
 
 
 def set_strength(conditioning: Conditioning, strength: float) -> Conditioning:
     """Returns the conditions with another weight against those that hold with them."""
-    return _each(conditioning, lambda entry: replace(entry, strength=strength))
+    return conditioning.each(lambda entry: replace(entry, strength=strength))
 
 
 def set_mask(conditioning: Conditioning, mask: Mask, *, strength: float = 1.0, bounds: bool = False) -> Conditioning:
     """Returns the conditions weighted by a mask; `bounds` shows the network only the mask's bounding box."""
-    return _each(
-        conditioning,
+    return conditioning.each(
         lambda entry: replace(entry, mask=mask.values, mask_strength=strength, mask_bounds=bounds),
     )
 
 
 def set_range(conditioning: Conditioning, *, start: float = 0.0, end: float = 1.0) -> Conditioning:
     """Returns the conditions limited to a part of the sampling, as fractions of the schedule (0 is the noisiest)."""
-    return _each(conditioning, lambda entry: replace(entry, start=start, end=end))
+    return conditioning.each(lambda entry: replace(entry, start=start, end=end))
 
 
 def set_picture_size(conditioning: Conditioning, size: PictureSize) -> Conditioning:
     """Returns the conditions with SDXL's size conditioning; other families do not look at it."""
-    return _each(conditioning, lambda entry: replace(entry, size=size))
+    return conditioning.each(lambda entry: replace(entry, size=size))
 
 
 def set_guidance(conditioning: Conditioning, guidance: float) -> Conditioning:
     """Returns the conditions with how strongly a network that was distilled to be told follows them."""
-    return _each(conditioning, lambda entry: replace(entry, guidance=guidance))
+    return conditioning.each(lambda entry: replace(entry, guidance=guidance))
 
 
 def add_reference(conditioning: Conditioning, latent: Latent) -> Conditioning:
     """Returns the conditions with one picture more to go by, for networks that were trained to look at some."""
-    return _each(conditioning, lambda entry: replace(entry, references=(*entry.references, latent.samples)))
+    return conditioning.each(lambda entry: replace(entry, references=(*entry.references, latent.samples)))
 
 
 def show_depth(conditioning: Conditioning, depth: Image) -> Conditioning:
     """Returns the conditions with how near things are: the brighter a picture is, the nearer."""
     channel = depth.pixels[..., :3].mean(dim=-1).unsqueeze(1)
-    return _each(conditioning, lambda entry: replace(entry, depth=channel))
+    return conditioning.each(lambda entry: replace(entry, depth=channel))
 
 
 def show_small_picture(conditioning: Conditioning, image: Image, *, noise: float = 0.0) -> Conditioning:
     """Returns the conditions with a picture to enlarge, and how much noise is mixed into it, 0..1."""
     small = SmallPicture(image.pixels[..., :3], noise)
-    return _each(conditioning, lambda entry: replace(entry, small=small))
+    return conditioning.each(lambda entry: replace(entry, small=small))
 
 
 def show_pictures(
@@ -139,11 +137,7 @@ def show_pictures(
     if strength == 0.0:
         return conditioning
     shown = PicturePrompt(pictures.image_embeds, strength=strength, noise=noise)
-    return _each(conditioning, lambda entry: replace(entry, pictures=(*entry.pictures, shown)))
-
-
-def _each(conditioning: Conditioning, change: Callable[[Condition], Condition]) -> Conditioning:
-    return Conditioning(tuple(map(change, conditioning.entries)))
+    return conditioning.each(lambda entry: replace(entry, pictures=(*entry.pictures, shown)))
 
 
 def _fit_length(embedding: Tensor, length: int) -> Tensor:
