@@ -5,18 +5,19 @@ Order of checks: node types, inputs and links, cycles, then facts along the link
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .dag import Graph, GraphNode, Links
 from .document import Document
-from .errors import FileNotUsable
 from .evaluate import MISSING, FileName, Ref
 from .expand import expand
 from .files import FileResolver, FolderResolver
 from .infer import infer_facts, note_absent_outputs
 from .links import Linker
+from .named_files import NamedFiles
 from .node import Node
 from .order import in_order
 from .ports import InputPort
@@ -57,14 +58,26 @@ def build_graph(
     return Graph(document.name, document.file, ordered, outputs, flat.params, problems.sorted())
 
 
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """The inputs of a node that are right, by what they are; see GraphNode."""
+
+    literals: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    file_names: dict[str, str] = field(default_factory=dict)
+    links: dict[str, Links] = field(default_factory=dict)
+    text_files: dict[str, Path] = field(default_factory=dict)
+    companions: dict[str, Path] = field(default_factory=dict)
+
+
 class _Builder:
     """Holds what the checks share: the flat document, the node types, and the problems found."""
 
     def __init__(self, flat: Flat, registry: Registry, resolver: FileResolver, problems: Problems) -> None:
-        self.flat, self.registry, self.resolver, self.problems = flat, registry, resolver, problems
+        self.flat, self.registry, self.problems = flat, registry, problems
         self.classes = {node.id: registry.get(node.declaration.type) for node in flat.nodes.values()}
         self.linker = Linker(flat, self.classes, problems)
-        self.found: dict[tuple[str, FileName], Path | FileNotUsable] = {}
+        self.files = NamedFiles(resolver, problems)
 
     def nodes(self) -> dict[str, GraphNode]:
         """Returns every node whose type is known, with the inputs that are right."""
@@ -84,52 +97,52 @@ class _Builder:
 
     def node(self, flat: FlatNode, cls: type[Node]) -> GraphNode:
         """Returns a node with those of its inputs that are right."""
-        literals: dict[str, Any] = {}
-        files: dict[str, Path] = {}
-        file_names: dict[str, str] = {}
-        links: dict[str, Links] = {}
-        text_files: dict[str, Path] = {}
-        companions: dict[str, Path] = {}
+        inputs = _Inputs()
         unknown = [name for name in flat.inputs if name not in cls.spec.inputs]
         for name in unknown:
             self.unknown_input(flat, cls, name)
         self.check_links(flat, unknown)
-        for name, port in cls.spec.inputs.items():
-            value = flat.inputs.get(name, port.default)
-            if value is MISSING:
-                continue  # noted where it could not be evaluated
-            if name not in flat.inputs and port.required:
-                message = f"input {name!r} is missing; it takes {port.expected}."
-                flat.note(self.problems, "missing-input", message, name)
-            elif (
-                (name not in flat.inputs and not (port.file and value is not None))
-                or (value is None and port.optional)
-                or (value == [] and port.shape == "list" and not port.literal)
-            ):
-                literals[name] = value
-            elif isinstance(value, Ref) or not port.literal or (isinstance(value, list) and _has_ref(value)):
-                if (linked := self.linker.links(flat, port, value)) is not None:
-                    links[name] = linked
-            elif port.file:
-                if (path := self.file(flat, port, value)) is not None:
-                    files[name] = path
-                    file_names[name] = str(value)
-                    companions.update(self.companions(port, path))
-            elif (literal := self.literal(flat, port, value)) is not MISSING:
-                literals[name] = literal
-                if port.in_text is not None and isinstance(literal, str):
-                    text_files.update(self.text_files(flat, port, literal))
+        for port in cls.spec.inputs.values():
+            self.input(inputs, flat, port)
         return GraphNode(
             flat.id,
             cls,
-            literals,
-            files,
-            links,
-            file_names,
+            inputs.literals,
+            inputs.files,
+            inputs.links,
+            inputs.file_names,
             place=flat.declaration.place,
-            text_files=text_files,
-            companions=companions,
+            text_files=inputs.text_files,
+            companions=inputs.companions,
         )
+
+    def input(self, inputs: _Inputs, flat: FlatNode, port: InputPort) -> None:
+        """Puts an input of a node among those of its kind, if it is right."""
+        name, is_given = port.name, port.name in flat.inputs
+        value = flat.inputs.get(name, port.default)
+        if value is MISSING:
+            return  # noted where it could not be evaluated
+        if not is_given and port.required:
+            message = f"input {name!r} is missing; it takes {port.expected}."
+            flat.note(self.problems, "missing-input", message, name)
+        elif (
+            (not is_given and not (port.file and value is not None))
+            or (value is None and port.optional)
+            or (value == [] and port.shape == "list" and not port.literal)
+        ):
+            inputs.literals[name] = value
+        elif isinstance(value, Ref) or not port.literal or (isinstance(value, list) and _has_ref(value)):
+            if (linked := self.linker.links(flat, port, value)) is not None:
+                inputs.links[name] = linked
+        elif port.file:
+            if (path := self.files.file(flat, port, value)) is not None:
+                inputs.files[name] = path
+                inputs.file_names[name] = str(value)
+                inputs.companions.update(self.files.companions(port, path))
+        elif (literal := self.literal(flat, port, value)) is not MISSING:
+            inputs.literals[name] = literal
+            if port.in_text is not None and isinstance(literal, str):
+                inputs.text_files.update(self.files.text_files(flat, port, literal))
 
     def check_links(self, flat: FlatNode, inputs: Iterable[str]) -> None:
         """Notes links that are wrong whatever the inputs are that they stand in."""
@@ -148,52 +161,6 @@ class _Builder:
             flat.note(self.problems, code, message, port.name, near)
             return MISSING
         return converted
-
-    def file(self, flat: FlatNode, port: InputPort, value: Any) -> Path | None:
-        """Returns the path that a file input names, or None if there is none (noted)."""
-        if not isinstance(value, str | FileName | Path) or port.file is None:
-            message = f"input {port.name!r} is {shown(value)}; expected {port.expected}."
-            flat.note(self.problems, "wrong-type", message, port.name)
-            return None
-        found = self.find(port.file.kind, value if isinstance(value, FileName) else FileName(str(value), flat.base))
-        if isinstance(found, FileNotUsable):
-            near = found.near[0] if found.near else None
-            flat.note(self.problems, "file-not-found", f"input {port.name!r}: {found}.", port.name, near)
-            return None
-        return found
-
-    def companions(self, port: InputPort, path: Path) -> Iterator[tuple[str, Path]]:
-        """Yields the files that are read along with one, by name, as far as they are there."""
-        if port.file is None or port.file.companions is None:
-            return
-        for each in port.file.companions(path):
-            found = (self.find(each.kind, FileName(name, None)) for name in each.names)
-            there = (where for where in (each.path, *found) if isinstance(where, Path))
-            if (first := next(there, None)) is not None:
-                yield each.name, first
-
-    def text_files(self, flat: FlatNode, port: InputPort, text: str) -> Iterator[tuple[str, Path]]:
-        """Yields the files that a text names, by name; one that is not there is left out with a warning."""
-        for candidates in port.in_text.names(text) if port.in_text else ():
-            for name in candidates:
-                found = self.find(port.in_text.kind, FileName(name, flat.base)) if port.in_text else None
-                if isinstance(found, Path):
-                    yield name, found
-                    break
-            else:
-                near = found.near[0] if isinstance(found, FileNotUsable) and found.near else None
-                message = f"input {port.name!r}: {found}; it is left out."
-                flat.note(self.problems, "file-not-found", message, port.name, near, severity="warning")
-
-    def find(self, kind: str, wanted: FileName) -> Path | FileNotUsable:
-        """Returns the path of a file, or why there is none; each is looked for once."""
-        key = (kind, wanted)
-        if key not in self.found:
-            try:
-                self.found[key] = self.resolver.resolve(kind, wanted.name, wanted.base)
-            except FileNotUsable as error:
-                self.found[key] = error
-        return self.found[key]
 
     def unknown_input(self, flat: FlatNode, cls: type[Node], name: str) -> None:
         """Notes an input that the node does not have; ComfyUI's name for one is understood."""

@@ -6,28 +6,22 @@ subgraph, a foreach or a settled Switch stands for. No type is checked here.
 
 from __future__ import annotations
 
-import itertools
-import math
-import os
-import posixpath
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from .document import Document, NodeDeclaration, is_document, load_document, part_path
-from .errors import FileNotUsable, InvalidWorkflow
+from .document import Document, NodeDeclaration, is_document
 from .evaluate import MISSING, Budget, FileName, Missing, Note, Origin, Ref, Scope, evaluate, param_value
-from .files import DOCUMENT, FileResolver
+from .files import FileResolver
+from .foreach import copies_of
 from .params import bind_params
 from .report import Problems
 from .resolve import Alias, Flat, FlatNode, resolve
 from .source import Limits, value_mark
 from .switch import Switch, case_of
+from .uses import UsedDocuments
 from .wording import names, shown
-
-MAX_SUBGRAPH_DEPTH = 8
-"""How deep documents may use documents."""
 
 
 def expand(
@@ -62,10 +56,10 @@ class _Expander:
     """Expands scopes one after another; a foreach over a link waits until what it is linked to is expanded."""
 
     def __init__(self, flat: Flat, problems: Problems, limits: Limits, resolver: FileResolver) -> None:
-        self.flat, self.problems, self.limits, self.resolver = flat, problems, limits, resolver
+        self.flat, self.problems, self.limits = flat, problems, limits
         self.work: deque[tuple[Scope, NodeDeclaration]] = deque()
         self.waiting: dict[str, list[tuple[Scope, NodeDeclaration]]] = {}
-        self.documents: dict[Path, Document | None] = {}
+        self.uses = UsedDocuments(resolver, limits, problems)
 
     def run(self, root: Scope) -> None:
         """Expands the document of a scope and those that it uses."""
@@ -156,34 +150,14 @@ class _Expander:
 
     def copies(self, scope: Scope, declaration: NodeDeclaration) -> list[dict[str, Any]] | None:
         """Returns the inputs of each copy, or None if they can't be told (yet)."""
-        loop = dict(declaration.foreach or {})
-        mode = next((key for key in ("zip", "product") if isinstance(loop.get(key), dict)), None)
-        if mode and len(loop) == 1:
-            loop = loop[mode]
-        elif len(loop) > 1:
-            message = "'foreach' has several lists; say how they go together: {zip: {...}} or {product: {...}}."
-            self.note(scope, declaration, "foreach", "ambiguous-foreach", message)
-            return []
-        lists: dict[str, list[Any]] = {}
-        for name, raw in loop.items():
-            items = self.items(scope, declaration, name, raw)
-            if items is None:
-                return None
-            lists[name] = items
-        lengths = {name: len(items) for name, items in lists.items()}
-        count = math.prod(lengths.values()) if mode == "product" else max(lengths.values(), default=0)
-        if count > self.limits.nodes:
-            message = f"'foreach' makes {count:,} copies; at most {self.limits.nodes:,} are made."
-            self.note(scope, declaration, "foreach", "limit-nodes", message)
-            return []
-        rows = itertools.product(*lists.values()) if mode == "product" else zip(*lists.values(), strict=False)
-        if mode != "product" and 0 not in lengths.values() and len(set(lengths.values())) > 1:
-            several = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-            self.note(
-                scope, declaration, "foreach", "wrong-length", f"'foreach' zips lists of different lengths: {several}."
-            )
-            return []
-        return [dict(zip(lists, row, strict=True)) for row in rows] if lists else []
+
+        def items(name: str, raw: Any) -> list[Any] | None:
+            return self.items(scope, declaration, name, raw)
+
+        def note(code: str, message: str) -> None:
+            self.note(scope, declaration, "foreach", code, message)
+
+        return copies_of(declaration.foreach or {}, items, self.limits.nodes, note)
 
     def items(self, scope: Scope, declaration: NodeDeclaration, name: str, raw: Any) -> list[Any] | None:
         """Returns what a loop goes over, nothing if that is wrong (noted), None if it is not expanded yet."""
@@ -215,7 +189,7 @@ class _Expander:
 
     def subgraph(self, scope: Scope, declaration: NodeDeclaration, full_id: str, inputs: dict[str, Any]) -> None:
         """Enters the document that a node's type names, with the node's inputs as its parameters."""
-        used = self.document_of(scope, declaration)
+        used = self.uses.document_of(scope, declaration)
         if used is None:
             self.flat.aliases[full_id] = Alias(None)
             self.flat.unread.append(FlatNode(full_id, declaration, scope.base, inputs))
@@ -256,53 +230,6 @@ class _Expander:
         self.note(scope, declaration, name, code, message)
         return MISSING
 
-    def document_of(self, scope: Scope, declaration: NodeDeclaration) -> _Used | None:
-        """Returns the document that a node's type names, or None with the reason noted."""
-        path = part_path(scope.folder, declaration.type)
-        if (part := scope.library.parts.get(path)) is not None:
-            origin = Origin((id(scope.library), path), posixpath.basename(path))
-            used = _Used(part, origin, scope.library, posixpath.dirname(path))
-            return used if self.may_enter(scope, declaration, origin) else None
-        try:
-            found = self.resolver.resolve(DOCUMENT, declaration.type, scope.base)
-        except FileNotUsable as error:
-            near = error.near[0] if error.near else None
-            self.note(scope, declaration, "type", "file-not-found", f"{error}.", near)
-            return None
-        origin = Origin(found, found.name)
-        document = self.file(scope, declaration, found) if self.may_enter(scope, declaration, origin) else None
-        return _Used(document, origin, document, "") if document is not None else None
-
-    def may_enter(self, scope: Scope, declaration: NodeDeclaration, origin: Origin) -> bool:
-        """Returns whether a document may be used there: not by itself, and not too deep; else the reason is noted."""
-        if any(origin.key == one.key for one in scope.chain):
-            chain = " -> ".join(one.name for one in (*scope.chain, origin))
-            self.note(scope, declaration, "type", "cycle", f"the document uses itself: {chain}.")
-            return False
-        if len(scope.chain) > MAX_SUBGRAPH_DEPTH:
-            message = f"documents use documents more than {MAX_SUBGRAPH_DEPTH} levels deep."
-            self.note(scope, declaration, "type", "limit-depth", message)
-            return False
-        return True
-
-    def file(self, scope: Scope, declaration: NodeDeclaration, path: Path) -> Document | None:
-        """Returns the document in a file, read once, or None with the reason noted."""
-        if path not in self.documents:
-            beside = scope.document.file.parent if scope.document.file else Path()
-            as_named = Path(os.path.normpath(beside / declaration.type))  # for messages
-            self.documents[path] = self.load(as_named if as_named.resolve() == path else path)
-        return self.documents[path]
-
-    def load(self, path: Path) -> Document | None:
-        """Returns the document in a file, or None if it can't be read; its problems are noted."""
-        try:
-            document = load_document(path, self.limits)
-        except InvalidWorkflow as error:
-            self.problems.extend(error.problems)
-            return None
-        self.problems.extend(document.problems)
-        return document
-
     def noting(self, scope: Scope, declaration: NodeDeclaration, name: str) -> Note:
         """Returns what notes a problem with the value of an input."""
 
@@ -324,15 +251,6 @@ class _Expander:
     ) -> None:
         id = scope.prefix + declaration.id
         declaration.note(self.problems, code, message, id=id, input=name, near=near, on_key=on_key)
-
-
-class _Used(NamedTuple):
-    """A document that a node's type names, and where its own parts are; see Scope."""
-
-    document: Document
-    origin: Origin
-    library: Document
-    folder: str
 
 
 def _origin(document: Document) -> tuple[Origin, ...]:
