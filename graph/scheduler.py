@@ -15,17 +15,17 @@ import logging
 import time
 import traceback
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from threading import Condition, Lock, Thread, current_thread
 from typing import Any
 
 from .agenda import Agenda, eager_links, is_lazy
 from .cache import Cache, Hit, Ports
-from .dag import Link, Links, each_link
+from .dag import Link, each_link
 from .errors import FileNotUsable, LatentGraphError, NodeFailed, RunCancelled
 from .events import NodeErred, NodeFinished, NodeReused, NodeStarted, OnEvent, RunStarted
 from .files import Fingerprints
+from .inputs import Inputs, input_values, wanted_links
 from .node import Lane
 from .plan import Plan
 from .run import NodeReport, Run, RunContext, RunResult, State, Task
@@ -228,54 +228,20 @@ class Scheduler:
 
     def _choose(self, task: Task) -> tuple[Link, ...]:
         """Returns the links among a lazy node's maps that it wants."""
-        node = task.node
-        maps = {name: links for name, links in node.links.items() if isinstance(links, Mapping)}
         with self._lock:
-            inputs = {source.id: (source.ports or {}, False) for source in task.reads}
-        given = {name: self._value(task, links, inputs) for name, links in node.links.items() if name not in maps}
-        wanted = node.cls.wanted({**node.literals, **given, **maps})
-        if wanted is None:
-            wanted = maps
-        return tuple(maps[name][entry] for name, entries in wanted.items() for entry in entries)
+            inputs: Inputs = {source.id: (source.ports or {}, False) for source in task.reads}
+        return wanted_links(task, inputs, self._codec)
 
     def _compute(self, task: Task) -> Ports:
         node = task.node
         with self._lock:
             inputs = self._agenda.take_inputs(task)
-        values: dict[str, Any] = {
-            name: deepcopy(literal) if isinstance(literal, list | dict) else literal
-            for name, literal in node.literals.items()
-        }
-        values.update(node.files)
-        for name, links in node.links.items():
-            values[name] = _accepted(task, name, self._value(task, links, inputs))
-        instance = node.cls.model_construct(**values)
+        instance = node.cls.model_construct(**input_values(task, inputs, self._codec))
         ports = instance.ports(instance.run(RunContext(task, self._resources)))
         for path in node.reads.values():
             if self._fingerprints.look(path) != task.run.plan.keys.files.get(path):
                 raise FileNotUsable(f"the file {str(path)!r} changed while the run used it; run again")
         return ports
-
-    def _value(self, task: Task, links: Links, inputs: Mapping[str, tuple[Ports, bool]]) -> Any:
-        """Returns what an input is linked to. A value that others read too is copied, so that nobody can change theirs."""
-
-        def read(link: Link) -> Any:
-            ports, own = inputs[link.node]
-            return ports[link.port] if own else self._codec.copy(ports[link.port])
-
-        if isinstance(links, Link):
-            return read(links)
-        if isinstance(links, Mapping):
-            taken = links.values() if task.chosen is None else task.chosen
-            return {name: read(link) if link in taken else None for name, link in links.items()}
-        items: list[Any] = []
-        for link in links:
-            output = task.run.tasks[link.node].node.cls.spec.output(link.port)
-            if output is not None and output.many:
-                items.extend(read(link))
-            else:
-                items.append(read(link))
-        return items
 
     def _complete(self, task: Task, ports: Ports, report: NodeReport, lane: str) -> None:
         """Hands a result to those who wait for it, in this run and, for equal nodes, in others."""
@@ -348,14 +314,3 @@ class Scheduler:
                     del self._runs[run.id]
             if over:
                 run.finish()
-
-
-def _accepted(task: Task, name: str, value: Any) -> Any:
-    """Returns a linked value as its input takes it; a literal that came by a link is checked now that it is known."""
-    port = task.node.cls.spec.inputs[name]
-    if not port.literal:
-        return value
-    value, code = port.accept(value)
-    if code:
-        raise LatentGraphError(f"input {name!r} was given {value!r} by its link; expected {port.expected}")
-    return value
