@@ -123,3 +123,5 @@ def _warn_of_unused(ctx: Context, file: Path, unused: tuple[str, ...]) -> None:
     if unused:
         are = "1 module" if len(unused) == 1 else f"{len(unused)} modules"
         ctx.warn(f"{are} of {file.name} had no place in the network and stayed unused, such as {unused[0]}")
+    if names := read_adapter(file).embeddings:
+        ctx.warn(f"the embeddings in {file.name} are not used ({', '.join(names)}); put each into a file of its own")

@@ -30,6 +30,8 @@ from .keys import (
 from .places import FIRST_WEIGHTS, NetworkSpec, Place, Share, Target, places_of, target_shapes
 from .shapes import BrokenChangeError, check_divisible, in_words, misfit
 
+BUNDLE = "bundle_emb."  # before the name of an embedding that trainers put into a LoRA's file
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Change:
@@ -72,6 +74,12 @@ class Adapter:
         article = "an" if self.kind.startswith("O") else "a"
         known = [titles[name] for name in self.families]
         return f"{article} {self.kind}" + (f" for {' or '.join(known)}" if known else "")
+
+    @property
+    def embeddings(self) -> tuple[str, ...]:
+        """The textual inversions that the file carries along, by the names that prompts have for them."""
+        bundled = (key.removeprefix(BUNDLE) for key in self.strays if key.startswith(BUNDLE))
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in bundled))
 
     def concerns(self, spec: NetworkSpec) -> list[Change]:
         """Returns the changes that are meant for this kind of network, whether it has their modules or not."""
@@ -127,6 +135,10 @@ def read_adapter(path: Path | str) -> Adapter:
     changes = [change for module, keys in modules.items() for change in _changes(module, keys)]
     if not changes:
         _refuse(header)
+    if shapes.keys() >= CONTROL_MARKS:
+        raise HeaderError(
+            header.path, "a control LoRA of FLUX.1 (canny or depth)", expected=_EXPECTED, cure=_CONTROL_CURE
+        )
     used = {key for change in changes for key in change.keys.values()}
     sizes = {key: info.end - info.begin for key, info in header.tensors.items()}
     return Adapter(header.path, tuple(changes), shapes, sizes, tuple(key for key in shapes if key not in used))
@@ -224,6 +236,11 @@ def _refuse(header: Header) -> NoReturn:
 
 
 _EXPECTED, _CURE = "a LoRA or another adapter", "Name an adapter."
+CONTROL_MARKS = frozenset({"img_in.lora_A.weight", "single_blocks.0.norm.key_norm.scale"})
+_CONTROL_CURE = (
+    "It gives the network further input channels, which is not supported; load flux1-canny-dev or flux1-depth-dev itself, with "
+    "LoadDiffusionModel."
+)
 
 
 def _misfit(adapter: Adapter, change: Change, place: Place, shape: tuple[int, ...]) -> str | None:
@@ -249,10 +266,23 @@ def _families(adapter: Adapter) -> list[AdapterFamily]:
         and (linear is None or row.linear is None or row.linear == linear)
         and (row.encoders > 1 or not several)
     ]
-    for usual, width in (("context", _width(adapter, "attn2", "to_k", "to_v")), ("text", _width(adapter, "q_proj"))):
+    for usual, width in (
+        ("context", _width(adapter, "attn2", "to_k", "to_v")),
+        ("text", _width(adapter, "q_proj")),
+        ("linear1", _height(adapter, "linear1")),
+    ):
         if width is not None and any(getattr(row, usual) == width for row in rows):
             rows = [row for row in rows if getattr(row, usual) == width]
     return rows if len(rows) < len(ADAPTER_FAMILIES) else []
+
+
+def _height(adapter: Adapter, ending: str) -> int | None:
+    """Returns how many times as high as wide the matrix is that the first module so called changes; None if unknown."""
+    for change in adapter.changes:
+        if change.module.endswith(ending) and change.form.name == "lora":
+            rows, columns = adapter.shapes[change.keys["up"]][0], adapter.shapes[change.keys["down"]][-1]
+            return rows // columns if columns and rows % columns == 0 else None
+    return None
 
 
 def _is_linear(adapter: Adapter) -> bool | None:

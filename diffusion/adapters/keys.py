@@ -23,6 +23,8 @@ ENDINGS: dict[str, str] = {
     ".lora_A.default.weight": "down",
     ".lora_B": "up",
     ".lora_A": "down",
+    ".up.weight": "up",  # XLabs' attention processors, whose modules have numbers
+    ".down.weight": "down",
     ".lora.up.weight": "up",  # diffusers before PEFT
     ".lora.down.weight": "down",
     ".lora_linear_layer.up.weight": "up",
@@ -184,7 +186,8 @@ class AdapterFamily:
 
     markers: its network has such modules. lacks: it has no module of these. linear: its transformers' proj_in is a matrix.
     context, text: the usual widths of the text that its network attends to, and of its first encoder; they count only where
-    the modules leave several families. encoders: how many text encoders it has.
+    the modules leave several families, and so does linear1: how many times as high as wide the first matrix of its single
+    blocks is. encoders: how many text encoders it has.
     """
 
     name: str
@@ -193,20 +196,28 @@ class AdapterFamily:
     linear: bool | None = None
     context: int | None = None
     text: int | None = None
+    linear1: int | None = None
     encoders: int = 1
 
 
-_UNET = re.compile(r"(input|output|middle|down|up|mid)_blocks?[._]|time_embed|conv_(in|out|norm_out)\Z|out[._]\d\Z")
+_UNET = re.compile(
+    r"(input|output|middle|down|up|mid)_blocks?[._]|time_embed|conv_(in|out|norm_out)\Z|(?<!to_)out[._]\d\Z"
+)
 _OUTER = re.compile(r"down_blocks[._]0[._]attentions[._]|input_blocks[._][12][._]1[._](proj|norm|transformer)")
 _INNER = re.compile(r"up_blocks[._]0[._]attentions[._]|output_blocks[._][01][._]1[._](proj|norm|transformer)")
 _DEEP = re.compile(r"transformer_blocks[._][1-9]")
 _DOUBLE = re.compile(r"double_blocks[._]|single_blocks[._]|single_transformer_blocks[._]")
+_FLUX1 = re.compile(
+    r"(img|txt)_mod[._]|[._]modulation[._]lin|proj_mlp|[._]ff(_context)?[._]net[._]|[._]norm1?(_context)?[._]linear"
+)
+_FLUX2 = re.compile(r"to_qkv_mlp_proj|[._]linear_(in|out)\Z|_stream_modulation")
 _JOINT = re.compile(r"joint_blocks[._]|(transformer|base_model\.model)[._]transformer_blocks[._]")
 
 ADAPTER_FAMILIES: tuple[AdapterFamily, ...] = (
     AdapterFamily("sd1", _UNET, lacks=(_DEEP, _INNER), linear=False, context=768, text=768),
     AdapterFamily("sd2", _UNET, lacks=(_DEEP, _INNER), linear=True, context=1024, text=1024),
     AdapterFamily("sdxl", _UNET, lacks=(_OUTER,), linear=True, context=2048, text=768, encoders=2),
-    AdapterFamily("flux", _DOUBLE, text=768, encoders=2),
+    AdapterFamily("flux", _DOUBLE, lacks=(_FLUX2,), text=768, linear1=7, encoders=2),
+    AdapterFamily("flux2", _DOUBLE, lacks=(_FLUX1,), linear1=9),
     AdapterFamily("sd3", _JOINT, lacks=(_DOUBLE,), text=768, encoders=3),
 )

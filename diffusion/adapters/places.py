@@ -5,6 +5,7 @@ A name that its network's makers gave may stand for several of diffusers' module
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -71,8 +72,9 @@ def places_of(spec: NetworkSpec) -> Mapping[str, tuple[Place, ...]]:
         ours: dict[str, tuple[Place, ...]] = {
             module: (Place(UNET, module),) for module in modules_of(kind_of(spec).layout(spec))
         }
-        paths = {"ours": ours, "makers": _makers_places(spec)}
-        return {
+        makers = _makers_places(spec)
+        paths = {"ours": ours, "makers": makers}
+        return _xlabs_places(makers) | {
             naming.name(path): places
             for naming in reversed(NETWORK_NAMINGS)  # the first to name a module keeps it
             for path, places in paths[naming.layout].items()
@@ -99,4 +101,30 @@ def _makers_places(spec: DenoiserSpec) -> dict[str, tuple[Place, ...]]:
             Place(UNET, name.rpartition(".")[0], Share(each, ends[-1]) if joined else None)
             for name, each in zip(held.names, rows, strict=True)
         )
+    return places
+
+
+_XLABS_STREAMS = {"img": 1, "txt": 2}
+_DOUBLE_ATTENTION = re.compile(r"(double_blocks\.\d+)\.(img|txt)_attn\.(qkv|proj)")
+_SINGLE_MATRIX = re.compile(r"(single_blocks\.\d+)\.linear([12])")
+
+
+def _xlabs_places(makers: Mapping[str, tuple[Place, ...]]) -> dict[str, tuple[Place, ...]]:
+    """Returns the modules that XLabs' attention processors change, by their names (XLabs-AI/x-flux, modules/layers.py).
+
+    Of what a single block joins, they change queries, keys and values alone.
+    """
+    places = {}
+    for path, parts in makers.items():
+        if double := _DOUBLE_ATTENTION.fullmatch(path):
+            block, stream, matrix = double.groups()
+            places[f"{block}.processor.{matrix}_lora{_XLABS_STREAMS[stream]}"] = parts
+        elif (single := _SINGLE_MATRIX.fullmatch(path)) and single[2] == "2":
+            places[f"{single[1]}.processor.proj"] = parts
+        elif single and len(parts) > 3:
+            attention = [(part, part.share.rows) for part in parts[:3] if part.share]
+            total = max(stop for _, rows in attention for _, stop in rows)
+            places[f"{single[1]}.processor.qkv"] = tuple(
+                part._replace(share=Share(rows, total)) for part, rows in attention
+            )
     return places

@@ -37,6 +37,7 @@ LORA = Stranger(
     title="a LoRA",
     cure="It changes a checkpoint and is none itself: load the checkpoint that it was made for, and it with LoadLora.",
     anywhere=(".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".lora.up.", ".lora.down.", "_lora.up.", "_lora.down.",
+              "_lora1.up.", "_lora2.up.",
               ".hada_w1", ".lokr_w1", ".lokr_w2", ".oft_blocks"),
     counted="lora keys",
 )  # fmt: skip
@@ -59,7 +60,7 @@ T2I_ADAPTER = Stranger(
 IP_ADAPTER = Stranger(
     title="an IP adapter",
     cure="It adds a picture prompt to a checkpoint and is none itself: load the checkpoint, and it with LoadIPAdapter.",
-    prefixes=("ip_adapter.", "image_proj."),
+    prefixes=("ip_adapter.", "image_proj.", "ip_adapter_proj_model."),
 )
 
 IMPOSTORS = (

@@ -133,6 +133,6 @@ DIT_FAMILIES: tuple[Family, ...] = (
         _FLUX, title="FLUX.1 schnell", transformer=_takes(16, guidance=False), levels=FlowLevels(1.0, multiplier=1.0)
     ),
     _FLUX,
-    _FLUX2,
     replace(_FLUX2, title="FLUX.2 klein", transformer=_takes(128, guidance=False), text=KLEIN_TEXT),
+    _FLUX2,
 )

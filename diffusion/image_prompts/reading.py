@@ -17,11 +17,14 @@ from ..families.specs import ModelSpec, UNetSpec
 from ..layouts.keymaps import Origin, Origins, check_origins, rename
 from ..layouts.structure import Shapes, StructureError, shape_of
 
+FLUX_MARKS = ("ip_adapter_proj_model.", "double_blocks.0.processor.ip_adapter")  # XLabs' names
+
 ProjectionKind = Literal["embedding", "resampler", "hidden"]
 
 EXPECTED = "an IP adapter"
 CURE = "Name an IP adapter for Stable Diffusion 1.x or XL."
 HEAD_WIDTH = 64  # of a resampler's attention
+FACE_WIDTH = 512  # numbers by which ArcFace tells a face, which no CLIP tower says
 FACES = "It reads faces by a network of its own, which is not supported; use an IP adapter that reads pictures by CLIP."
 
 
@@ -90,10 +93,12 @@ def describe_ip_adapter(path: Path | str) -> IPAdapterDescription:
     path = Path(path)
     header = read_header(path)
     shapes = find_shapes([header], "")
-    if not any(key.startswith("ip_adapter.") for key in shapes):
-        _refuse(path, header)
+    if any(key.startswith(FLUX_MARKS) for key in shapes):
+        raise HeaderError(path, "an IP adapter for FLUX.1", expected=EXPECTED, cure=f"It is not supported. {CURE}")
     if "image_proj.perceiver_resampler.proj_in.weight" in shapes or _reads_faces(shapes):
         raise HeaderError(path, "an IP adapter for faces", expected=EXPECTED, cure=FACES)
+    if not any(key.startswith("ip_adapter.") for key in shapes):
+        _refuse(path, header)
     try:
         return IPAdapterDescription(path, _spec(shapes), find_part([header], ""))
     except StructureError as error:
@@ -175,7 +180,11 @@ def _spec(shapes: Shapes) -> IPAdapterSpec:
 
 
 def _reads_faces(shapes: Shapes) -> bool:
-    return "image_proj.norm.weight" in shapes and "image_proj.proj.2.weight" in shapes
+    """FaceID's projection of two layers, or InstantID's resampler, which reads what ArcFace says."""
+    resampled = shapes.get("image_proj.proj_in.weight", ())
+    return ("image_proj.norm.weight" in shapes and "image_proj.proj.2.weight" in shapes) or resampled[1:] == (
+        FACE_WIDTH,
+    )
 
 
 def _refuse(path: Path, header: Header) -> NoReturn:

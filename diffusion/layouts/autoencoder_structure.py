@@ -184,6 +184,10 @@ def _read_stages(shapes: Shapes) -> _Stages:
     numbers = sorted({int(key.split(".")[0]) for key in shapes if key.split(".")[0].isdecimal()})
     convolutions = [n for n in numbers if f"{n}.weight" in shapes]
     blocks = [n for n in numbers if f"{n}.conv.0.weight" in shapes]
+    if any(".pool." in key for key in shapes):
+        raise StructureError(
+            "its blocks pool, as those of FLUX.2's (taef2) do, which is not supported; use the VAE itself"
+        )
     if len(convolutions) < 2 or not blocks:
         raise StructureError("a half of a tiny autoencoder has convolutions with blocks between them")
     return _Stages(

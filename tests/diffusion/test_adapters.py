@@ -242,10 +242,10 @@ def test_modules_that_the_network_lacks_are_counted(tiny: ModuleType, tiny_sd1: 
 def test_an_adapter_of_which_no_module_is_there_is_refused(tiny_sd1: Path, written: Write) -> None:
     flux = "lora_unet_double_blocks_0_img_attn_qkv"
     adapter = read_adapter(written({f"{flux}.lora_up.weight": (192, 4), f"{flux}.lora_down.weight": (4, 64)}))
-    assert adapter.title == "a LoRA for FLUX.1"
+    assert adapter.title == "a LoRA for FLUX.1 or FLUX.2"
     assert refusal(adapter, fit(adapter, unet(tiny_sd1)), what="the network", family="sd1") == (
-        f"is a LoRA for FLUX.1, but the network is of the sd1 family: its modules, such as {flux}, are not in the network; "
-        "use an adapter for a network of the sd1 family"
+        f"is a LoRA for FLUX.1 or FLUX.2, but the network is of the sd1 family: its modules, such as {flux}, are not in the "
+        "network; use an adapter for a network of the sd1 family"
     )
 
 
@@ -264,7 +264,30 @@ def clip(*encoders: str, width: int = 768) -> dict[str, tuple[int, ...]]:
     return {f"{n}.lora_up.weight": (width, 4) for n in names} | {f"{n}.lora_down.weight": (4, width) for n in names}
 
 
+def pair(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.lora_B.weight": (rows, 4), f"{name}.lora_A.weight": (4, columns)}
+
+
 OF_FAMILY = {
+    "FLUX.1 by its feed-forwards, diffusers' names": (
+        pair("transformer.transformer_blocks.0.ff.net.2", 64, 256)
+        | pair("transformer.single_transformer_blocks.0.attn.to_q", 64, 64),
+        ("flux",),
+    ),
+    "FLUX.1 by a matrix of 3 and 4 widths": (pair("diffusion_model.single_blocks.0.linear1", 448, 64), ("flux",)),
+    "FLUX.2 by a matrix of 3 and 6 widths": (pair("diffusion_model.single_blocks.0.linear1", 576, 64), ("flux2",)),
+    "FLUX.2 by what it joins, diffusers' names": (
+        pair("transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj", 576, 64),
+        ("flux2",),
+    ),
+    "FLUX, of which attention tells no more": (
+        pair("diffusion_model.double_blocks.0.img_attn.proj", 64, 64),
+        ("flux", "flux2"),
+    ),
+    "SD3 by diffusers' names, whose to_out.0 is no UNet's": (
+        pair("transformer.transformer_blocks.0.attn.to_out.0", 64, 64),
+        ("sd3",),
+    ),
     "a convolution for proj_in": (proj(1280, linear=False), ("sd1",)),
     "text of 768": (attends(768), ("sd1",)),
     "text of 1024": (attends(1024), ("sd2",)),
@@ -284,6 +307,12 @@ def test_the_family_is_told_by_modules_and_widths(
     shapes: dict[str, tuple[int, ...]], families: tuple[str, ...], written: Write
 ) -> None:
     assert read_adapter(written(shapes)).families == families
+
+
+def test_a_control_lora_of_flux_is_refused_with_what_to_use_instead(written: Write) -> None:
+    shapes = pair("img_in", 64, 128) | {"single_blocks.0.norm.key_norm.scale": (32,), "img_in.lora_B.bias": (64,)}
+    with pytest.raises(HeaderError, match=r"a control LoRA of FLUX\.1.*load flux1-canny-dev or flux1-depth-dev itself"):
+        read_adapter(written(shapes))
 
 
 def test_tiny_adapters_of_whole_networks_are_told_apart(tiny: ModuleType, written: Write) -> None:

@@ -229,6 +229,9 @@ def test_wrong_files_for_a_tiny_autoencoder_are_refused_in_words(
         HeaderError, match=r"found a tiny autoencoder \(TAESD\), expected a VAE\. Load it with LoadTinyVAE"
     ):
         open_vae(decoder, memory)
+    pools = tiny.tiny_vae_shapes("decoder", first=1) | {"3.pool.0.weight": (64, 16, 1, 1)}
+    with pytest.raises(HeaderError, match=r"its blocks pool, as those of FLUX\.2's \(taef2\) do"):
+        open_tiny_vae(tiny.write_skeleton(tmp_path / "taef2.safetensors", pools), None, memory, family="flux")
     other = tmp_path / "other.safetensors"
     save_file(tiny.fill(tiny.tiny_vae_shapes("encoder", latent=16)), other)
     with pytest.raises(HeaderError, match="not halves of one autoencoder"):

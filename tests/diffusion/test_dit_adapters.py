@@ -86,6 +86,37 @@ def test_every_matrix_of_a_transformer_can_be_reached_by_all_its_names(
         torch.testing.assert_close(found[key], wanted[key], rtol=0, atol=1e-6, msg=key)
 
 
+def test_a_lora_of_xlabs_changes_the_attention_of_both_kinds_of_blocks(
+    models: dict[str, Model], tiny_dits: ModuleType, tmp_path: Path
+) -> None:
+    """Names of XLabs-AI/x-flux: `1` for the picture's stream, `2` for the text's; of linear1, all but the feed-forward."""
+    spec = tiny_dits.FLUX
+    weights = tiny_dits.weights(spec)
+    expected, lora = tiny_dits.original(spec, weights), {}
+    matrices = {
+        f"double_blocks.{n}.{stream}_attn.{matrix}.weight": f"double_blocks.{n}.processor.{matrix}_lora{number}"
+        for n in range(spec.double_blocks)
+        for stream, number in (("img", 1), ("txt", 2))
+        for matrix in ("qkv", "proj")
+    }
+    for n in range(spec.single_blocks):
+        matrices[f"single_blocks.{n}.linear1.weight"] = f"single_blocks.{n}.processor.qkv_lora"
+        matrices[f"single_blocks.{n}.linear2.weight"] = f"single_blocks.{n}.processor.proj_lora"
+    for seed, (key, name) in enumerate(matrices.items()):
+        rows = 3 * spec.width if "linear1" in key else len(expected[key])
+        up, down = product(rows, expected[key].shape[1], seed, KOHYA).values()
+        lora |= {f"{name}.up.weight": up, f"{name}.down.weight": down}
+        expected[key] = expected[key].clone()
+        expected[key][:rows] += STRENGTH * (up @ down)
+    save_file(lora, tmp_path / "lora.safetensors")
+    adapter = read_adapter(tmp_path / "lora.safetensors")
+    assert (adapter.strays, fit(adapter, spec).homeless) == ((), ())
+    wanted = back(spec, expected)
+    found = tensors_of(adapt(models["FLUX"], tmp_path / "lora.safetensors", strength=STRENGTH).handle)
+    for key in wanted:
+        torch.testing.assert_close(found[key], wanted[key], rtol=0, atol=1e-6, msg=key)
+
+
 FORMS: dict[str, dict[str, Tensor]] = {
     "LoHa": {f".hada_w{n}_{side}": draw(n, *((192, 4) if side == "a" else (4, 64))) for n in (1, 2) for side in "ab"},
     "LoKr": {".lokr_w1": draw(1, 12, 8), ".lokr_w2": draw(2, 16, 8)},
@@ -137,7 +168,9 @@ def test_an_adapter_for_flux_is_refused_by_sd3(models: dict[str, Model], tmp_pat
     save_file(
         {f"lora_unet_double_blocks_0_img_attn_qkv{end}": w for end, w in keys.items()}, tmp_path / "a.safetensors"
     )
-    with pytest.raises(AdapterMismatchError, match=r"a LoRA for FLUX\.1, but the network .* is of the sd3 family"):
+    with pytest.raises(
+        AdapterMismatchError, match=r"a LoRA for FLUX\.1 or FLUX\.2, but the network .* is of the sd3 family"
+    ):
         adapt(models["SD3"], tmp_path / "a.safetensors")
 
 

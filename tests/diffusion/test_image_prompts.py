@@ -254,10 +254,18 @@ def test_other_files_are_refused_by_name(
     faces = load_file(files["base_sd1"])
     faces |= {"image_proj.proj.2.weight": torch.zeros(4, 4), "image_proj.proj.0.weight": torch.zeros(4, 4)}
     del faces["image_proj.proj.weight"]
+    instant = load_file(files["plus_sd1"])
+    instant["image_proj.proj_in.weight"] = torch.zeros(len(instant["image_proj.proj_in.weight"]), 512)
+    xlabs = {
+        "ip_adapter_proj_model.proj.weight": torch.zeros(8, 4),
+        "double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": torch.zeros(8, 4),
+    }
     for path, words in (
         (tiny_sd1, "found a checkpoint"),
         (tiny.write(tmp_path / "lora.safetensors", tiny.sd1_lora()), "found a LoRA"),
         (tiny.write(tmp_path / "faces.safetensors", faces), "found an IP adapter for faces"),
+        (tiny.write(tmp_path / "instant.safetensors", instant), "found an IP adapter for faces"),
+        (tiny.write(tmp_path / "xlabs.safetensors", xlabs), r"found an IP adapter for FLUX\.1"),
     ):
         with pytest.raises(HeaderError, match=words):
             describe_ip_adapter(path)

@@ -91,6 +91,18 @@ def test_an_adapter_without_a_place_for_some_modules_is_a_warning(
     ]
 
 
+def test_embeddings_that_a_lora_carries_along_are_a_warning(
+    sd1: Any, tiny: ModuleType, watched: Any, tmp_path: Path
+) -> None:
+    bundled = {"bundle_emb.token.string_to_param.*": torch.ones(2, 64), "bundle_emb.other.clip_l": torch.ones(2, 64)}
+    file = tiny.write(tmp_path / "more.safetensors", tiny.sd1_lora() | bundled)
+    ctx = watched(resources={WeightMemory: sd1.model.weights.memory})
+    LoadLoraModelOnly(model=sd1.model, file=file).run(ctx)
+    (warning,) = ctx.warnings
+    assert "the embeddings in more.safetensors are not used (" in warning
+    assert {"token", "other"} <= set(warning.replace("(", " ").replace(")", " ").replace(",", " ").split())
+
+
 def test_what_is_known_of_a_model_is_known_of_the_patched_one(loras: Path, tiny_sd1: Path) -> None:
     graph = build(loras, tiny_sd1, STACK, model="$second", clip="$first.clip")
     assert graph.nodes["second"].facts["model"] == graph.nodes["load"].facts["model"]
