@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from pydantic import Field
 
-from latentgraph.diffusion.names import MaskedFill
-from latentgraph.diffusion.types import Conditioning, Image, Latent, Mask, Vae
+from latentgraph.diffusion.types import Image, Latent, Mask, Vae
 from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
 
-from .carried import with_masked_picture
 from .facts import batch_of, check_latent, check_mask, encoded_facts, size_facts, size_of
 
 
@@ -139,54 +136,6 @@ class VAEDecodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEDecodeT
         if spec is not None and spec.draws_noise:
             known.problem("vae", "draws noise for the whole picture and can't decode in tiles; use ConsistencyDecode")
         return {"image": _decoded(known)}
-
-
-class InpaintConditions(NamedTuple):
-    """What a model that was trained to inpaint samples from."""
-
-    positive: Conditioning
-    negative: Conditioning
-    latent: Latent
-
-
-class InpaintConditioning(
-    Node, version=1, lane="device", comfy=ComfyName("InpaintModelConditioning", {"image": "pixels"})
-):
-    """Prepare inpainting with a model that was trained for it: it is shown the mask and the picture around it.
-
-    For latent diffusion of 2022, set `fill` to black.
-    """
-
-    positive: Conditioning = Field(description="What to paint.")
-    negative: Conditioning = Field(description="What to avoid.")
-    vae: Vae = Field(description="The autoencoder of the model that will sample.")
-    image: Image = Field(description="The picture.")
-    mask: Mask = Field(description="What to paint anew, 1 where the picture is to change.")
-    noise_mask: bool = Field(True, description="Also keep the rest of the picture exactly as it is.")
-    fill: MaskedFill = Field("grey", description="What the model was trained to see under the mask.")
-
-    def run(self, ctx: Context) -> InpaintConditions:
-        from latentgraph.diffusion.latents.picture_conditions import condition_on_inpaint
-
-        made = condition_on_inpaint(
-            self.vae,
-            self.positive,
-            self.negative,
-            self.image,
-            self.mask,
-            noise_mask=self.noise_mask,
-            fill=self.fill,
-        )
-        return InpaintConditions(*made)
-
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        check_mask(known, "mask", "image")
-        return {
-            "positive": with_masked_picture(known, "positive"),
-            "negative": with_masked_picture(known, "negative"),
-            "latent": encoded_facts(known),
-        }
 
 
 def _progress(ctx: Context) -> Callable[[float], None]:

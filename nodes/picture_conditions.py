@@ -6,20 +6,61 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from latentgraph.diffusion.names import MaskedFill
 from latentgraph.diffusion.pictures.sizes import ENLARGED, Size, enlarged
-from latentgraph.diffusion.types import ClipVisionOutput, Conditioning, Image, Latent, Vae
+from latentgraph.diffusion.types import ClipVisionOutput, Conditioning, Image, Latent, Mask, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
-from .carried import shown_pictures, with_picture, with_small_picture
-from .facts import batch_of, encoded_facts, size_facts, size_of
+from .carried import shown_pictures, with_masked_picture, with_picture, with_small_picture
+from .facts import batch_of, check_mask, encoded_facts, size_facts, size_of
 
 
-class EditConditions(NamedTuple):
-    """What a model that was trained to edit or to enlarge pictures samples from."""
+class PictureConditions(NamedTuple):
+    """What a model that is shown a picture beside the latent samples from."""
 
     positive: Conditioning
     negative: Conditioning
     latent: Latent
+
+
+class InpaintConditioning(
+    Node, version=1, lane="device", comfy=ComfyName("InpaintModelConditioning", {"image": "pixels"})
+):
+    """Prepare inpainting with a model that was trained for it: it is shown the mask and the picture around it.
+
+    For latent diffusion of 2022, set `fill` to black.
+    """
+
+    positive: Conditioning = Field(description="What to paint.")
+    negative: Conditioning = Field(description="What to avoid.")
+    vae: Vae = Field(description="The autoencoder of the model that will sample.")
+    image: Image = Field(description="The picture.")
+    mask: Mask = Field(description="What to paint anew, 1 where the picture is to change.")
+    noise_mask: bool = Field(True, description="Also keep the rest of the picture exactly as it is.")
+    fill: MaskedFill = Field("grey", description="What the model was trained to see under the mask.")
+
+    def run(self, ctx: Context) -> PictureConditions:
+        from latentgraph.diffusion.latents.picture_conditions import condition_on_inpaint
+
+        made = condition_on_inpaint(
+            self.vae,
+            self.positive,
+            self.negative,
+            self.image,
+            self.mask,
+            noise_mask=self.noise_mask,
+            fill=self.fill,
+        )
+        return PictureConditions(*made)
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_mask(known, "mask", "image")
+        return {
+            "positive": with_masked_picture(known, "positive"),
+            "negative": with_masked_picture(known, "negative"),
+            "latent": encoded_facts(known),
+        }
 
 
 class InstructPixToPixConditioning(
@@ -38,10 +79,10 @@ class InstructPixToPixConditioning(
     vae: Vae = Field(description="The autoencoder of the model that will sample.")
     image: Image = Field(description="The picture to edit.")
 
-    def run(self, ctx: Context) -> EditConditions:
+    def run(self, ctx: Context) -> PictureConditions:
         from latentgraph.diffusion.latents.picture_conditions import condition_on_picture
 
-        return EditConditions(*condition_on_picture(self.vae, self.positive, self.negative, self.image))
+        return PictureConditions(*condition_on_picture(self.vae, self.positive, self.negative, self.image))
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -103,13 +144,13 @@ class UpscaleConditioning(
         description="How much noise to mix into the picture: more hides its flaws and makes up more. The x4 upscaler alone.",
     )
 
-    def run(self, ctx: Context) -> EditConditions:
+    def run(self, ctx: Context) -> PictureConditions:
         from latentgraph.diffusion.latents.batches import empty_latent
         from latentgraph.diffusion.sampling.conditions import show_small_picture
 
         batch, height, width, _ = self.image.pixels.shape
         size = enlarged(Size(width, height), self.factor)
-        return EditConditions(
+        return PictureConditions(
             show_small_picture(self.positive, self.image, noise=self.noise),
             show_small_picture(self.negative, self.image, noise=self.noise),
             empty_latent(width=size.width, height=size.height, batch_size=batch, downscale=ENLARGED),

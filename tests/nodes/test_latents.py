@@ -10,7 +10,7 @@ import torch
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask
 from latentgraph.graph import Context, RunCancelled
-from latentgraph.nodes.autoencoders import InpaintConditioning, VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled
+from latentgraph.nodes.autoencoders import VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled
 from latentgraph.nodes.latents import (
     CompositeLatent,
     EmptyLatent,
@@ -21,6 +21,7 @@ from latentgraph.nodes.latents import (
     RepeatLatent,
     SetLatentMask,
 )
+from latentgraph.nodes.picture_conditions import InpaintConditioning
 
 CTX = Context()
 PICTURE = Image(torch.linspace(0, 1, 64 * 64 * 3).reshape(1, 64, 64, 3))

@@ -11,11 +11,12 @@ import torch
 
 from latentgraph.diffusion.types import Conditioning, Image, Mask, PictureSize
 from latentgraph.graph import Context
-from latentgraph.nodes.autoencoders import InpaintConditioning, VAEDecode, VAEEncode
+from latentgraph.nodes.autoencoders import VAEDecode, VAEEncode
 from latentgraph.nodes.latents import EmptyLatent
 from latentgraph.nodes.loading import LoadCheckpoint, LoadUnclipCheckpoint
 from latentgraph.nodes.picture_conditions import (
     DepthConditioning,
+    InpaintConditioning,
     InstructPixToPixConditioning,
     UnclipConditioning,
     UpscaleConditioning,

@@ -10,8 +10,8 @@ import torch
 
 from latentgraph.diffusion.types import Image, Latent, Mask
 from latentgraph.graph import Context, RunCancelled
-from latentgraph.nodes.autoencoders import InpaintConditioning
 from latentgraph.nodes.loading import LoadCheckpoint
+from latentgraph.nodes.picture_conditions import InpaintConditioning
 from latentgraph.nodes.sampling import KSampler
 from latentgraph.nodes.text import TextEncode
 
