@@ -1,4 +1,4 @@
-"""Node types and model files in words, for `nodes` and `models`."""
+"""Workflows, node types and model files in words, for `workflows`, `nodes` and `models`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from latentgraph.graph import ComfyName, FileNotUsable, FolderResolver, Node, NodeSpec
+from latentgraph.graph import ComfyName, Document, FileNotUsable, FolderResolver, Node, NodeSpec
 from latentgraph.graph.ports import InputPort, type_name
+from latentgraph.graph.wording import shown
 
 from .folders import MODEL_FOLDERS
 from .show import show
@@ -92,6 +93,57 @@ def show_node(console: Console, spec: NodeSpec) -> None:
         console.print("\n[bold]outputs[/]")
         for output in spec.outputs:
             console.print(f"{output.name}: {type_name(output.type)}")
+
+
+def workflow_json(document: Document) -> dict[str, Any]:
+    """Returns a workflow as a JSON object: what it does, its parameters with ranges and defaults, and its outputs."""
+    return {
+        "name": document.name,
+        "description": document.description,
+        "file": str(document.file) if document.file else None,
+        "params": {
+            name: {
+                "takes": param.expected,
+                "required": param.required,
+                "default": None if param.required else param.default,
+                "description": param.description,
+            }
+            for name, param in document.params.items()
+        },
+        "outputs": list(document.outputs),
+    }
+
+
+def show_workflows(console: Console, documents: Mapping[str, Document]) -> None:
+    """Prints what workflows do, those that need something to be given behind the others."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    needs = {
+        name: [one.name for one in document.params.values() if one.required] for name, document in documents.items()
+    }
+    for name in sorted(needs, key=lambda name: bool(needs[name])):
+        words = f" Needs {', '.join(needs[name])}." if needs[name] else ""
+        table.add_row(f"[bold]{escape(name)}[/]", escape(f"{documents[name].description}{words}"))
+    show(console, table)
+
+
+def show_workflow(console: Console, document: Document) -> None:
+    """Prints what a workflow does, the parameters that `--set` gives, and its outputs."""
+    console.print(f"[bold]{escape(document.name)}[/] ({document.file})", soft_wrap=True)
+    if document.description:
+        show(console, escape(document.description))
+    if document.params:
+        console.print("\n[bold]parameters[/]")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in ("name", "takes", "default", "what it is"):
+            table.add_column(heading, overflow="fold")
+        for name, param in document.params.items():
+            default = "needed" if param.required else shown(param.default)
+            table.add_row(escape(name), escape(param.expected), escape(default), escape(param.description))
+        show(console, table)
+    if document.outputs:
+        console.print(f"\n[bold]outputs[/]\n{escape(', '.join(document.outputs))}")
 
 
 def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]]:

@@ -92,6 +92,12 @@ def make_server_resolver(models: Path, uploads: Path) -> ServerResolver:
     return ServerResolver(uploads, bundled=_bundled(), folders=_model_roots(models), suffixes=_SUFFIXES)
 
 
+def bundled_workflows() -> dict[str, Path]:
+    """Returns the workflows that come with the package, by name."""
+    folder = Path(str(files("latentgraph.workflows")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
 def _bundled() -> Mapping[str, Mapping[str, Path]]:
     emoji = Path(str(files("latentgraph.models") / "emoji.safetensors"))
     return {"checkpoint": {"emoji": emoji}, "vae": {"emoji": emoji}}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentgraph.graph import LatentGraphError
+from latentgraph.graph import InvalidWorkflow, LatentGraphError
 
 from .cache import cache_app
 from .exits import ending, print_json
@@ -160,6 +160,35 @@ def draw(
             check_writable(output.parent, "folder", "name another file with --output")
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text, encoding="utf-8")
+
+
+@app.command()
+def workflows(
+    file: Annotated[
+        Path | None, typer.Argument(help="A workflow, the name of one of the package's, or a picture that was saved.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the workflows of the package, or show the parameters of one, which --set gives, and its outputs."""
+    from .describe import show_workflow, show_workflows, workflow_json
+    from .folders import bundled_workflows
+    from .sources import read_source
+
+    with ending(as_json):
+        if file is None:
+            documents = {name: read_source(path).document for name, path in bundled_workflows().items()}
+            if as_json:
+                print_json({name: workflow_json(document) for name, document in documents.items()})
+            else:
+                show_workflows(make_console(), documents)
+            return
+        document = read_source(file).document
+        if any(problem.severity == "error" for problem in document.problems):
+            raise InvalidWorkflow(document.problems)
+        if as_json:
+            print_json(workflow_json(document))
+        else:
+            show_workflow(make_console(), document)
 
 
 @app.command()

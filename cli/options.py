@@ -19,7 +19,12 @@ class PrecisionName(StrEnum):
     fp16 = "fp16"
 
 
-File = Annotated[Path, typer.Argument(help="A workflow (YAML or JSON), or a picture that latentgraph saved.")]
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="A workflow (YAML or JSON), the name of one of the package's, or a picture that latentgraph saved."
+    ),
+]
 PrecisionOption = Annotated[
     PrecisionName | None,
     typer.Option(

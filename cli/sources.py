@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentgraph.graph import Document, document_from_tree, load_document
+from latentgraph.graph import Document, InvalidWorkflow, Problem, document_from_tree, load_document
+from latentgraph.graph.document import names_beside
+from latentgraph.graph.problems import Place
+from latentgraph.graph.wording import near_name
 
+from .folders import bundled_workflows
 from .provenance import Provenance, read_provenance
 
 
@@ -24,15 +28,31 @@ class Source:
 def read_source(workflow: Path | str | Mapping[str, Any]) -> Source:
     """Returns the document of a file, of a picture that latentgraph saved, or in a mapping.
 
-    Raises InvalidWorkflow for a document that can't be read at all, LatentGraphError for a picture that carries none.
+    A bare name that no file has is that of a workflow of the package. Raises InvalidWorkflow for a document that can't be read
+    at all, LatentGraphError for a picture that carries none.
     """
     if isinstance(workflow, Mapping):
         return Source(document_from_tree(dict(workflow)))
-    path = Path(workflow)
+    path = _found(Path(workflow))
     if path.suffix.lower() != ".png":
         return Source(load_document(path))
     made_as = read_provenance(path)
     return Source(document_from_tree(made_as.tree_with_values(), file=_base_file(made_as, path)), made_as)
+
+
+def _found(path: Path) -> Path:
+    """Returns the file that a path names: itself, or, if it is a bare name that no file has, a workflow of the package.
+
+    Raises InvalidWorkflow for a name that means neither.
+    """
+    if path.suffix or path.name != str(path) or path.exists():
+        return path
+    bundled = bundled_workflows()
+    if path.name not in bundled:
+        message = "there is no such file, and no such workflow of the package; `latentgraph workflows` lists those."
+        near = near_name(path.name, [*bundled, *names_beside(path)])
+        raise InvalidWorkflow([Problem("file-not-found", message, Place(path.name), near=near)])
+    return bundled[path.name]
 
 
 def _base_file(made_as: Provenance, picture: Path) -> Path:

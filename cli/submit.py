@@ -21,6 +21,7 @@ from .options import AsJson, File, OutputFolder, Settings
 from .show import RunBars, make_console, show_message, show_summary
 
 if TYPE_CHECKING:
+    from latentgraph.graph import Document
     from latentgraph.server.api.job_views import JobView
     from latentgraph.server.client import Client
 
@@ -58,7 +59,7 @@ def submit(
             job: JobView | None = None
             try:
                 with telling_how(source.document.params):
-                    job = client.submit(source.document if source.made_as else file, params, priority=priority)
+                    job = client.submit(_sent(source), params, priority=priority)
                 if not no_wait:
                     job = _follow(client, job)
             except KeyboardInterrupt:
@@ -77,6 +78,12 @@ def _read(file: Path, settings: list[str] | None) -> tuple[Source, dict[str, Any
     source = read_source(file)
     given = read_settings(source.document.params, settings) if settings else {}
     return source, given
+
+
+def _sent(source: Source) -> Path | Document:
+    """Returns what the client sends: the file as it is written, or the document that a picture carries."""
+    document = source.document
+    return document if source.made_as or document.file is None else document.file
 
 
 def _check_output(folder: Path) -> None:

@@ -97,9 +97,12 @@ def load_document(path: Path | str, limits: Limits = Limits()) -> Document:  # n
         with path.open("rb") as file:
             data = file.read(limits.bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else _reason(error)
-        message = f"can't read the document: {reason}."
-        near = near_name(path.name, names_beside(path))
+        reasons: dict[type[Exception], str] = {
+            FileNotFoundError: "there is no such file",
+            IsADirectoryError: "it is a folder; name a file in it",
+        }
+        message = f"can't read the document: {reasons.get(type(error)) or _reason(error)}."
+        near = near_name(path.name, [name for name in names_beside(path) if name != path.name])
         raise InvalidWorkflow([Problem("file-not-found", message, Place(str(path)), near=near)]) from None
     return parse_document(data, syntax="json" if path.suffix.lower() == ".json" else "yaml", file=path, limits=limits)
 

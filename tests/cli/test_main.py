@@ -301,6 +301,41 @@ def test_draw_refuses_a_folder_that_is_a_file(square: Path) -> None:
 # what there is
 
 
+def test_workflows_lists_those_of_the_package_with_what_they_need() -> None:
+    lines = call("workflows").stdout.splitlines()
+    names = [line.split()[0] for line in lines]
+    needy = [line.split()[0] for line in lines if " Needs " in line]
+    assert "txt2img" in names
+    assert names[-len(needy) :] == needy
+    assert "flux         Paint a picture from text with FLUX.1. Needs network, clip_l, t5xxl, vae." in lines
+    assert set(called_json("workflows")) == set(names)
+
+
+def test_workflows_shows_what_can_be_set_of_one(paint: Path) -> None:
+    text = call("workflows", paint).stdout
+    (steps,) = [line for line in text.splitlines() if line.startswith("steps ")]
+    assert steps.split("  ")[-1].strip() == "2"
+    assert "a whole number of at least 1 and at most 10000" in steps
+    assert text.endswith("outputs\nimage\n")
+    told = called_json("workflows", "flux")
+    assert told["params"]["network"]["required"] is True
+    assert told["params"]["steps"]["default"] == 20
+    broken = call("workflows", document({}, {}))
+    assert (broken.exit_code, "expected a map" in broken.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["validate", "draw", "workflows"])
+def test_a_bare_name_is_that_of_a_workflow_of_the_package_unless_a_file_has_it(command: str, here: Path) -> None:
+    assert call(command, "txt2img").exit_code == 0
+    other = call(command, "txt2imgg")
+    assert other.exit_code == 2
+    assert "no such workflow of the package" in other.stderr
+    assert "Did you mean 'txt2img'?" in other.stderr
+    (here / "txt2img").write_text("latentgraph: 2\n")
+    assert "has version 2" in call(command, "txt2img").stderr
+    assert "it is a folder; name a file in it." in call(command, here).stderr
+
+
 def test_nodes_lists_a_node_a_line_under_headings_when_it_is_piped() -> None:
     lines = call("nodes").stdout.splitlines()
     assert lines[0] == "Models"

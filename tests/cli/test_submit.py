@@ -234,6 +234,13 @@ def test_pictures_beside_the_workflow_are_sent_along(service: Service, here: Pat
     assert service.jobs()[0].params["picture"].startswith("sha256:")
 
 
+def test_workflows_of_the_package_go_by_their_names_and_bring_their_pictures(service: Service) -> None:
+    result = call(service, "img2img")
+    assert result.exit_code == 2
+    assert "there is no such node type" in result.stderr, "of the toys that this server has"
+    assert "img2img.yaml:" in result.stderr
+
+
 def test_a_token_comes_from_a_file_or_from_the_environment(
     service: Service, numbers: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 from PIL import Image as Pillow
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import latentgraph.models
@@ -53,6 +54,7 @@ SIZES = {  # width and height of what each makes of SMALL
     "variations": (132, 132),  # two by two, with a gap of 4
     "prompt_grid": (200, 132),
     "regional": (64, 64),
+    "lora": (64, 64),
     "controlnet": (64, 64),
     "flux": (64, 64),
     "flux2": (64, 64),
@@ -66,6 +68,7 @@ SIZES = {  # width and height of what each makes of SMALL
     "upscale": (256, 256),  # half of four times the picture's own
 }
 NEEDED = {
+    "lora": "lora",
     "controlnet": "control_net",
     "flux": "network",
     "flux2": "network",
@@ -93,6 +96,14 @@ def build(name: str, params: Mapping[str, Any] | None = None) -> Graph:
     document = load_document(FOLDER / f"{name}.yaml")
     known = {key: value for key, value in (params or {}).items() if key in document.params}
     return build_graph(document, default_registry(), params=known, resolver=FolderResolver(bundled))
+
+
+def network_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the denoising network's tensors in a checkpoint, by its makers' names."""
+    prefix = "model.diffusion_model."
+    with safe_open(checkpoint, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - it is no mapping
+        return {name.removeprefix(prefix): tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 class Runs:
@@ -140,6 +151,9 @@ def needed(
         return tiny.write_diffusers(folder / checkpoint.stem, network)
 
     def params(name: str, checkpoint: Path) -> dict[str, Any]:
+        if name == "lora":
+            path = folder / f"{checkpoint.stem}_lora.safetensors"
+            return {"lora": str(tiny.write(path, tiny.kohya_lora(network_shapes(checkpoint), "lora_unet_")))}
         if name == "controlnet":
             return {"control_net": str(control_net(checkpoint))}
         if name in ("flux", "kontext", "fill"):
@@ -265,6 +279,17 @@ def test_the_copies_of_a_part_share_what_they_have_in_common(tiny_sd1: Path, run
 def test_a_network_that_is_not_bundled_has_to_be_named(name: str, param: str) -> None:
     with pytest.raises(InvalidWorkflow, match=param):
         build(name)
+
+
+def test_a_lora_changes_the_picture_as_strongly_as_is_said(tiny_sd1: Path, runs: Runs, needed: Needed) -> None:
+    params = {**SMALL, "checkpoint": str(tiny_sd1), **needed("lora", tiny_sd1)}
+    without, weak, strong = (
+        runs.run(build("lora", {**params, "strength": strength}))[0].outputs["image"].pixels
+        for strength in (0.0, 0.1, 1.0)
+    )
+    plain = runs.run(build("txt2img", {**params, "seed": 17}))[0].outputs["image"].pixels
+    assert torch.equal(without, plain)
+    assert 0 < (weak - without).abs().mean() < (strong - without).abs().mean()
 
 
 def test_a_control_network_keeps_a_picture_to_another(tiny_sd1: Path, runs: Runs, needed: Needed) -> None:
