@@ -1,6 +1,6 @@
 """The names by which people choose samplers, schedules and ways to treat pictures. Importing this module loads no torch.
 
-Each `Literal` lists exactly what the module beside it takes (`samplers.SAMPLERS`, `schedules.SCHEDULES`, ...), in the
+Each `Literal` lists exactly what some module takes (`samplers.catalogue.SAMPLERS`, `levels.schedules.SCHEDULES`, ...), in the
 order in which a menu should show them, so that a declaration can be checked and drawn before any numerics are loaded.
 """
 
@@ -69,24 +69,24 @@ ScheduleName = Literal[
     "kl_optimal",
 ]
 
-AlignedModel = Literal["SD1", "SDXL", "SVD"]  # level_schedules.py: whose measured levels
-LevelSpacing = Literal["linear", "cosine", "sine"]  # level_edits.py
-SdeRule = Literal["midpoint", "heun"]  # sde_samplers.py
-ErSolver = Literal["ER-SDE", "Reverse-time SDE", "ODE"]  # er_sde.py
-SeedsSolver = Literal["phi_1", "phi_2"]  # seeds.py
+AlignedModel = Literal["SD1", "SDXL", "SVD"]  # levels/chosen.py: whose measured levels
+LevelSpacing = Literal["linear", "cosine", "sine"]  # levels/edits.py
+SdeRule = Literal["midpoint", "heun"]  # samplers/sde.py
+ErSolver = Literal["ER-SDE", "Reverse-time SDE", "ODE"]  # samplers/er_sde.py
+SeedsSolver = Literal["phi_1", "phi_2"]  # samplers/seeds.py
 
-ResizeMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos", "bislerp"]  # resize.py
-Precision = Literal["auto", "exact", "fp32", "bf16", "fp16"]  # precision.py: the number formats of a run
+ResizeMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos", "bislerp"]  # pictures/resize.py
+Precision = Literal["auto", "exact", "fp32", "bf16", "fp16"]  # networks/precision.py: the number formats of a run
 PrecisionChoice = Literal["default", "auto", "exact", "fp32", "bf16", "fp16"]  # of one file; default is that of the run
 VaePrecisionChoice = Literal["default", "auto", "exact", "fp32", "bf16"]  # autoencoders overflow in float16
-WeightFormat = Literal["float16", "bfloat16", "float32"]  # export.py
-CropName = Literal["disabled", "center"]  # what resize.py does with a picture of another aspect
+WeightFormat = Literal["float16", "bfloat16", "float32"]  # checkpoints/export.py
+CropName = Literal["disabled", "center"]  # what pictures/resize.py does with a picture of another aspect
 TextFamily = Literal["auto", "stable_diffusion", "sdxl", "sd3", "flux", "flux2", "ldm"]  # checkpoints/describe_text.py
 EmptyPrompt = Literal["none", "empty_prompt"]  # text/encoding.py: what is made of a text encoder without words
 VisionCrop = Literal["center", "none"]  # vision/encoding.py
-MaskedFill = Literal["grey", "black"]  # inpainting.py
-MaskOperation = Literal["multiply", "add", "subtract", "and", "or", "xor"]  # masks.py
-ChannelName = Literal["alpha", "red", "green", "blue"]  # pictures.py
+MaskedFill = Literal["grey", "black"]  # pictures/inpainting.py
+MaskOperation = Literal["multiply", "add", "subtract", "and", "or", "xor"]  # pictures/masks.py
+ChannelName = Literal["alpha", "red", "green", "blue"]  # pictures/masks.py
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:

@@ -1,7 +1,7 @@
 """What an adapter file changes, from its header alone: which modules, in which form, and whether a network has them.
 
 No weights are read here and no torch is loaded, so that an adapter for another network is refused in milliseconds. How keys
-are named is data in `adapter_keys`; what becomes of a weight is `deltas`' affair.
+are named is data in `keys`; what becomes of a weight is `deltas`' affair.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rows of `FAMILIES` whose networks are transformers; see `families`."""
+"""The rows of `FAMILIES` whose networks are transformers; see `specs`."""
 
 from __future__ import annotations
 
