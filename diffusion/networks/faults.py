@@ -23,15 +23,20 @@ _GIVEN = "The network was given them: look at the nodes that made its inputs."
 
 
 def check_finite(
-    result: Tensor, network: nn.Module, again: Callable[[], object], *, what: str, given: str = _GIVEN
+    result: Tensor,
+    network: nn.Module,
+    again: Callable[[], object],
+    *,
+    what: str,
+    given: Callable[[], str] = lambda: _GIVEN,
 ) -> None:
     """Raises NonFiniteError if a result is not finite.
 
-    again: computes it anew. what: what the result is, for the message; given: a sentence for inputs that were so already.
+    again: computes it anew. what: what the result is, for the message; given: makes a sentence for inputs that were so already.
     """
     if result.isfinite().all():
         return
-    fault = find_fault(network, again) or given
+    fault = find_fault(network, again) or given()
     raise NonFiniteError(f"{what} {NOT_FINITE}. {fault}")
 
 

@@ -43,7 +43,7 @@ def guided_denoiser(setting: Setting, rule: Guidance, options: SamplingOptions) 
     def checked(query: Query) -> Answer:
         answer = denoise(query)
         what = f"step {query.step + 1} of the sampling, at sigma {float(query.sigma.max()):.4g},"
-        check_finite(answer.denoised, passes.network, lambda: denoise(query), what=what, given=_origin(query))
+        check_finite(answer.denoised, passes.network, lambda: denoise(query), what=what, given=lambda: _origin(query))
         return answer
 
     return checked

@@ -50,7 +50,7 @@ def test_an_embedding_that_is_not_there_is_a_warning(sd1: Any, watched: Any) -> 
 
 def test_an_embedding_stands_for_its_vectors(sd1: Any, tmp_path: Path) -> None:
     with sd1.clip.weights.use() as encoders:
-        word = encoders["clip_l"].get_input_embeddings().weight[2368].detach().clone()  # "cat"
+        word = encoders["clip_l"].get_input_embeddings().weight[2368].detach().cpu().clone()  # "cat"
     save_file({"emb_params": word}, tmp_path / "tv.safetensors")
     ctx = Context(text_files={"tv": tmp_path / "tv.safetensors"})
     embedded = only(TextEncode(clip=sd1.clip, text="a embedding:tv").run(ctx)).embedding
