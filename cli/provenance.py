@@ -28,7 +28,7 @@ from latentgraph.graph import (
     Plan,
     flat_document,
 )
-from latentgraph.graph.document import names_beside
+from latentgraph.graph.reading import names_beside
 from latentgraph.graph.wording import near_name
 
 KEYWORD = "latentgraph"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from latentgraph.graph import Document, InvalidWorkflow, Problem, document_from_tree, load_document
-from latentgraph.graph.document import names_beside
 from latentgraph.graph.problems import Place
+from latentgraph.graph.reading import names_beside
 from latentgraph.graph.wording import near_name
 
 from .folders import bundled_workflows

@@ -14,7 +14,7 @@ from .cache import Cache, Hit, MemoryCache, NoCache, TieredCache
 from .context import Context
 from .dag import Graph, GraphNode, Link
 from .disk import DiskCache, DiskUse
-from .document import Document, document_from_tree, load_document, parse_document
+from .document import Document
 from .errors import (
     FileNotUsable,
     InvalidWorkflow,
@@ -46,6 +46,7 @@ from .node import ComfyName, Lane, Node, NodeSpec
 from .params import Param
 from .plan import Plan, make_plan
 from .problems import Problem
+from .reading import document_from_tree, load_document, parse_document
 from .registry import Registry
 from .run import NodeReport, Run, RunResult
 from .scheduler import DEFAULT_LANES, Scheduler

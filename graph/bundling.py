@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .document import Document, NodeDeclaration, is_document, load_document, part_path
+from .document import Document, NodeDeclaration, is_document, part_path
 from .errors import FileNotUsable, InvalidWorkflow
 from .files import DOCUMENT, FileResolver
+from .reading import load_document
 from .report import Problems
 from .source import Limits
 

@@ -7,10 +7,11 @@ import posixpath
 from pathlib import Path
 from typing import NamedTuple
 
-from .document import Document, NodeDeclaration, load_document, part_path
+from .document import Document, NodeDeclaration, part_path
 from .errors import FileNotUsable, InvalidWorkflow
 from .evaluate import Origin, Scope
 from .files import DOCUMENT, FileResolver
+from .reading import load_document
 from .report import Problems
 from .source import Limits
 
