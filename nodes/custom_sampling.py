@@ -13,7 +13,7 @@ from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
 
 from .carried import check_text
-from .facts import LATENT_FORMAT, check_latent, some
+from .facts import check_latent, sampled_facts
 from .sampling import MAX_CFG, step_teller
 
 
@@ -224,5 +224,5 @@ def _guided(known: Known, *texts: str) -> OutputFacts:
 def _sampled(known: Known, against: str) -> OutputFacts:
     """The facts of what is sampled from input 'latent' by the model of input `against`."""
     check_latent(known, "latent", against)
-    facts = {**known.facts("latent"), **some(known.facts(against), LATENT_FORMAT)}
+    facts = sampled_facts(known, against)
     return {"latent": facts, "denoised": facts}

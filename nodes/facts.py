@@ -209,6 +209,13 @@ def check_latent(known: Known, name: str, against: str) -> None:
             )
 
 
+def sampled_facts(known: Known, against: str) -> Facts:
+    """Returns the facts of what the model of input `against` makes of input 'latent': an empty one is cut to its cells."""
+    size = size_of(known, "latent")
+    whole = None if size is None else whole_cells(size, cell_of(known, against))
+    return {**known.facts("latent"), **some(known.facts(against), LATENT_FORMAT), **size_facts(whole)}
+
+
 def check_mask(known: Known, mask: str, picture: str) -> None:
     """Reports the mask of an input if its size is not that of the picture of input `picture`."""
     found, wanted = size_of(known, mask), size_of(known, picture)

@@ -14,7 +14,7 @@ from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
 
 from .carried import check_text
-from .facts import LATENT_FORMAT, check_latent, some
+from .facts import check_latent, sampled_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +98,7 @@ class KSampler(
         check_text(known, "positive", "negative")
         check_latent(known, "latent", "model")
         check_denoise(known)
-        return {"latent": {**known.facts("latent"), **some(known.facts("model"), LATENT_FORMAT)}}
+        return {"latent": sampled_facts(known, "model")}
 
 
 def check_denoise(known: Known) -> None:

@@ -106,7 +106,10 @@ class _Located:
 
     @property
     def part(self) -> Part:
-        return find_part(self.headers, self.prefix)
+        return self.part_of(None)
+
+    def part_of(self, own: Collection[str] | None) -> Part:
+        return find_part(self.headers, self.prefix, own)
 
 
 def _describe_file(header: Header) -> CheckpointDescription:
@@ -193,8 +196,10 @@ def _assemble(
     )
     present = {layout: located for layout, located in texts.items() if located is not None}
     encoders = [configured(read_text_encoder(at.shapes, layout), layout, at.config) for layout, at in present.items()]
-    for encoder, at in zip(encoders, present.values(), strict=True):
-        check_tensors(path, at.shapes, text_layout(encoder), partial(text_origins, encoder))
+    read = [
+        {each.key for each in check_tensors(path, at.shapes, text_layout(spec), partial(text_origins, spec)).values()}
+        for spec, at in zip(encoders, present.values(), strict=True)
+    ]
     complete = bool(encoders) and (len(present) == len(texts) or family.text.join.optional)
     return CheckpointDescription(
         path=path,
@@ -205,7 +210,7 @@ def _assemble(
         vae=vae_spec,
         metadata=network.headers[0].metadata,
         model_part=network.part,
-        clip_parts=tuple(located.part for located in present.values()) if complete else (),
+        clip_parts=tuple(at.part_of(own) for own, at in zip(read, present.values(), strict=True)) if complete else (),
         vae_parts=(vae.part,) if vae else (),
     )
 

@@ -7,7 +7,7 @@ ComfyUI 0.8.0 (behaviour).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -85,12 +85,7 @@ class FoundEncoder:
         Raises HeaderError if they are not exactly those of the structure.
         """
         origins = check_tensors(self.path, self.shapes, text_layout(spec), partial(text_origins, spec))
-        own = {self.prefix + origin.key for origin in origins.values()}
-        headers = [
-            replace(header, tensors={key: info for key, info in header.tensors.items() if key in own})
-            for header in self.headers
-        ]
-        return find_part(headers, self.prefix)
+        return find_part(self.headers, self.prefix, {origin.key for origin in origins.values()})
 
     def tokenizer(self) -> Path | None:
         """Returns its tokenizer, or None if there is none or it needs no file."""

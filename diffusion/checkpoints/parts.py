@@ -5,7 +5,7 @@ A `Part` is what a network's identity rests on, so it is small and hashable; the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +55,14 @@ def file_id(path: Path) -> FileId:
     return FileId(path=path, size=stat.st_size, modified_ns=stat.st_mtime_ns)
 
 
-def find_part(headers: Sequence[Header], prefix: str) -> Part:
-    """Returns the part of these files that has the prefix."""
-    infos = [info for header in headers for key, info in header.tensors.items() if key.startswith(prefix)]
+def find_part(headers: Sequence[Header], prefix: str, own: Collection[str] | None = None) -> Part:
+    """Returns the part of these files that has the prefix. own: which of its keys, without prefix, are read; None for all."""
+    infos = [
+        info
+        for header in headers
+        for key, info in header.tensors.items()
+        if key.startswith(prefix) and (own is None or key[len(prefix) :] in own)
+    ]
     packed = [info for info in infos if info.is_packed]
     return Part(
         files=tuple(file_id(header.path) for header in headers),

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.describe_text import describe_text
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_text
@@ -115,20 +116,18 @@ def test_a_model_of_too_few_layers_is_refused(models: dict[str, Any], tmp_path: 
         describe_text([tmp_path / "qwen3.safetensors"])
 
 
+LAYER = {"model.layers.0.mlp.gate_proj.weight": (8, 8)}
 OTHERS = {
-    "Gemma": {"model.layers.0.post_feedforward_layernorm.weight": (8,)},
-    "Qwen2.5": {"model.layers.0.self_attn.q_proj.bias": (8,)},
-    "Llama 3": {"model.embed_tokens.weight": (128256, 8)},
-    "UMT5": {
-        f"encoder.block.{n}.layer.0.SelfAttention.relative_attention_bias.weight": (32, 2) for n in (0, 1)
-    },
-}  # fmt: skip
+    "Gemma": LAYER | {"model.layers.0.post_feedforward_layernorm.weight": (8,)},
+    "Qwen2.5": LAYER | {"model.layers.0.self_attn.q_proj.bias": (8,)},
+    "Llama 3": LAYER | {"model.embed_tokens.weight": (128256, 8)},
+    "UMT5": {f"encoder.block.{n}.layer.0.SelfAttention.relative_attention_bias.weight": (32, 2) for n in (0, 1)},
+}
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_text_encoder_of_no_family_is_named(name: str, tiny: ModuleType, tmp_path: Path) -> None:
-    shapes = {"model.layers.0.mlp.gate_proj.weight": (8, 8)} | OTHERS[name]
-    path = tiny.write_skeleton(tmp_path / "text.safetensors", shapes)
+    path = tiny.write_skeleton(tmp_path / "text.safetensors", OTHERS[name])
     with pytest.raises(HeaderError, match=rf"found {name}.*FLUX\.2 dev reads Mistral Small"):
         describe_text([path])
 
@@ -152,6 +151,10 @@ def test_a_folder_of_diffusers_has_the_language_model_of_its_transformer(
     clip = open_checkpoint(tmp_path, WeightMemory(precision="exact")).clip
     assert clip is not None
     assert [encoder.key for encoder in clip.spec.encoders] == [key]
+    found, lone = describe(tmp_path), describe_text([folder / f"{key}.safetensors"])
+    assert [part.values for part in found.clip_parts] == [
+        part.values for part in lone.parts
+    ]  # blocks that are read alone
     alone = open_text([folder / f"{key}.safetensors"], WeightMemory(precision="exact"))
     found, wanted = (encode_prompt(each, PROMPT).conditioning.entries[0].embedding for each in (clip, alone))
     assert torch.equal(found, wanted)

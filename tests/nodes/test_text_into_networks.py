@@ -14,7 +14,7 @@ from latentgraph.diffusion.families.text_sets import KLEIN_TEXT, DecoderReading
 from latentgraph.diffusion.families.text_specs import DecoderSpec
 from latentgraph.diffusion.layouts.text_layout import text_layout
 from latentgraph.diffusion.networks.memory import WeightMemory
-from latentgraph.graph import Context, InvalidWorkflow, build_graph, parse_document
+from latentgraph.graph import Context, Graph, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.autoencoders import VAEDecode
 from latentgraph.nodes.latents import EmptyLatent
@@ -155,7 +155,9 @@ def test_a_language_model_goes_with_flux2_and_not_into_its_checkpoints(
     model = LoadDiffusionModel(file=tmp_path / "flux2.safetensors").run(context)
     clip = LoadTextEncoder(file=tmp_path / "qwen3.safetensors").run(context)
     prompt = TextEncode(clip=clip, text="a cat").run(context)
-    empty = EmptyLatent(width=64, height=64).run(context)
+    empty = EmptyLatent(width=72, height=64).run(context)  # FLUX.2's cells have 16 pixels: 8 of them are left over
+    facts = graph_of(nodes.replace("width: 64", "width: 72"), tmp_path).nodes["last"].facts["latent"]
+    assert (facts["width"], facts["height"]) == (64, 64)
     sampled = KSampler(
         model=model, positive=prompt, negative=prompt, latent=empty, seed=1, steps=2, cfg=1.0, scheduler="simple"
     ).run(context)
@@ -178,13 +180,15 @@ def test_a_checkpoints_text_without_its_tokenizer_is_missed_where_it_is_used(
     assert problems(nodes, tmp_path) == []
 
 
+def graph_of(nodes: str, folder: Path) -> Graph:
+    text = f"latentgraph: 1\nnodes:\n{nodes.replace('<folder>', str(folder))}\noutputs: {{last: $last}}\n"
+    return build_graph(parse_document(text), default_registry())
+
+
 def problems(nodes: str, folder: Path) -> list[str]:
-    document = parse_document(
-        f"latentgraph: 1\nnodes:\n{nodes.replace('<folder>', str(folder))}\noutputs: {{last: $last}}\n"
-    )
     found = []
     try:
-        build_graph(document, default_registry())
+        graph_of(nodes, folder)
     except InvalidWorkflow as error:
         found = [problem for problem in error.problems if problem.severity == "error"]
     assert all(problem.place.mark is not None for problem in found)
