@@ -392,6 +392,8 @@ TRUE = {
     "mask of a picture": "{type: MaskFromImage, image: $odd.image}",
     "picture of a mask": "{type: ImageFromMask, mask: $odd.mask}",
     "solid mask": "{type: SolidMask, width: 5, height: 7}",
+    "enlarged": "{type: RepeatLatent, latent: $large.latent}\n"
+    "  large: {type: UpscaleConditioning, positive: $good, negative: $good, image: $odd.image, factor: 1.5}",
     "laid over": "{type: CompositeMasked, destination: $odd.image, source: $source.image, mask: $source.mask}",
 }
 
@@ -472,7 +474,7 @@ def run(graph: Graph) -> dict[str, Any]:
 def measured(value: Image | Mask | Latent) -> dict[str, int]:
     if isinstance(value, Latent):
         batch, _, h, w = value.samples.shape
-        return {"width": 8 * w, "height": 8 * h, "batch": batch}
+        return {"width": value.downscale * w, "height": value.downscale * h, "batch": batch}
     tensor: torch.Tensor = value.pixels if isinstance(value, Image) else value.values
     batch, height, width = tensor.shape[:3]
     return {"width": width, "height": height, "batch": batch}
