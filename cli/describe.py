@@ -1,25 +1,19 @@
-"""Workflows, node types and model files in words, for `workflows`, `nodes` and `models`."""
+"""Workflows and node types in words, for `workflows` and `nodes`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
-from latentgraph.graph import ComfyName, Document, FileNotUsable, FolderResolver, Node, NodeSpec
+from latentgraph.graph import ComfyName, Document, Node, NodeSpec
 from latentgraph.graph.ports import InputPort, type_name
 from latentgraph.graph.wording import shown
 
-from .folders import MODEL_FOLDERS
 from .show import show
-
-if TYPE_CHECKING:
-    from latentgraph.server.files.resolving import ServerResolver
 
 NodeGroups = Mapping[str, tuple[type[Node], ...]]
 """Node types by the headings of a menu."""
@@ -144,76 +138,6 @@ def show_workflow(console: Console, document: Document) -> None:
         show(console, table)
     if document.outputs:
         console.print(f"\n[bold]outputs[/]\n{escape(', '.join(document.outputs))}")
-
-
-def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]]:
-    """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
-    from latentgraph.diffusion.adapters.files import read_adapter
-    from latentgraph.diffusion.checkpoints.describe import describe, describe_network
-    from latentgraph.diffusion.checkpoints.describe_text import find_encoders
-    from latentgraph.diffusion.checkpoints.describe_vae import describe_vae, tiny_halves
-    from latentgraph.diffusion.checkpoints.headers import HeaderError
-    from latentgraph.diffusion.checkpoints.vision import describe_vision
-    from latentgraph.diffusion.control.reading import describe_control
-    from latentgraph.diffusion.image_prompts.reading import describe_ip_adapter
-    from latentgraph.diffusion.image_prompts.redux_reading import describe_style
-    from latentgraph.diffusion.text.embeddings import read_embedding
-    from latentgraph.diffusion.upscaling.reading import describe_upscaler
-
-    family_of: dict[str, Callable[[Path], str | None]] = {
-        "checkpoint": lambda path: describe(path).family,
-        "diffusion_model": lambda path: describe_network(path).model.family,
-        "vae": _of_no_family(describe_vae),
-        "tiny_vae": _of_no_family(tiny_halves),
-        "text_encoder": lambda path: " and ".join(encoder.key for encoder in find_encoders(path)),
-        "clip_vision": _of_no_family(describe_vision),
-        "lora": lambda path: " or ".join(read_adapter(path).families) or None,
-        "controlnet": lambda path: describe_control(path).spec.family,
-        "ip_adapter": _of_no_family(describe_ip_adapter),
-        "style_model": _of_no_family(describe_style),
-        "upscale_model": _of_no_family(describe_upscaler),
-        "embedding": _of_no_family(read_embedding),
-    }
-    rows: list[dict[str, Any]] = []
-    for kind in family_of:
-        checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
-        for name in resolver.names(kind):
-            if name in checkpoints:
-                continue
-            row: dict[str, Any] = {"name": name, "kind": kind, "path": None, "family": None, "problem": None}
-            try:
-                path = resolver.resolve(kind, name, None)
-                row["path"] = str(path)
-                row["family"] = family_of[kind](path)
-            except (HeaderError, FileNotUsable, OSError) as error:
-                row["problem"] = str(error)
-            rows.append(row)
-    return rows
-
-
-def _of_no_family(read: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Returns what reads a file of a kind that no family owns, for its errors."""
-
-    def family(path: Path) -> None:
-        read(path)
-
-    return family
-
-
-def show_models(console: Console, rows: list[dict[str, Any]], folder: Path) -> None:
-    """Prints the model files, and where to put more."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("name", "kind", "family"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(escape(row["name"]), row["kind"], row["family"] or ("unusable" if row["problem"] else ""))
-    show(console, table)
-    for row in rows:
-        if row["problem"]:
-            console.print(Text.assemble(("unusable:", "bold red"), " ", row["problem"]), soft_wrap=True)
-    *others, last = MODEL_FOLDERS
-    words = f"Put your own below {folder}, into {', '.join(others)} or {last}, or name them by path."
-    console.print(Text(words), soft_wrap=True)
 
 
 def _comfy_words(comfy: ComfyName) -> str:

@@ -23,6 +23,6 @@ Two invariants hold it together. A change counts once it is committed, and is co
 found: so a late word of a dead attempt changes nothing, and whatever is killed, the store tells what is true. And nothing
 blocks the event loop: documents, files and SQLite are for threads, tensors for workers.
 
-The composition root is `cli.serve`; what a server allows is in `api.settings`, `jobs.values.QueueLimits`,
+The composition root is `cli.serving`; what a server allows is in `api.settings`, `jobs.values.QueueLimits`,
 `workers.process.WorkerLimits` and the policies of retention.
 """

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from latentgraph.cli.main import app
-from latentgraph.cli.serve import ServeOptions
+from latentgraph.cli.serving import ServeOptions
 
 OPTIONS = ServeOptions(
     host="127.0.0.1",
