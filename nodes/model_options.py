@@ -199,7 +199,7 @@ class StepCache(SameFacts, Node, version=1, cached=False):
 
 
 class CompileModel(SameFacts, Node, version=1, cached=False, comfy=ComfyName("TorchCompileModel")):
-    """Let torch compile the network: the first steps take up to minutes, all later ones less time, most of all on a GPU.
+    """Let torch compile the network, for long work on a GPU: the first steps take minutes, all later ones less time.
 
     What was compiled is used again for as long as the process lives, and compiled anew for other sizes of pictures. With
     `--precision exact` nothing is compiled.
