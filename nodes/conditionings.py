@@ -9,6 +9,7 @@ from latentgraph.diffusion.types import Conditioning, Mask, PictureSize
 from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
 
 from .facts import SameFacts
+from .ranges import check_part
 
 
 class ConditioningCombine(
@@ -162,9 +163,7 @@ class ConditioningRange(Node, version=1, comfy=ComfyName("ConditioningSetTimeste
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        start, end = known.value("start"), known.value("end")
-        if start is not None and end is not None and start > end:
-            known.problem("end", f"is {end}, before input 'start' at {start}; the conditioning would never hold")
+        check_part(known, "the conditioning would never hold")
         return {"conditioning": known.facts("conditioning")}
 
 

@@ -14,6 +14,7 @@ from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, Output
 
 from .carried import steered
 from .facts import control_facts, read_header
+from .ranges import check_part
 
 UnionKind = Literal[
     "auto",
@@ -122,7 +123,7 @@ class ApplyControlNet(
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        _check_range(known)
+        check_part(known, "the control would never act")
         _check_picture(known, vae=bool(known.each("vae")), mask=False)
         return steered(known, "positive", "negative")
 
@@ -164,7 +165,7 @@ class ApplyInpaintControlNet(
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        _check_range(known)
+        check_part(known, "the control would never act")
         _check_picture(known, vae=True, mask=True)
         return steered(known, "positive", "negative")
 
@@ -189,13 +190,6 @@ class ApplyControlNetToBoth(Node, version=1, comfy=ComfyName("ControlNetApply"))
     def infer(cls, known: Known) -> OutputFacts:
         _check_picture(known, vae=False, mask=False)
         return steered(known, "conditioning")
-
-
-def _check_range(known: Known) -> None:
-    """Reports a part of the schedule that ends before it begins."""
-    start, end = known.value("start"), known.value("end")
-    if start is not None and end is not None and start > end:
-        known.problem("end", f"is {end}, before input 'start' at {start}; the control would never act")
 
 
 def _check_picture(known: Known, *, vae: bool, mask: bool) -> None:

@@ -69,13 +69,17 @@ class UNetAlone(SameFacts):
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        spec = known.fact("model", "spec")
-        if spec is not None and spec.network.kind != "unet":
-            known.problem(
-                "model",
-                f"is of the {spec.family} family, whose network is a transformer; this works on UNets alone",
-            )
+        check_unet(known)
         return super().infer(known)
+
+
+def check_unet(known: Known, cure: str = "") -> None:
+    """Reports the model of input 'model' if its network is no UNet."""
+    spec = known.fact("model", "spec")
+    if spec is not None and spec.network.kind != "unet":
+        known.problem(
+            "model", f"is of the {spec.family} family, whose network is a transformer; this works on UNets alone{cure}"
+        )
 
 
 def model_facts(spec: ModelSpec) -> Facts:

@@ -21,6 +21,7 @@ from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
 from .carried import check_text
 from .facts import SameFacts, UNetAlone
+from .ranges import check_part
 
 MODEL = "The denoising network."
 MAX_SCALE = 100
@@ -74,6 +75,7 @@ class _TransformerAlone(SameFacts):
                 f"is of the {spec.family} family, whose network is a UNet; blocks of a transformer alone can be left out: use "
                 "PerturbedAttentionGuidance",
             )
+        check_part(known, "nothing would ever be left out")
         return super().infer(known)
 
 

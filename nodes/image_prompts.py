@@ -14,6 +14,7 @@ from latentgraph.diffusion.types import ClipVision, ClipVisionOutput, Conditioni
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
 from .facts import read_header
+from .ranges import check_part
 
 
 class LoadIPAdapter(Node, version=1, lane="io", cached=False):
@@ -73,9 +74,7 @@ class ApplyIPAdapter(Node, version=1, cached=False):
             known.problem("ip_adapter", wrong)
         if adapter is not None and vision is not None and (wrong := adapter.unreadable(vision)) is not None:
             known.problem("clip_vision", wrong)
-        start, end = known.value("start"), known.value("end")
-        if start is not None and end is not None and start > end:
-            known.problem("end", f"is {end}, before input 'start' at {start}; the pictures would never be seen")
+        check_part(known, "the pictures would never be seen")
         return {"model": known.facts("model")}
 
 

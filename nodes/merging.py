@@ -16,6 +16,7 @@ from latentgraph.diffusion.types import Clip, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
 from .adapters import network_of
+from .facts import check_unet
 
 FIRST_MODEL = "The network that a ratio of 1 gives; the result is of its kind."
 SECOND_MODEL = "The network that a ratio of 0 gives."
@@ -73,12 +74,7 @@ class MergeModelBlocks(_TwoModels, Node, version=1, cached=False, comfy=ComfyNam
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        spec = known.fact("model", "spec")
-        if spec is not None and spec.network.kind != "unet":
-            known.problem(
-                "model",
-                f"is of the {spec.family} family, whose network is no UNet with blocks on the way down and up; use MergeModels",
-            )
+        check_unet(known, ": use MergeModels")
         return super().infer(known)
 
 

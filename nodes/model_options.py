@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from latentgraph.diffusion.families.specs import UNetSpec
 from latentgraph.diffusion.levels.space_spec import (
     ContinuousLevels,
     DiscreteLevels,
@@ -19,9 +20,10 @@ from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE
 from latentgraph.diffusion.sampling.options import Downscale, NetworkChange, TokenMerging
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
-from latentgraph.graph import ComfyName, Context, Node
+from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
 from .facts import SameFacts, UNetAlone
+from .ranges import check_levels_fall, check_part
 
 MODEL = "The denoising network."
 SHIFT = "How far the levels are shifted towards noise; larger pictures want more."
@@ -41,7 +43,31 @@ _DOWNSCALE = {
 }
 
 
-class ModelSamplingDiscrete(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingDiscrete")):
+class _NoFlow(SameFacts):
+    """What is known of the model stays true, if it was trained on other noise levels than those of rectified flow."""
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        spec = known.fact("model", "spec")
+        if spec is not None and spec.prediction == "flow":
+            known.problem(
+                "model",
+                f"is of the {spec.family} family, which was trained on rectified flow; to shift its levels, use "
+                "ModelSamplingFlux or ModelSamplingSD3",
+            )
+        return super().infer(known)
+
+
+class _BetweenEnds(_NoFlow):
+    """The same, and the lowest level may not be above the highest."""
+
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_levels_fall(known)
+        return super().infer(known)
+
+
+class ModelSamplingDiscrete(_NoFlow, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingDiscrete")):
     """Say what a network of the Stable Diffusion kind predicts, where its file does not tell."""
 
     model: Model = Field(description=MODEL)
@@ -56,7 +82,7 @@ class ModelSamplingDiscrete(SameFacts, Node, version=1, cached=False, comfy=Comf
 
 
 class ModelSamplingContinuousEDM(
-    SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousEDM")
+    _BetweenEnds, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousEDM")
 ):
     """Say what a network predicts that was trained at every noise level between two ends."""
 
@@ -70,7 +96,9 @@ class ModelSamplingContinuousEDM(
         return _in_space(self.model, SpaceSpec(self.sampling, ContinuousLevels(self.sigma_min, self.sigma_max), data))
 
 
-class ModelSamplingContinuousV(SameFacts, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousV")):
+class ModelSamplingContinuousV(
+    _BetweenEnds, Node, version=1, cached=False, comfy=ComfyName("ModelSamplingContinuousV")
+):
     """Say what a network predicts that is told a noise level as an angle."""
 
     model: Model = Field(description=MODEL)
@@ -129,7 +157,7 @@ class FreeU(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("FreeU")):
     s2: float = Field(0.2, ge=0, le=10, description="What is left of them in the blocks further out.")
 
     def run(self, ctx: Context) -> Model:
-        return _changed(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2))
+        return _free_u(ctx, self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2))
 
 
 class FreeUAdaptive(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("FreeU_V2")):
@@ -144,7 +172,7 @@ class FreeUAdaptive(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("F
     s2: float = Field(0.2, ge=0, le=10, description="What is left of them in the blocks further out.")
 
     def run(self, ctx: Context) -> Model:
-        return _changed(self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2, adaptive=True))
+        return _free_u(ctx, self.model, FreeUSetting(self.b1, self.b2, self.s1, self.s2, adaptive=True))
 
 
 class DeepShrink(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("PatchModelAddDownscale", _DOWNSCALE)):
@@ -167,6 +195,11 @@ class DeepShrink(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("Patc
         )
         return _changed(self.model, setting)
 
+    @classmethod
+    def infer(cls, known: Known) -> OutputFacts:
+        check_part(known, "nothing would ever be shrunk")
+        return super().infer(known)
+
 
 class MergeTokens(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("TomePatchModel")):
     """Save time on large pictures: at a UNet's full size, places that look alike are attended from as one (ToMe)."""
@@ -175,6 +208,9 @@ class MergeTokens(UNetAlone, Node, version=1, cached=False, comfy=ComfyName("Tom
     ratio: float = Field(0.3, ge=0, le=1, description="How many of all places are merged; three quarters at most.")
 
     def run(self, ctx: Context) -> Model:
+        network = self.model.spec.network
+        if isinstance(network, UNetSpec) and not any((*network.depths_in[0], *network.depths_out[-1])):
+            ctx.warn("this UNet attends to nothing at full size, so no places are merged")
         return _changed(self.model, TokenMerging(self.ratio))
 
 
@@ -224,6 +260,15 @@ class DifferentialDiffusion(SameFacts, Node, version=1, cached=False, comfy=Comf
 
     def run(self, ctx: Context) -> Model:
         return _with(self.model, gradual_mask=self.strength)
+
+
+def _free_u(ctx: Context, model: Model, setting: FreeUSetting) -> Model:
+    network = model.spec.network
+    if isinstance(network, UNetSpec) and not {2 * network.widths[0], 4 * network.widths[0]} & {*network.widths}:
+        ctx.warn(
+            f"this UNet has no blocks 2 or 4 times as wide as its first, {network.widths[0]}, so FreeU changes nothing"
+        )
+    return _changed(model, setting)
 
 
 def _with(model: Model, **changes: Any) -> Model:

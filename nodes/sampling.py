@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from latentgraph.diffusion.levels.limits import whole_steps
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.names import SamplerName, ScheduleName
 from latentgraph.diffusion.types import Conditioning, Latent
@@ -15,6 +14,7 @@ from latentgraph.graph.params import MAX_SEED
 
 from .carried import check_text
 from .facts import check_latent, sampled_facts
+from .ranges import check_denoise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,15 +99,6 @@ class KSampler(
         check_latent(known, "latent", "model")
         check_denoise(known)
         return {"latent": sampled_facts(known, "model")}
-
-
-def check_denoise(known: Known) -> None:
-    """Reports a denoise that is too small for the number of steps."""
-    steps, denoise = known.value("steps"), known.value("denoise")
-    try:
-        whole_steps(steps or 1, denoise or 1.0)
-    except ValueError as wrong:
-        known.problem("denoise", f"of {wrong}")
 
 
 def step_teller(ctx: Context) -> OnStep:

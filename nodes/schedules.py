@@ -13,7 +13,8 @@ from latentgraph.diffusion.pictures.sizes import MAX_SIDE
 from latentgraph.diffusion.types import Sigmas
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
-from .sampling import MAX_STEPS, check_denoise
+from .ranges import check_denoise, check_levels_fall
+from .sampling import MAX_STEPS
 
 STEPS = "How many noise levels to go through; more are slower."
 DENOISE = "How much to change: 1 paints anew; less takes the last steps of a schedule."
@@ -33,9 +34,7 @@ class _BetweenEnds:
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        low, high = known.value("sigma_min"), known.value("sigma_max")
-        if low is not None and high is not None and low > high:
-            known.problem("sigma_min", f"is {low}, above sigma_max, {high}; noise levels decrease")
+        check_levels_fall(known)
         return {}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..names import AlignedModel
 from ..samplers import precise
-from .limits import check_levels
+from .limits import LARGEST_LOG, check_levels
 from .space import SamplingSpace
 from .space_spec import FLUX_PATCH
 
@@ -31,7 +31,6 @@ ALIGNED: dict[AlignedModel, tuple[float, ...]] = {
 }
 """Sabour et al. 2024, arXiv:2404.14507: the levels of ten steps that the paper found for each model."""
 
-LARGEST_LOG = 80  # whose power of e float32 still holds
 TURBO_STEPS = 10  # that a turbo model was distilled for: timesteps 999, 899, ... 99
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+LARGEST_LOG = 80  # whose power of e float32 still holds
 LONGEST_SCHEDULE = 1_000_000  # steps; the levels of longer ones take more memory than the pictures
 _NUMBER = r"[-+]?(?:\d*\.\d+|\d+\.?)(?:[eE][-+]?\d+)?"
 

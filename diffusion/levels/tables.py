@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..samplers import precise
+from .limits import LARGEST_LOG
 from .space_spec import ContinuousLevels, DiscreteLevels, FlowLevels, FluxLevels, Levels
 
 FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
@@ -189,7 +190,7 @@ def _shifted(time: FloatOrTensor, shift: float) -> FloatOrTensor:
 
 
 def _with_odds(time: FloatOrTensor, shift: float) -> FloatOrTensor:
-    factor = math.exp(shift)
+    factor = math.exp(min(shift, LARGEST_LOG))
     return factor / (factor + (1 / time - 1))
 
 

@@ -22,6 +22,7 @@ from .problem import Answer, Problem, Query, Steps
 
 HALF, FIRST_THIRD, SECOND_THIRD = 1 / 2, 1 / 3, 2 / 3  # of a step: where orders 2 and 3 ask
 ARRIVED = 1e-5  # this near to the last time an adaptive run is done
+MOST_REFUSED = 100  # steps in a row, each of another length; then none will do
 LEAST_ERROR = 1e-8  # added to an error, so that none of 0 makes an infinite step
 
 
@@ -70,7 +71,8 @@ def dpm_adaptive(
     The paper's adaptive DPM-Solver-23 and -12. rtol, atol: the difference that a step of the right length
     makes, relative to x and at least. h_init: the first step's length in lambda. pcoeff, icoeff, dcoeff: of the controller
     of lengths, Söderlind 2003, doi:10.1145/641876.641877. accept_safety: the least factor to the length with which a step
-    counts. eta, s_noise: ancestral noise, none by default. Raises FloatingPointError where x is not finite any more.
+    counts. eta, s_noise: ancestral noise, none by default. Raises FloatingPointError where x is not finite any more, and where
+    no step is short enough.
     """
     ends = _ends(problem)
     if ends is None:
@@ -110,6 +112,7 @@ class _StepLength:
     exponents: tuple[float, float, float]
     accept_safety: float
     inverses: tuple[float, float] | None = None
+    refused: int = 0
 
     @classmethod
     def of(cls, h: float, coefficients: tuple[float, float, float], order: float, accept_safety: float) -> _StepLength:
@@ -122,9 +125,18 @@ class _StepLength:
             raise FloatingPointError(f"the error of a step is {error}: the latent is not finite any more.")
         inverse = 1 / (error + LEAST_ERROR)
         before, long_before = self.inverses or (inverse, inverse)
-        factor = math.prod(v**e for v, e in zip((inverse, before, long_before), self.exponents, strict=True))
+        try:
+            factor = math.prod(v**e for v, e in zip((inverse, before, long_before), self.exponents, strict=True))
+        except OverflowError:
+            factor = math.inf
         factor = 1 + math.atan(factor - 1)  # changes of length stay moderate
         accepted = factor >= self.accept_safety
+        self.refused = 0 if accepted else self.refused + 1
+        if self.refused > MOST_REFUSED or not self.h * factor > 0:
+            raise FloatingPointError(
+                f"no length of a step makes a small enough error, after {self.refused} tries in a row; give larger tolerances "
+                "(rtol, atol), or a smaller accept_safety."
+            )
         self.inverses = (inverse, before) if accepted else (before, long_before)
         self.h *= factor
         return accepted

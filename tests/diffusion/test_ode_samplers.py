@@ -153,3 +153,22 @@ def test_an_adaptive_run_stops_at_a_latent_that_is_not_finite() -> None:
     steps = dpm_adaptive(Problem(x, sigmas, discrete_space(), NoiseSource(x, sigmas, 0)))
     with pytest.raises(FloatingPointError, match="not finite"):
         run_sampler(steps, unguided(lambda x, sigma: x * torch.nan))
+
+
+@pytest.mark.parametrize("accept_safety", [2.6, 100.0])  # steps grow by 1 + pi / 2 at most
+def test_an_adaptive_run_for_which_no_step_is_good_enough_ends(accept_safety: float) -> None:
+    sigmas = torch.tensor([10.0, 1.0, 0.0])
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * 10
+    steps = dpm_adaptive(Problem(x, sigmas, discrete_space(), NoiseSource(x, sigmas, 0)), accept_safety=accept_safety)
+    with pytest.raises(
+        FloatingPointError, match=r"no length of a step makes a small enough error, after \d+ tries in a row"
+    ):
+        run_sampler(steps, unguided(lambda x, sigma: x / (1 + sigma**2)))
+
+
+def test_an_adaptive_run_takes_any_control_of_its_steps() -> None:
+    sigmas = torch.tensor([10.0, 1.0, 0.0])
+    x = torch.full((1, 4, 8, 8), 10.0)
+    problem = Problem(x, sigmas, discrete_space(), NoiseSource(x, sigmas, 0))
+    steps = dpm_adaptive(problem, pcoeff=100.0, icoeff=100.0, dcoeff=0.0)  # powers that a float does not hold
+    assert run_sampler(steps, unguided(lambda x, sigma: x / (1 + sigma**2))).isfinite().all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from latentgraph.diffusion.levels.space_spec import (
     SpaceSpec,
     flux_shift,
 )
+from latentgraph.diffusion.levels.tables import make_table
 from latentgraph.diffusion.sampling.options import Downscale, SamplingOptions, TokenMerging
 from latentgraph.diffusion.sampling.options import FreeU as FreeUSetting
 from latentgraph.graph import Context
@@ -77,3 +80,29 @@ def test_options_add_up(sd1: Any) -> None:
     assert len(model.options.changes) == 2
     assert model.options.gradual_mask == 1.0
     assert model.options.space == SpaceSpec("flow", FlowLevels())
+
+
+@pytest.mark.parametrize(
+    ("node", "warning"),
+    [
+        (FreeU, r"^this UNet has no blocks 2 or 4 times as wide as its first, 32, so FreeU changes nothing$"),
+        (FreeUAdaptive, r"FreeU changes nothing$"),
+        (MergeTokens, r"^this UNet attends to nothing at full size, so no places are merged$"),
+    ],
+)
+def test_a_node_that_finds_nothing_to_change_says_so(sd1: Any, node: Any, warning: str, watched: type[Any]) -> None:
+    network = replace(sd1.model.spec.network, widths=(32, 96), depths_in=((0,), (1,)), depths_out=((1, 1), (0, 0)))
+    told = {}
+    for name, spec in (("odd", replace(sd1.model.spec, network=network)), ("usual", sd1.model.spec)):
+        context = watched()
+        node(model=replace(sd1.model, spec=spec)).run(context)
+        told[name] = context.warnings
+    assert len(told["odd"]) == 1
+    assert re.search(warning, told["odd"][0])
+    assert told["usual"] == []
+
+
+def test_flux_levels_of_the_largest_pictures_are_all_noise() -> None:
+    sigmas = make_table(FluxLevels(flux_shift(width=16384, height=16384, max_shift=100.0))).sigmas
+    assert sigmas.isfinite().all()
+    assert sigmas[0] == 1
