@@ -16,6 +16,7 @@ from ..families.specs import ModelSpec
 from ..latents.batches import fit_batch
 from ..pictures.resize import resize
 from ..types import Condition
+from .noise_levels import NoiseTable, noise_table
 from .vectors import SEED_OFFSET
 
 NOISIEST = 350  # x4-upscaling.yaml, max_noise_level: of a picture, of the 1000 that the network knows
@@ -47,11 +48,6 @@ def picture_level(condition: Condition) -> int:
 
 
 @cache
-def _noise_table() -> tuple[tuple[float, float], ...]:
-    """For each level, how much of the picture is left, and how much noise comes to it."""
+def _noise_table() -> NoiseTable:
     first, last = math.sqrt(FIRST_BETA), math.sqrt(LAST_BETA)
-    left, table = 1.0, []
-    for n in range(STEPS):
-        left *= 1.0 - (first + (last - first) * n / (STEPS - 1)) ** 2
-        table.append((math.sqrt(left), math.sqrt(1.0 - left)))
-    return tuple(table)
+    return noise_table((first + (last - first) * n / (STEPS - 1)) ** 2 for n in range(STEPS))

@@ -51,7 +51,7 @@ def inpaint_channels(condition: Condition, start: Start) -> Tensor:
     """
     latent = start.latent
     b, _, h, w = latent.shape
-    mask = start.noise_mask if condition.concat_mask is None else condition.concat_mask
+    mask = _mask_of(condition, start)
     if mask is None:
         blank = latent.new_tensor(BLANK_PICTURE).reshape(1, -1, 1, 1).expand(b, -1, h, w)
         return torch.cat([latent.new_ones(b, 1, h, w), blank], dim=1)
@@ -86,7 +86,7 @@ def picture_and_mask_cells(condition: Condition, start: Start) -> Tensor:
     """
     latent = start.latent
     b, _, h, w = latent.shape
-    mask = start.noise_mask if condition.concat_mask is None else condition.concat_mask
+    mask = _mask_of(condition, start)
     mask = latent.new_ones(1, 1, h, w) if mask is None else mask.to(latent).mean(dim=1, keepdim=True)
     mask = resize(mask, width=CELL * w, height=CELL * h, method="bilinear", crop="center")
     cells = fit_batch(functional.pixel_unshuffle(mask, CELL), b)
@@ -101,7 +101,7 @@ def picture_and_mask(condition: Condition, start: Start) -> Tensor:
     """
     latent = start.latent
     b, _, h, w = latent.shape
-    mask = start.noise_mask if condition.concat_mask is None else condition.concat_mask
+    mask = _mask_of(condition, start)
     mask = latent.new_ones(1, 1, h, w) if mask is None else mask[:, :1].to(latent).round()
     mask = fit_batch(functional.interpolate(mask, size=(h, w)), b) * 2.0 - 1.0
     return torch.cat([scaled_picture_channels(condition, start), mask], dim=1)
@@ -131,6 +131,11 @@ def segment_channels(condition: Condition, start: Start) -> Tensor:
     if condition.segments is None:
         return torch.zeros_like(start.latent)
     return _fitted(condition.segments.to(start.latent), start.latent)
+
+
+def _mask_of(condition: Condition, start: Start) -> Tensor | None:
+    """The condition's own mask, or else that of the run."""
+    return start.noise_mask if condition.concat_mask is None else condition.concat_mask
 
 
 def _fitted(x: Tensor, latent: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..families.specs import ModelSpec, SizeNumber
 from ..types import Condition, PicturePrompt, PictureSize
+from .noise_levels import NoiseTable, noise_table
 
 SCORE, NEGATIVE_SCORE = 6.0, 2.5  # of the refiner's training pictures, of 10; Podell et al. 2023, arXiv:2307.01952
 NOISE_LEVELS = 1000  # of a picture's embedding
@@ -110,20 +111,15 @@ def _noised(embedding: Tensor, noise: float, draws: torch.Generator, spec: Model
 
 
 @cache
-def _noise_table() -> tuple[tuple[float, float], ...]:
-    """For each level, how much of an embedding is left, and how much noise comes to it: Nichol and Dhariwal's cosine schedule.
-
-    arXiv:2102.09672, eq. 17.
-    """
+def _noise_table() -> NoiseTable:
+    """Nichol and Dhariwal 2021, arXiv:2102.09672, eq. 17: the cosine schedule."""
 
     def kept(time: float) -> float:
         return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
 
-    left, table = 1.0, []
-    for n in range(NOISE_LEVELS):
-        left *= 1.0 - min(1.0 - kept((n + 1) / NOISE_LEVELS) / kept(n / NOISE_LEVELS), 0.999)
-        table.append((left**0.5, (1.0 - left) ** 0.5))
-    return tuple(table)
+    return noise_table(
+        min(1.0 - kept((n + 1) / NOISE_LEVELS) / kept(n / NOISE_LEVELS), 0.999) for n in range(NOISE_LEVELS)
+    )
 
 
 def _check_pictures(condition: Condition, width: int, spec: ModelSpec) -> None:
