@@ -33,7 +33,7 @@ from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
 from latentgraph.diffusion.control.specs import ControlSpec
 from latentgraph.diffusion.families.autoencoders import VaeSpec
 from latentgraph.diffusion.families.dit_specs import PATCH, MMDiTSpec
-from latentgraph.diffusion.families.specs import ModelSpec
+from latentgraph.diffusion.families.specs import ModelSpec, network_words
 from latentgraph.diffusion.families.text_joins import ClipSpec
 from latentgraph.diffusion.pictures.sizes import CELL, Size, cells_of, resized, whole_cells
 from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
@@ -74,12 +74,12 @@ class UNetAlone(SameFacts):
 
 
 def check_unet(known: Known, cure: str = "") -> None:
-    """Reports the model of input 'model' if its network is no UNet."""
+    """Reports the model of input 'model' if its network is no UNet that attends to text."""
     spec = known.fact("model", "spec")
     if spec is not None and spec.network.kind != "unet":
-        known.problem(
-            "model", f"is of the {spec.family} family, whose network is a transformer; this works on UNets alone{cure}"
-        )
+        found = network_words(spec.network.kind)
+        words = f"is of the {spec.family} family, whose network is {found}; this works on UNets with text alone{cure}"
+        known.problem("model", words)
 
 
 def model_facts(spec: ModelSpec) -> Facts:

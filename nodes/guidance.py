@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from pydantic import Field
 
+from latentgraph.diffusion.families.specs import UNETS, network_words
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.sampling.options import Correction, NormLimit, ZeroStar
 from latentgraph.diffusion.sampling.options import PerpNeg as PerpNegSetting
@@ -69,12 +70,11 @@ class _TransformerAlone(SameFacts):
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         spec = known.fact("model", "spec")
-        if spec is not None and spec.network.kind == "unet":
-            known.problem(
-                "model",
-                f"is of the {spec.family} family, whose network is a UNet; blocks of a transformer alone can be left out: use "
-                "PerturbedAttentionGuidance",
-            )
+        if spec is not None and spec.network.kind in UNETS:
+            found = network_words(spec.network.kind)
+            use = ": use PerturbedAttentionGuidance" if spec.network.kind == "unet" else ""
+            words = f"is of the {spec.family} family, whose network is {found}; blocks of a transformer alone can be left out"
+            known.problem("model", words + use)
         check_part(known, "nothing would ever be left out")
         return super().infer(known)
 

@@ -18,6 +18,7 @@ from .text_sets import NO_TEXT, TextSet
 
 Prediction = Literal["eps", "v", "edm", "flow"]
 NetworkKind = Literal["unet", "plain_unet", "mmdit", "flux", "flux2"]
+UNETS: frozenset[NetworkKind] = frozenset({"unet", "plain_unet"})  # all others are transformers
 SizeNumber = Literal["height", "width", "crop_y", "crop_x", "target_height", "target_width", "aesthetic_score"]
 ExtraChannels = Literal[
     "mask_and_picture",
@@ -280,3 +281,8 @@ class Family:
     v_resolution: int | None = None
     text: TextSet = NO_TEXT
     vae_prefix: str = "first_stage_model."
+
+
+def network_words(kind: NetworkKind) -> str:
+    """Returns what networks of a kind are, for messages."""
+    return {"unet": "a UNet", "plain_unet": "a UNet without text"}.get(kind, "a transformer")

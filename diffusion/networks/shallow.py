@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..families.specs import NetworkKind
+from ..families.specs import UNETS, NetworkKind
 from .unets import attentions_of
 
 OUTER_LAYERS = 2  # of a UNet's last block, which a shallow pass computes
@@ -37,7 +37,7 @@ class KeptLayers:
         self._kept: dict[Hashable, dict[int, Any]] = {}
         self._now: dict[int, Any] = {}
         self.replays = False  # whether the pass that was announced is shallow
-        if kind == "unet":
+        if kind in UNETS:
             for number, module in enumerate(_inner_modules(network)):
                 self._keep_result(number, module)
             return

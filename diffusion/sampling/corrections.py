@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..families.specs import UNETS, network_words
 from ..networks.patches import perturb_self_attention, record_self_attention, skip_blocks
 from .guidance import Estimates, ListName
 from .options import (
@@ -126,8 +127,9 @@ class _Away:
 
 
 def _skip_layers(setting: SkipLayerGuidance, passes: Passes) -> Correct:
-    if passes.setting.kind == "unet":
-        raise ValueError("skip-layer guidance leaves out blocks of a transformer, and this network is a UNet.")
+    if passes.setting.kind in UNETS:
+        found = network_words(passes.setting.kind)
+        raise ValueError(f"skip-layer guidance leaves out blocks of a transformer, and this network is {found}.")
     percent_to_sigma = passes.setting.space.percent_to_sigma
 
     def skip(transformer: object) -> None:
@@ -144,7 +146,8 @@ def _skip_layers(setting: SkipLayerGuidance, passes: Passes) -> Correct:
 
 def _check_unet(passes: Passes, what: str) -> None:
     if passes.setting.kind != "unet":
-        raise ValueError(f"{what} changes how a UNet works, and this network is a transformer.")
+        found = network_words(passes.setting.kind)
+        raise ValueError(f"{what} changes how a UNet with text works, and this network is {found}.")
 
 
 class _SelfAttention:

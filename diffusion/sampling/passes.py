@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ..control.residuals import Residuals
-from ..families.specs import NetworkKind
+from ..families.specs import NetworkKind, network_words
 from ..image_prompts.showing import PictureAttention, ShownPictures, attend_to_pictures
 from ..levels.space import SamplingSpace
 from ..networks.compiling import compile_blocks
@@ -65,7 +65,8 @@ class Passes:
     def __init__(self, setting: Setting, *changes: Change) -> None:
         if (setting.changes or setting.pictures) and setting.kind != "unet":
             raise ValueError(
-                "FreeU, deep shrink and image prompts change how a UNet works, and this network is a transformer."
+                "FreeU, deep shrink and image prompts change how a UNet with text works, and this network is "
+                f"{network_words(setting.kind)}."
             )
         self.setting = setting
         self.network: Any = setting.network

@@ -195,5 +195,5 @@ def test_what_a_network_can_not_have_is_refused(passes: Passes, tiny_dits: Modul
         make_correction(SkipLayerGuidance((1,)), passes, scale=1.0)
     transformer = Passes(Setting(tiny_dits.network(tiny_dits.SPECS["SD3"]), "mmdit", discrete_space(), {}))
     for correction in (PerturbedAttentionGuidance(), SelfAttentionGuidance()):
-        with pytest.raises(ValueError, match="changes how a UNet works, and this network is a transformer"):
+        with pytest.raises(ValueError, match="changes how a UNet with text works, and this network is a transformer"):
             make_correction(correction, transformer, scale=1.0)

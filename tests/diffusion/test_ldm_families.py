@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,9 +29,15 @@ from latentgraph.diffusion.latents.autoencoder import decode
 from latentgraph.diffusion.latents.batches import empty_latent
 from latentgraph.diffusion.layouts.kinds import kind_of
 from latentgraph.diffusion.levels.space_spec import DiscreteLevels
-from latentgraph.diffusion.model import Guider
+from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.sampling.conditions import empty
 from latentgraph.diffusion.sampling.guidance import ClassifierFree
+from latentgraph.diffusion.sampling.options import (
+    PerturbedAttentionGuidance,
+    SamplingOptions,
+    SkipLayerGuidance,
+    TokenMerging,
+)
 from latentgraph.diffusion.sampling.run import sample, sample_guided
 from latentgraph.diffusion.text.classes import encode_class
 from latentgraph.diffusion.text.encoding import encode_prompt
@@ -326,3 +333,40 @@ def test_an_unconditional_checkpoint_of_ldm_is_built_with_every_tensor_in_its_pl
     with again.model.weights.use() as copy, checkpoint.model.weights.use() as network:
         for name, w in network.state_dict().items():
             assert torch.equal(copy.state_dict()[name], w), name
+
+
+@pytest.fixture
+def faces(tiny: ModuleType, tmp_path: Path) -> Model:
+    """A model without text, whose network is a UNet that is told the time alone."""
+    tiny.write(tmp_path / "faces.safetensors", tiny.ldm_tensors(tiny.PlainLayout()))
+    return opened(tmp_path / "faces.safetensors").model
+
+
+def unprompted(model: Model, **options: Any) -> Tensor:
+    """Returns what a run of six steps gives with these options of the model."""
+    asked = replace(model, options=SamplingOptions(**options))
+    run: dict[str, Any] = {"steps": 6, "cfg": 1.0, "sampler": "euler", "scheduler": "normal"}
+    return sample(asked, empty(0), empty(0), empty_latent(width=64, height=64), seed=1, **run).samples
+
+
+def test_steps_of_a_network_without_text_are_taken_from_earlier_ones(faces: Model) -> None:
+    whole, cached = unprompted(faces), unprompted(faces, quality=20.0)
+    assert not torch.equal(whole, cached)
+    torch.testing.assert_close(whole, cached, atol=0.1, rtol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"corrections": (SkipLayerGuidance((0,)),)}, "skip-layer guidance leaves out blocks of a transformer"),
+        (
+            {"corrections": (PerturbedAttentionGuidance(),)},
+            "perturbed-attention guidance changes how a UNet with text works",
+        ),
+        ({"changes": (TokenMerging(),)}, "change how a UNet with text works"),
+    ],
+    ids=["skip layers", "perturbed attention", "token merging"],
+)
+def test_a_network_without_text_has_no_options_of_other_kinds(faces: Model, options: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=f"{words}, and this network is a UNet without text"):
+        unprompted(faces, **options)

@@ -99,7 +99,7 @@ def test_changing_how_a_unet_works_is_refused_for_a_transformer(
 ) -> None:
     tensors = tiny_dits.original(tiny_dits.FLUX, tiny_dits.weights(tiny_dits.FLUX), tiny_dits.NETWORK)
     save_file(tensors, tmp_path / "flux.safetensors")
-    with pytest.raises(InvalidWorkflow, match="whose network is a transformer; this works on UNets alone"):
+    with pytest.raises(InvalidWorkflow, match="whose network is a transformer; this works on UNets with text alone"):
         build_graph(
             parse_document(document(node, tmp_path / "flux.safetensors")),
             default_registry(),
