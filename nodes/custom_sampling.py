@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from latentgraph.diffusion.model import Guider, Model
-from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, Nested, Perpendicular
+from latentgraph.diffusion.sampling.guidance import ClassifierFree, Dual, ListName, Nested, Perpendicular
 from latentgraph.diffusion.types import Conditioning, Latent, Noise, Sampler, Sigmas
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 from latentgraph.graph.params import MAX_SEED
@@ -15,6 +16,8 @@ from latentgraph.graph.params import MAX_SEED
 from .carried import check_text
 from .facts import check_latent, sampled_facts
 from .sampling import MAX_CFG, step_teller
+
+Lists = Mapping[ListName, Conditioning]
 
 
 class CustomSampled(NamedTuple):
@@ -47,9 +50,9 @@ class SamplerCustom(
     def run(self, ctx: Context) -> CustomSampled:
         from latentgraph.diffusion.sampling.run import sample_guided
 
-        lists = {"positive": self.positive, "negative": self.negative}
+        lists: Lists = {"positive": self.positive, "negative": self.negative}
         result = sample_guided(
-            Guider(self.model, lists, ClassifierFree(self.cfg)),  # type: ignore[arg-type]
+            Guider(self.model, lists, ClassifierFree(self.cfg)),
             self.latent,
             noise=Noise(self.seed, silent=not self.add_noise),
             sampler=self.sampler,
@@ -188,9 +191,9 @@ class DualCFGGuider(
     )
 
     def run(self, ctx: Context) -> Guider:
-        lists = {"negative": self.negative, "second": self.second, "positive": self.positive}
+        lists: Lists = {"negative": self.negative, "second": self.second, "positive": self.positive}
         rule = Dual if self.style == "regular" else Nested
-        return Guider(self.model, lists, rule(self.cfg, self.second_cfg))  # type: ignore[arg-type]
+        return Guider(self.model, lists, rule(self.cfg, self.second_cfg))
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -208,8 +211,8 @@ class PerpNegGuider(Node, version=1, cached=False, comfy=ComfyName("PerpNegGuide
     neg_scale: float = Field(1.0, ge=0, le=MAX_CFG, description="How strictly to avoid; 0 ignores the negative prompt.")
 
     def run(self, ctx: Context) -> Guider:
-        lists = {"positive": self.positive, "negative": self.negative, "empty": self.empty}
-        return Guider(self.model, lists, Perpendicular(self.cfg, self.neg_scale))  # type: ignore[arg-type]
+        lists: Lists = {"positive": self.positive, "negative": self.negative, "empty": self.empty}
+        return Guider(self.model, lists, Perpendicular(self.cfg, self.neg_scale))
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
@@ -14,6 +14,7 @@ from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
 from .facts import batch_of, check_mask, check_one_size, read_header, resized_size, size_facts, size_of
+from .ranges import check_prefix
 
 PictureMethod = Literal["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 
@@ -77,9 +78,7 @@ class SaveImage(
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        prefix = PurePosixPath((known.value("prefix") or "").replace("\\", "/"))
-        if prefix.is_absolute() or ".." in prefix.parts:
-            known.problem("prefix", f"is {str(prefix)!r}, which leads out of the output folder; give a name below it")
+        check_prefix(known)
         return {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import Field
@@ -17,6 +16,7 @@ from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
 from .adapters import network_of
 from .facts import check_unet
+from .ranges import check_prefix
 
 FIRST_MODEL = "The network that a ratio of 1 gives; the result is of its kind."
 SECOND_MODEL = "The network that a ratio of 0 gives."
@@ -183,9 +183,7 @@ class SaveCheckpoint(
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        prefix = PurePosixPath((known.value("prefix") or "").replace("\\", "/"))
-        if prefix.is_absolute() or ".." in prefix.parts:
-            known.problem("prefix", f"is {str(prefix)!r}, which leads out of the output folder; give a name below it")
+        check_prefix(known)
         model, clip = known.fact("model", "family"), known.fact("clip", "family")
         if model is not None and clip is not None and model != clip:
             known.problem("clip", f"is of the {clip} family, but input 'model' is of the {model} family; name its own")

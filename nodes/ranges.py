@@ -1,9 +1,11 @@
-"""Inputs that must go together with others of their own node: what begins before it ends, and levels that fall.
+"""What inputs must be by themselves, or beside others of their own node: what begins before it ends, and levels that fall.
 
 Loads no torch.
 """
 
 from __future__ import annotations
+
+from pathlib import PurePosixPath
 
 from latentgraph.diffusion.levels.limits import whole_steps
 from latentgraph.graph import Known
@@ -30,3 +32,10 @@ def check_denoise(known: Known) -> None:
         whole_steps(steps or 1, denoise or 1.0)
     except ValueError as wrong:
         known.problem("denoise", f"of {wrong}")
+
+
+def check_prefix(known: Known) -> None:
+    """Reports a beginning of file names, input 'prefix', that is not below the output folder."""
+    prefix = PurePosixPath((known.value("prefix") or "").replace("\\", "/"))
+    if prefix.is_absolute() or ".." in prefix.parts:
+        known.problem("prefix", f"is {str(prefix)!r}, which leads out of the output folder; give a name below it")
