@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .document import Document, NodeDeclaration, is_document
-from .evaluate import MISSING, Budget, FileName, Missing, Note, Origin, Ref, Scope, evaluate, param_value
+from .evaluate import MISSING, Budget, FileName, Missing, Note, Origin, Ref, Scope, evaluate, param_value, refs_in
 from .files import FileResolver
 from .foreach import copies_of
 from .params import bind_params
@@ -219,6 +219,15 @@ class _Expander:
     def argument(self, scope: Scope, declaration: NodeDeclaration, inner: Scope, name: str, value: Any) -> Any:
         """Returns a value given to a parameter of a subgraph, or MISSING if the parameter does not take it (noted)."""
         param = inner.document.params[name]
+        for ref in refs_in(value):
+            node = ref.node.removeprefix(scope.prefix).partition("[")[0]  # one of a loop is as good as its node
+            written_here = ref.node.startswith(scope.prefix) and "/" not in node
+            if written_here and not scope.declares(scope.prefix + node):
+                near = self.problems.near(node, scope.document.nodes)
+                self.note(
+                    scope, declaration, name, "dangling-link", f"input {name!r}: there is no node {node!r}.", near
+                )
+                return MISSING
         if isinstance(value, Ref | Missing) or (isinstance(value, FileName) and param.file_kind):
             return value
         if param.is_value and isinstance(value, list) and value and all(isinstance(item, Ref) for item in value):

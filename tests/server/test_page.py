@@ -475,7 +475,7 @@ async def test_a_mask_is_painted_on_a_picture_and_becomes_its_transparency(
     await visit(tab, site)
     await choose(tab, "repaint")
     await tab.click("button", "Run")
-    await tab.sees("This is needed", "[data-param=image]")
+    await tab.sees("This is needed. Choose a picture.", "[data-param=image]")
     await tab.choose_file("[data-param=image] input[type=file]", tmp_path / "in.png")
     await tab.sees("120 × 80 pixels", "[data-param=image]")
 
@@ -670,12 +670,16 @@ async def test_of_the_model_files_those_are_offered_that_fit(tab: Tab, site: Sit
     await tab.until(f"{offered} === 'None of the server\\'s files fits'")
     await tab.sees("Put one in checkpoints/ of the server's models folder", "[data-param=vae]")
     await tab.sees("VAE", "[data-param=vae] label")
+    await tab.click("button", "Run")
+    await tab.sees("This is needed. Nothing that fits is there.", "[data-param=vae]")
     folder = site.folder / "models" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "editor.bin").write_bytes(b"editor")
     await visit(tab, site)
     await choose(tab, "edit")
     await tab.until(f"{offered} === 'Choose one\\neditor.bin'")
+    await tab.click("button", "Run")
+    await tab.sees("This is needed. Choose one.", "[data-param=vae]")
 
 
 async def test_a_server_without_workflows_says_how_to_get_one(chromium: str, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ export class ParamForm {
     for (const [name, field] of this.fields) {
       const { value, problem } = field.read();
       if (value !== undefined) values[name] = value;
-      const words = problem ?? (value === undefined && this.specs[name].required ? `This is needed. Enter ${this.specs[name].expected}.` : "");
+      const words = problem ?? (value === undefined && this.specs[name].required ? `This is needed. ${wanted(field, this.specs[name])}` : "");
       this._say(name, words);
       if (words) wrong.push(name);
     }
@@ -167,6 +167,13 @@ export class ParamForm {
     }
     return input && this.fields.has(input) ? input : null;
   }
+}
+
+/** Returns what to do about a field with nothing in it. */
+function wanted({ control }, spec) {
+  if (PICTURES.has(spec.type)) return "Choose a picture.";
+  if (control.tagName !== "SELECT") return `Enter ${spec.expected}.`;
+  return control.options.length > 1 ? "Choose one." : "Nothing that fits is there.";
 }
 
 /** Returns a problem of the server as a sentence for people. */
