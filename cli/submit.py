@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -51,7 +52,7 @@ def submit(
 
     from .settings import telling_how
 
-    with ending(as_json), _server_faults(as_json):
+    with ending(as_json), _server_faults(as_json), _telling_of_tokens():
         source, params = _read(file, settings)
         _check_output(output)
         token = _token(token_file)
@@ -204,6 +205,19 @@ def _as_json(job: JobView, files: Mapping[str, tuple[Path, ...]]) -> dict[str, A
         "failures": {error.node: error.message} if error is not None and error.node else {},
         "error": error.message if error is not None else None,
     }
+
+
+@contextmanager
+def _telling_of_tokens() -> Iterator[None]:
+    """Says of a missing or unknown token how to give one."""
+    from latentgraph.server.client.errors import NotAllowed
+
+    try:
+        yield
+    except NotAllowed as error:
+        if error.status != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise LatentGraphError(f"{error} Give it in {TOKEN_VARIABLE}, or in a file with --token-file.") from None
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def check_host(request: web.Request, settings: Settings) -> tuple[str, str | Non
         raise Refusal("malformed", "A request names one host, as in 'Host: localhost:8188'.")
     name = match[1].lower().removesuffix(".")
     if name != "localhost" and name not in settings.hosts and not _is_address(name):
-        words = f"The server does not go by the name {name[:100]!r}; if it should, add the name to its hosts."
+        words = f"The server does not go by the name {name[:100]!r}; if it should, start it with --name {name[:100]}."
         raise Refusal("bad-host", words)
     return name, match[2]
 

@@ -125,10 +125,10 @@ def _problem(media_type: str, data: bytes) -> Mapping[str, Any]:
 
 def _sentence(problem: Mapping[str, Any], url: str, status: int) -> str:
     title, detail = (str(problem.get(name, ""))[:_WORDS].strip() for name in ("title", "detail"))
-    if title and detail:
+    if title and detail and not detail.startswith(title):
         return f"{title}: {detail}"
     if title or detail:
-        return title or detail
+        return detail or title
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
