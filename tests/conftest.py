@@ -40,6 +40,12 @@ def tiny_texts() -> ModuleType:
     return _builders("tiny_texts")
 
 
+@pytest.fixture(scope="session")
+def published() -> ModuleType:
+    """The lists of `tests/diffusion/published.py`."""
+    return _builders("published")
+
+
 def _builders(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "diffusion" / f"{name}.py")
     assert spec is not None
