@@ -23,6 +23,8 @@ from .problem import Answer, Problem, Query, Steps
 HALF, FIRST_THIRD, SECOND_THIRD = 1 / 2, 1 / 3, 2 / 3  # of a step: where orders 2 and 3 ask
 ARRIVED = 1e-5  # this near to the last time an adaptive run is done
 MOST_REFUSED = 100  # steps in a row, each of another length; then none will do
+MOST_TRIES = 10_000  # as many steps as any sampler may be asked for
+_CURE = "give larger tolerances (rtol, atol), smaller coefficients, or a smaller accept_safety."
 LEAST_ERROR = 1e-8  # added to an error, so that none of 0 makes an infinite step
 
 
@@ -83,6 +85,8 @@ def dpm_adaptive(
     while time < last - ARRIVED:
         step = _interval(problem, time, ends)
         target = torch.minimum(last, time + control.h)
+        if not target > time:
+            raise FloatingPointError(f"steps became too short to get anywhere; {_CURE}")
         end, up = _ancestral_end(time, target, last, eta)
         h = end - time
         eps = yield from _noise(x, time, step)
@@ -113,6 +117,7 @@ class _StepLength:
     accept_safety: float
     inverses: tuple[float, float] | None = None
     refused: int = 0
+    tries: int = 0
 
     @classmethod
     def of(cls, h: float, coefficients: tuple[float, float, float], order: float, accept_safety: float) -> _StepLength:
@@ -132,11 +137,9 @@ class _StepLength:
         factor = 1 + math.atan(factor - 1)  # changes of length stay moderate
         accepted = factor >= self.accept_safety
         self.refused = 0 if accepted else self.refused + 1
-        if self.refused > MOST_REFUSED or not self.h * factor > 0:
-            raise FloatingPointError(
-                f"no length of a step makes a small enough error, after {self.refused} tries in a row; give larger tolerances "
-                "(rtol, atol), or a smaller accept_safety."
-            )
+        self.tries += 1
+        if self.refused > MOST_REFUSED or self.tries > MOST_TRIES:
+            raise FloatingPointError(f"no end is in sight after steps of {self.tries} lengths; {_CURE}")
         self.inverses = (inverse, before) if accepted else (before, long_before)
         self.h *= factor
         return accepted
