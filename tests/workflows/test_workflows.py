@@ -64,7 +64,7 @@ SIZES = {  # width and height of what each makes of SMALL
     "instruct": (64, 64),
     "unclip": (64, 64),
     "classes": (64, 64),
-    "enlarge": (512, 512),  # four times the picture's own
+    "enlarge": (128, 96),  # four times the picture's own
     "upscale": (256, 256),  # half of four times the picture's own
 }
 NEEDED = {
@@ -185,7 +185,9 @@ def needed(
         if name == "unclip":
             return {"checkpoint": str(tiny.write(folder / "unclip.safetensors", tiny.unclip_tensors()))}
         if name == "enlarge":
-            return {"checkpoint": str(tiny.write(folder / "enlarge.safetensors", tiny.x4_tensors()))}
+            Pillow.new("RGB", (32, 24), (200, 40, 40)).save(folder / "small.png")
+            path = tiny.write(folder / "enlarge.safetensors", tiny.x4_tensors())
+            return {"checkpoint": str(path), "image": str(folder / "small.png")}
         if name == "classes":
             path = tiny.write(folder / "classes.safetensors", tiny.classes_tensors())
             return {"checkpoint": str(path), "class": 3, "no_class": 10}
