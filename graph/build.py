@@ -99,11 +99,11 @@ class _Builder:
         """Returns a node with those of its inputs that are right."""
         inputs = _Inputs()
         unknown = [name for name in flat.inputs if name not in cls.spec.inputs]
-        for name in unknown:
-            self.unknown_input(flat, cls, name)
+        meant = {self.unknown_input(flat, cls, name) for name in unknown}
         self.check_links(flat, unknown)
         for port in cls.spec.inputs.values():
-            self.input(inputs, flat, port)
+            if not (port.required and port.name in meant - flat.inputs.keys()):  # what is misspelt is not missing, too
+                self.input(inputs, flat, port)
         return GraphNode(
             flat.id,
             cls,
@@ -162,14 +162,15 @@ class _Builder:
             return MISSING
         return converted
 
-    def unknown_input(self, flat: FlatNode, cls: type[Node], name: str) -> None:
-        """Notes an input that the node does not have; ComfyUI's name for one is understood."""
+    def unknown_input(self, flat: FlatNode, cls: type[Node], name: str) -> str | None:
+        """Notes an input that the node does not have; returns the one that is meant, if any. ComfyUI's names are understood."""
         known = cls.spec.inputs
         comfy = cls.spec.comfy.all if cls.spec.comfy else ()
         theirs = {their: ours for each in comfy for ours, their in each.inputs.items()}
         near = theirs.get(name) or self.problems.near(name, known)
         message = f"there is no input {name!r}; known: {names(known)}."
         flat.note(self.problems, "unknown-input", message, name, near, on_key=True)
+        return near
 
 
 def _has_ref(value: Any) -> bool:

@@ -48,7 +48,8 @@ class Linker:
             found = [link for item in value for link in self._item(port, item, note)]
             return tuple(found) if found else None
         if not isinstance(value, Ref):
-            self._not_a_link(port, value, note)
+            scope, _ = self.flat.scope_of(node.id)
+            self._not_a_link(port, value, note, _meant(value, scope.document) if scope else None)
             return None
         resolved = self._resolve(value, note)
         if port.shape == "list" or (port.literal and resolved.many):
@@ -101,7 +102,8 @@ class Linker:
             return None, False
         items = value if isinstance(value, list) else [value]
         if not items or not all(isinstance(item, Ref) for item in items):
-            note("wrong-type", f" is {shown(value)}; expected a link such as $node.port.")
+            message = f" is {shown(value)}; expected a link such as $node.port."
+            note("wrong-type", message, _meant(value, document))
             return None, False
         many, found = isinstance(value, list), list[Link]()
         for ref in items:
@@ -197,10 +199,10 @@ class Linker:
             note("unknown-port", f": node {name!r} ({cls.__name__}) has no output.", None)
         return None
 
-    def _not_a_link(self, port: InputPort, value: Any, note: Note) -> None:
+    def _not_a_link(self, port: InputPort, value: Any, note: Note, near: str | None = None) -> None:
         if value is not None or not port.optional:
             message = f" takes {port.expected}, by a link such as $node.port; found {shown(value)}."
-            note("wrong-type", message, None)
+            note("wrong-type", message, near)
 
     def _type_switches(self) -> None:
         """Gives each Switch that is decided at run time the type of its cases, which must be one."""
@@ -220,6 +222,12 @@ class Linker:
                 node.note(self.problems, "wrong-type", message, "cases")
             if found:
                 self.switch_types[node.id] = next(iter(found))
+
+
+def _meant(value: Any, document: Document) -> str | None:
+    """Returns the link that a text without its dollar means, None if it names no node of the document."""
+    is_name = isinstance(value, str) and value.partition(".")[0] in document.nodes
+    return f"${value}" if is_name else None
 
 
 def _one_of(port: InputPort) -> str:

@@ -225,13 +225,13 @@ class _Reader:
         kind = tree.get("type")
         if not isinstance(kind, str) or not kind:
             found = f"has the type {shown(kind)}" if "type" in tree else "has no type"
-            merges = (
-                ". ('<<' merges nothing: YAML 1.2 has no merge keys; write the inputs out.)" if "<<" in tree else "."
-            )
             message = (
-                f"node {name!r} {found}; expected the name of a node type, or a path to a document such as ./part.yaml"
-                + merges
+                f"node {name!r} {found}; expected the name of a node type, or a path to a document such as ./part.yaml."
             )
+            if "<<" in tree:
+                message += " ('<<' merges nothing: YAML 1.2 has no merge keys; write the inputs out.)"
+            if "class_type" in tree:
+                message += " (What ComfyUI calls 'class_type' is 'type' here, and inputs stand beside it.)"
             self.problems.add("missing-input" if "type" not in tree else "wrong-type", message, place, node=name)
             return None
         foreach = tree.get("foreach")
