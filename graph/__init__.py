@@ -39,7 +39,8 @@ from .events import (
 )
 from .explain import Explanation, History, all_key_parts, explain
 from .facts import ABSENT, Facts, Known, OutputFacts
-from .files import Companion, FileInput, FileResolver, FilesInText, Fingerprints, FolderResolver
+from .files import Companion, FileInput, FileResolver, FilesInText, FolderResolver
+from .fingerprints import Fingerprints
 from .flatten import flat_document
 from .keys import Keys, cache_keys
 from .node import ComfyName, Lane, Node, NodeSpec

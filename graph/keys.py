@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .dag import Graph, GraphNode, Link, Links
-from .files import Fingerprints, Look
+from .fingerprints import Fingerprints, Look
 
 SCHEME = "latentgraph key 1"
 """Named in every key: a change of what goes into a key changes this, and old entries are simply never asked for."""

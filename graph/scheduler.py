@@ -24,7 +24,7 @@ from .cache import Cache, Hit, Ports
 from .dag import Link, each_link
 from .errors import FileNotUsable, LatentGraphError, NodeFailed, RunCancelled
 from .events import NodeErred, NodeFinished, NodeReused, NodeStarted, OnEvent, RunStarted
-from .files import Fingerprints
+from .fingerprints import Fingerprints
 from .inputs import Inputs, input_values, wanted_links
 from .node import Lane
 from .plan import Plan

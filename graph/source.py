@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .json_syntax import json_events
 from .problems import Mark, Place
 from .report import Problems
-from .syntax import Event, as_text, json_events, stop, yaml_events
+from .syntax import Event, as_text, stop
 from .wording import shown
+from .yaml_syntax import yaml_events
 
 
 @dataclass(frozen=True, slots=True)

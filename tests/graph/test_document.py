@@ -17,7 +17,7 @@ from latentgraph.graph import (
     load_document,
     parse_document,
 )
-from latentgraph.graph.files import Fingerprints
+from latentgraph.graph.fingerprints import Fingerprints
 
 from .fakes import REGISTRY
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from latentgraph.graph import Plan, UnknownTarget, cache_keys, make_plan
-from latentgraph.graph.files import Fingerprints
+from latentgraph.graph.fingerprints import Fingerprints
 
 from .fakes import graph_of
 
