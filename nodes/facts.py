@@ -29,12 +29,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from latentgraph.diffusion.checkpoints.vision import ClipVisionSpec
 from latentgraph.diffusion.control.specs import ControlSpec
 from latentgraph.diffusion.families.autoencoders import VaeSpec
 from latentgraph.diffusion.families.dit_specs import PATCH, MMDiTSpec
 from latentgraph.diffusion.families.specs import ModelSpec, network_words
 from latentgraph.diffusion.families.text_joins import ClipSpec
+from latentgraph.diffusion.families.vision import ClipVisionSpec
 from latentgraph.diffusion.pictures.sizes import CELL, Size, cells_of, resized, whole_cells
 from latentgraph.graph import Facts, Known, LatentGraphError, NodeSpec, OutputFacts
 

@@ -25,7 +25,8 @@ from latentgraph.nodes.custom_sampling import (
     SamplerCustomAdvanced,
 )
 from latentgraph.nodes.sampling import KSampler
-from latentgraph.nodes.schedules import BasicScheduler, SplitSigmas
+from latentgraph.nodes.schedules import BasicScheduler
+from latentgraph.nodes.sigmas import SplitSigmas
 from latentgraph.nodes.text import TextEncode
 
 EMPTY = Latent(torch.zeros(1, 4, 8, 8))

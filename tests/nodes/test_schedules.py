@@ -19,18 +19,20 @@ from latentgraph.nodes.schedules import (
     BasicScheduler,
     BetaSamplingScheduler,
     ExponentialScheduler,
-    ExtendIntermediateSigmas,
-    FlipSigmas,
     KarrasScheduler,
     LaplaceScheduler,
     ManualSigmas,
     PolyexponentialScheduler,
     SamplingPercentToSigma,
     SDTurboScheduler,
+    VPScheduler,
+)
+from latentgraph.nodes.sigmas import (
+    ExtendIntermediateSigmas,
+    FlipSigmas,
     SetFirstSigma,
     SplitSigmas,
     SplitSigmasDenoise,
-    VPScheduler,
 )
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "vectors" / "sigmas.json").read_text())
