@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .checkpoints.parts import FileId
-    from .checkpoints.vision import ClipVisionSpec
     from .control.specs import ControlSpec
     from .families.autoencoders import VaeSpec
     from .families.text_joins import ClipSpec
     from .families.text_specs import EncoderKey
+    from .families.vision import ClipVisionSpec
     from .image_prompts.reading import IPAdapterSpec
     from .image_prompts.redux_reading import StyleSpec
     from .networks.memory import Weights

@@ -12,8 +12,8 @@ from ..checkpoints.headers import Header, HeaderError, read_header
 from ..checkpoints.parts import Part, find_part, find_shapes
 from ..checkpoints.refusals import key_groups, refuse_others, unbuildable
 from ..checkpoints.strangers import IP_ADAPTER
-from ..checkpoints.vision import ClipVisionSpec
 from ..families.specs import ModelSpec, UNetSpec
+from ..families.vision import ClipVisionSpec
 from ..layouts.keymaps import Origin, Origins, check_origins, rename
 from ..layouts.structure import Shapes, StructureError, shape_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..checkpoints.headers import HeaderError, read_header
 from ..checkpoints.parts import Part, find_part, find_shapes
 from ..checkpoints.refusals import key_groups, refuse_others, unbuildable
-from ..checkpoints.vision import ClipVisionSpec
+from ..families.vision import ClipVisionSpec
 from ..layouts.structure import StructureError, shape_of
 
 EXPECTED = "a style model"

@@ -25,10 +25,10 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from ..checkpoints.vision import ClipVisionSpec
 from ..families.dit_specs import PATCH, Flux2Spec, FluxSpec, MMDiTSpec
 from ..families.plain_unets import PlainUNetSpec
 from ..families.specs import DenoiserSpec, NetworkKind, UNetSpec
+from ..families.vision import ClipVisionSpec
 from ..layouts.structure import StructureError
 
 GROUPS = 32  # of every group norm in these networks

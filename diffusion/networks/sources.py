@@ -12,14 +12,15 @@ from torch import nn
 
 from ..adapters.places import UNET
 from ..checkpoints.parts import Part
-from ..checkpoints.vision import ClipVisionSpec, vision_origins
 from ..families.autoencoders import VaeSpec
 from ..families.specs import DenoiserSpec
 from ..families.text_joins import ClipSpec
+from ..families.vision import ClipVisionSpec
 from ..layouts.autoencoder_keys import vae_origins
 from ..layouts.autoencoder_structure import CODEBOOK, STATISTICS
 from ..layouts.kinds import kind_of
 from ..layouts.text_keymaps import text_origins
+from ..layouts.vision_keys import vision_origins
 from .attention import ExactUNetAttention, use_exact_vae_attention
 from .autoencoders import build_vae
 from .building import build_denoiser, build_vision

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..checkpoints.vision import ClipVisionSpec
+from ..families.vision import ClipVisionSpec
 from ..names import VisionCrop
 from ..types import ClipVision, ClipVisionOutput, Image
 

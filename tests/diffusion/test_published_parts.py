@@ -16,10 +16,11 @@ from latentgraph.diffusion.checkpoints.describe_text import describe_text
 from latentgraph.diffusion.checkpoints.describe_vae import describe_vae
 from latentgraph.diffusion.checkpoints.headers import read_header
 from latentgraph.diffusion.checkpoints.parts import find_shapes
-from latentgraph.diffusion.checkpoints.vision import describe_vision, vision_origins
+from latentgraph.diffusion.checkpoints.vision import describe_vision
 from latentgraph.diffusion.control.reading import describe_control
 from latentgraph.diffusion.families.autoencoders import VaeSpec
 from latentgraph.diffusion.layouts.autoencoder_keys import vae_origins
+from latentgraph.diffusion.layouts.vision_keys import vision_origins
 from latentgraph.diffusion.networks.autoencoders import build_vae
 from latentgraph.diffusion.networks.building import build_vision
 

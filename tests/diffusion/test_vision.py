@@ -15,7 +15,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Siglip
 
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import open_vision
-from latentgraph.diffusion.checkpoints.vision import describe_vision, read_vision
+from latentgraph.diffusion.checkpoints.vision import describe_vision
+from latentgraph.diffusion.layouts.vision_structure import read_vision
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.types import Image
 from latentgraph.diffusion.vision.encoding import encode_pictures, preprocess
