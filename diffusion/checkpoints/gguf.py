@@ -11,7 +11,7 @@ import math
 import mmap
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +42,26 @@ _T5_MODULES = {
 _T5_TOP = {"token_embd.weight": "shared.weight", "enc.output_norm.weight": "encoder.final_layer_norm.weight"}
 _T5_BLOCK = re.compile(r"enc\.blk\.(\d+)\.(\w+)\.weight")
 
+_DECODER_MODULES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_DECODER_TOP = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_DECODER_BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
+
 Value = str | int | float | bool
 _KEEP = "comfy.gguf.orig_shape."  # ComfyUI-GGUF's note of the shape of a kernel that it packed as rows of 256
 
@@ -63,7 +83,7 @@ def read_gguf_header(path: Path) -> Header:
         data_start = -(-reader.at // alignment) * alignment
         size = reader.size
     _check_layout(path, infos, alignment, size - data_start)
-    rename = _t5_name if values.get("general.architecture") in {"t5", "t5encoder"} else str
+    rename = _NAMES.get(str(values.get("general.architecture")), str)
     return Header(
         path=path,
         tensors={name: info for key, info in infos.items() if (name := rename(key))},
@@ -226,6 +246,18 @@ def _t5_name(key: str) -> str | None:
         number, module = match.groups()
         return f"encoder.block.{number}.{_T5_MODULES.get(module, module)}.weight"
     return None if key.startswith("dec.") or key == "output.weight" else _T5_TOP.get(key, key)
+
+
+def _decoder_name(key: str) -> str:
+    """Returns transformers' name of a language model's tensor."""
+    if match := _DECODER_BLOCK.fullmatch(key):
+        number, module = match.groups()
+        return f"model.layers.{number}.{_DECODER_MODULES.get(module, module)}.weight"
+    return _DECODER_TOP.get(key, key)
+
+
+_NAMES: Mapping[str, Callable[[str], str | None]] = {"t5": _t5_name, "t5encoder": _t5_name, "qwen3": _decoder_name}
+"""By architecture. Llama's and Mistral's are not here: llama.cpp turns the rows of their queries and keys around."""
 
 
 def _broken(path: Path, found: str) -> HeaderError:

@@ -19,7 +19,7 @@ from .gguf import MAGIC, read_gguf_header
 from .packings import Whereabouts, check_packings
 from .tensors import PLAIN_BITS, Header, HeaderError, TensorInfo
 
-__all__ = ["Header", "HeaderError", "TensorInfo", "parse_json_object", "read_floats", "read_header"]
+__all__ = ["Header", "HeaderError", "TensorInfo", "parse_json_object", "read_bytes", "read_floats", "read_header"]
 
 HEADER_LIMIT = 100_000_000  # bytes; the limit of the safetensors library
 SMALL_TENSOR = 1_000_000  # values; what `read_floats` agrees to read
@@ -76,6 +76,17 @@ def read_floats(header: Header, key: str) -> array[float]:
     elif info.dtype == "F8_E4M3":
         return array("d", map(_float8, data))
     return array("d", struct.unpack(f"<{info.numel}{_NUMBER_CODES[info.dtype]}", data))
+
+
+def read_bytes(header: Header, key: str) -> bytes:
+    """Returns the bytes of one tensor, such as a tokenizer that is kept among weights. Raises HeaderError for over 100 MB."""
+    info = header.tensors[key]
+    if info.end - info.begin > HEADER_LIMIT:
+        found = f"{key!r} of {info.end - info.begin} bytes"
+        raise HeaderError(header.path, found, expected=f"at most {HEADER_LIMIT}", cure="The file is unusual; check it.")
+    with header.path.open("rb") as file:
+        file.seek(header.data_start + info.begin)
+        return file.read(info.end - info.begin)
 
 
 def parse_json_object(path: Path, text: bytes) -> dict[str, Any]:

@@ -103,7 +103,14 @@ TEXT = Stranger(
               "language_model."),
 )  # fmt: skip
 
+TURNED = Stranger(
+    title="a language model of llama.cpp's whose rows are in an order of its own, as Mistral's and Llama's are",
+    cure="It can't be read: take the safetensors file of this model.",
+    prefixes=("blk.0.",),
+)
+
 PARTS = (
+    TURNED,
     Stranger(
         title="a VAE alone",
         cure="Load it with LoadVAE.",

@@ -16,34 +16,48 @@ from ..families.text_specs import EncoderKey
 from .headers import read_header
 from .remembering import remembered
 
-GGUF = ".gguf"
+GGML_MODEL, GGML_PAIRS = "tokenizer.ggml.model", "gpt2"  # what GGUF says of its vocabulary, and its name for byte pairs
+KEPT_TEKKEN, KEPT_PIECES = (
+    "tekken_model",
+    "spiece_model",
+)  # tensors in which ComfyUI keeps the bytes of a tokenizer's file
 MODELS = "tokenizers"  # the folder of tokenizers among those of models
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
     """The tokenizer of an encoder. files: its usual names; title: its model; model: how it cuts words, as the tokenizers
-    library calls it; source: where to get it.
+    library calls it; source: where to get it. kept: by which names an encoder's own file has it, GGUF's or ComfyUI's.
     """
 
     files: tuple[str, ...]
     title: str
     model: str
     source: str
+    kept: frozenset[str] = frozenset()
 
 
 TOKENIZERS: Mapping[EncoderKey, TokenizerFiles] = {
     "t5xxl": TokenizerFiles(
-        ("tokenizer.json", "spiece.model"), "t5", "Unigram", "https://huggingface.co/google/t5-v1_1-xxl (spiece.model)"
+        ("tokenizer.json", "spiece.model"),
+        "t5",
+        "Unigram",
+        "https://huggingface.co/google/t5-v1_1-xxl (spiece.model)",
+        frozenset({"t5", KEPT_PIECES}),
     ),
     "qwen3": TokenizerFiles(
-        ("tokenizer.json",), "qwen3", "BPE", "https://huggingface.co/Qwen/Qwen3-4B (tokenizer.json)"
+        ("tokenizer.json",),
+        "qwen3",
+        "BPE",
+        "https://huggingface.co/Qwen/Qwen3-4B (tokenizer.json)",
+        frozenset({GGML_PAIRS}),
     ),
     "mistral": TokenizerFiles(
         ("tokenizer.json",),
         "mistral",
         "BPE",
         "https://huggingface.co/black-forest-labs/FLUX.2-dev (tokenizer/tokenizer.json)",
+        frozenset({KEPT_TEKKEN}),
     ),
     "bert": TokenizerFiles(
         ("tokenizer.json", "vocab.txt"),
@@ -98,17 +112,19 @@ def missing_tokenizer(key: EncoderKey, encoder: Path | None = None) -> str:
 
 
 @remembered
-def _vocabulary_of(path: Path | str) -> str | None:
-    """Returns which tokenizer a GGUF file holds, or None if it holds none or can't be read."""
+def _kept_in(path: Path | str) -> frozenset[str]:
+    """Returns by which names a file has a tokenizer with it: none if it has none or can't be read."""
     try:
-        return read_header(path).metadata.get("tokenizer.ggml.model")
+        header = read_header(path)
     except (OSError, ValueError):
-        return None
+        return frozenset()
+    named = header.metadata.get(GGML_MODEL)
+    return frozenset({KEPT_TEKKEN, KEPT_PIECES} & header.tensors.keys()) | ({named} if named else frozenset())
 
 
 def _candidates(key: EncoderKey, encoder: Path, component: str | None) -> Iterator[Path]:
     row = TOKENIZERS[key]
-    if encoder.suffix == GGUF and _vocabulary_of(encoder) == row.title:
+    if row.kept and encoder.is_file() and row.kept & _kept_in(encoder):
         yield encoder
     if component is not None:
         folder = component.replace("text_encoder", "tokenizer") if "text_encoder" in component else "tokenizer"

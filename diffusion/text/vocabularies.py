@@ -1,7 +1,8 @@
 """The vocabularies of text encoders: CLIP's, which comes with the package, and those of T5 and BERT, from files of the user's.
 
 Each is run by the tokenizers library. Files: tokenizer.json (that library's own), spiece.model (SentencePiece's), vocab.txt
-(BERT's), GGUF (with T5's own). No tokenizer is downloaded, and none of them can run code.
+(BERT's), and text encoders that have theirs with them: GGUF, and ComfyUI's safetensors. No tokenizer is downloaded, and none
+of them can run code.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.gguf import read_gguf_array
+from ..checkpoints.headers import read_bytes, read_header
 from ..checkpoints.parts import FileId
+from ..checkpoints.tokenizer_files import GGML_MODEL, GGML_PAIRS, KEPT_PIECES, KEPT_TEKKEN
+from .byte_pairs import BytePairs, byte_letters, read_ggml, read_tekken
 from .sentencepiece import UNKNOWN, UnigramModel, read_unigram
 from .tokens import TextIds
 
@@ -71,13 +75,50 @@ def _read_sentencepiece(path: Path) -> Any:
 
 
 def _read_gguf(path: Path) -> Any:
-    """The Unigram model that llama.cpp keeps in a T5's file."""
-    names = ("tokens", "scores", "token_type", "precompiled_charsmap")
-    pieces, scores, kinds, rules = (read_gguf_array(path, f"tokenizer.ggml.{name}") or [] for name in names)
+    """What llama.cpp keeps of T5's Unigram model, or of a language model's byte pairs."""
+    names = ("tokens", "scores", "token_type", "precompiled_charsmap", "merges")
+    arrays = {name: read_gguf_array(path, f"tokenizer.ggml.{name}") or [] for name in names}
+    header = read_header(path)
+    if header.metadata.get(GGML_MODEL) == GGML_PAIRS:
+        return _byte_pairs(read_ggml(arrays, header.metadata.get("tokenizer.ggml.pre"), str(path)))
+    pieces, scores, kinds, rules, _ = arrays.values()
     if not pieces or len(pieces) != len(scores) or len(pieces) != len(kinds) or UNKNOWN not in kinds:
         raise VocabularyError(f"{path}: found no whole vocabulary of SentencePiece in it. Download it again.")
     vocabulary = tuple((str(piece), float(score)) for piece, score in zip(pieces, scores, strict=True))
     return _unigram(UnigramModel(vocabulary, kinds.index(UNKNOWN), bytes(int(byte) & 0xFF for byte in rules)))
+
+
+def _read_safetensors(path: Path) -> Any:
+    """What ComfyUI keeps of a tokenizer among a text encoder's weights: the bytes of its file."""
+    header = read_header(path)
+    key = next((key for key in _KEPT if key in header.tensors), None)
+    if key is None:
+        raise VocabularyError(f"{path}: found no tokenizer in it, expected {' or '.join(_KEPT)}.")
+    return _KEPT[key](read_bytes(header, key), str(path))
+
+
+_KEPT: Mapping[str, Callable[[bytes, str], Any]] = {
+    KEPT_TEKKEN: lambda data, name: _byte_pairs(read_tekken(data, name)),
+    KEPT_PIECES: lambda data, name: _unigram(read_unigram(data, name)),
+}
+
+
+def _byte_pairs(model: BytePairs) -> Any:
+    """A tokenizer as transformers makes it for language models; marks are told from text wherever they stand."""
+    from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
+    from tokenizers.models import BPE
+
+    tokenizer = Tokenizer(BPE({**model.words, **model.marks}, list(model.merges), ignore_merges=True))
+    if model.composed:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(model.pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.add_special_tokens([AddedToken(mark, normalized=False, special=True) for mark in model.marks])
+    return tokenizer
 
 
 def _unigram(model: UnigramModel) -> Any:
@@ -114,6 +155,7 @@ _READERS: Mapping[str, Callable[[Path], Any]] = {
     ".model": _read_sentencepiece,
     ".txt": _read_bert,
     ".gguf": _read_gguf,
+    ".safetensors": _read_safetensors,
 }
 
 
@@ -124,17 +166,7 @@ def _clip_tokenizer() -> Any:
 
     lines = files(__package__).joinpath("clip_merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [(left, right) for left, right in (line.split(" ") for line in lines[1:] if line)]
-    letters = _byte_letters()
+    letters = sorted(byte_letters())  # CLIP's, as GPT-2's, begin with those that stand for themselves
     words = [*letters, *(f"{letter}</w>" for letter in letters), *(left + right for left, right in merges)]
     vocabulary = {word: token_id for token_id, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
     return CLIPTokenizer(vocab=vocabulary, merges=merges).backend_tokenizer
-
-
-def _byte_letters() -> list[str]:
-    """A visible character for each byte, in the order of CLIP's (and GPT-2's) vocabulary.
-
-    Visible Latin-1 characters stand for themselves; the other bytes take characters from U+0100 on.
-    """
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = 256 - len(visible)
-    return [chr(byte) for byte in visible] + [chr(256 + i) for i in range(others)]

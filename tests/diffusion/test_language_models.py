@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +14,7 @@ import pytest
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -23,7 +26,10 @@ from latentgraph.diffusion.families.text_sets import FLUX2_TEXT, KLEIN_TEXT
 from latentgraph.diffusion.layouts.text_layout import text_layout
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.text_building import build_text_encoder
+from latentgraph.diffusion.text.byte_pairs import byte_letters
 from latentgraph.diffusion.text.encoding import encode_prompt
+
+from .gguf_files import Entry, File, numbers, string, strings
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -77,6 +83,78 @@ def check(file: Path, wanted: Tensor) -> None:
     assert condition.embedding.shape == (1, 512, 96)
     assert clip.spec.context_width == 96
     assert torch.equal(condition.embedding, wanted)
+
+
+LLAMA = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+}  # fmt: skip
+"""llama.cpp's names of what Qwen3's modules are called by transformers."""
+
+
+def test_a_gguf_file_of_qwen3_reads_prompts_with_its_own_tokenizer(
+    models: dict[str, Any], tiny_texts: ModuleType, folder: Path, tmp_path: Path
+) -> None:
+    entries = []
+    for name, w in models["qwen3"].state_dict().items():
+        module = name.removesuffix(".weight")
+        block = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", module)
+        key = f"blk.{block[1]}.{LLAMA[block[2]]}.weight" if block else f"{LLAMA[module]}.weight"
+        entries.append(Entry(key, w.shape[::-1], w.numpy().tobytes()))
+    ids = tiny_texts.vocabulary("qwen3").get_vocab()
+    words = [f"unused {n}" for n in range(max(ids.values()) + 1)]
+    for word, n in ids.items():
+        words[n] = word
+    values = {
+        "general.architecture": string("qwen3"),
+        "tokenizer.ggml.model": string("gpt2"),
+        "tokenizer.ggml.pre": string("qwen2"),
+        "tokenizer.ggml.tokens": strings(*words),
+        "tokenizer.ggml.token_type": numbers(
+            *(3 if word in tiny_texts.MARKS["qwen3"].values() else 1 for word in words)
+        ),
+        "tokenizer.ggml.merges": strings(),
+    }
+    (tmp_path / "qwen3.gguf").write_bytes(File(entries, values).packed())
+    clip = open_text([tmp_path / "qwen3.gguf"], WeightMemory(precision="exact"))
+    assert [(key, file.path.name) for key, file in clip.tokenizers] == [("qwen3", "qwen3.gguf")]
+    wanted = open_text([folder / "qwen3.safetensors"], WeightMemory(precision="exact"))
+    found, expected = (encode_prompt(each, PROMPT).conditioning.entries[0].embedding for each in (clip, wanted))
+    assert torch.equal(found, expected)
+
+
+def test_a_gguf_file_of_mistral_is_refused_for_the_order_of_its_rows(tmp_path: Path) -> None:
+    entries = [Entry("blk.0.attn_q.weight", (8, 8), bytes(256)), Entry("token_embd.weight", (8, 8), bytes(256))]
+    (tmp_path / "m.gguf").write_bytes(File(entries, {"general.architecture": string("llama")}).packed())
+    with pytest.raises(HeaderError, match=r"whose rows are in an order of its own.*Name a text encoder"):
+        describe_text([tmp_path / "m.gguf"])
+
+
+def test_a_mistral_with_its_tokenizer_among_its_weights_needs_no_other_file(
+    tiny_texts: ModuleType, folder: Path, tmp_path: Path
+) -> None:
+    """ComfyUI keeps Mistral's tekken.json so. The words of a lone byte have the ids that the other tokenizer gives them."""
+    ids = tiny_texts.vocabulary("mistral").get_vocab()
+    letters = {letter: n for n, letter in enumerate(byte_letters())}
+    vocab = [
+        {"rank": n, "token_bytes": base64.b64encode(bytes([letters[word]])).decode()}
+        for word, n in ids.items()
+        if word in letters
+    ]
+    marks = [{"rank": n, "token_str": word, "is_control": True} for word, n in ids.items() if word not in letters]
+    config = {"pattern": r"\s?\S+|\s+", "default_num_special_tokens": 0, "default_vocab_size": 300}
+    kept = json.dumps({"config": config, "vocab": vocab, "special_tokens": marks}).encode()
+    weights = load_file(folder / "mistral.safetensors")
+    save_file(
+        weights | {"tekken_model": torch.frombuffer(bytearray(kept), dtype=torch.uint8)}, tmp_path / "text.safetensors"
+    )
+    clip = open_text([tmp_path / "text.safetensors"], WeightMemory(precision="exact"))
+    assert [(key, file.path.name) for key, file in clip.tokenizers] == [("mistral", "text.safetensors")]
+    wanted = open_text([folder / "mistral.safetensors"], WeightMemory(precision="exact"))
+    found, expected = (encode_prompt(each, PROMPT).conditioning.entries[0].embedding for each in (clip, wanted))
+    assert torch.equal(found, expected)
 
 
 def test_a_longer_prompt_is_not_cut(folder: Path) -> None:
