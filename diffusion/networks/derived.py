@@ -26,6 +26,7 @@ from ..checkpoints.headers import HeaderError
 from ..checkpoints.parts import FileId
 from ..families.text_joins import ClipSpec
 from .blending import Blend
+from .faults import NOT_FINITE, NonFiniteError
 from .precision import NumericPolicy
 from .sources import DenoiserSource, TextSource
 from .stored import LaidOn, StoredModule, can_store, lay_on, unstore
@@ -114,7 +115,9 @@ class DerivedSource:
                 if isinstance(weight, nn.Module) and _is_laid_on(taken):
                     new[target] = self._laid_on(policy.device, shapes[target], taken, sources)
                 else:
-                    new[target] = _like(weight, self._made(target, weight, taken, sources), rounding)
+                    new[target] = made = _like(weight, self._made(target, weight, taken, sources), rounding)
+                    if not made.sum(dtype=torch.float32).isfinite():
+                        self._check(target, made, weight, taken, sources)
         return _copy_with(base, new, rounding)
 
     def _plan(self) -> dict[Target, list[_Taken]]:
@@ -156,6 +159,28 @@ class DerivedSource:
                 form, parts = _parts(change, source, weight.shape, like=weight)
                 weight = changed(weight, form, parts, step.strength)
         return weight
+
+    def _check(
+        self,
+        target: Target,
+        made: Tensor,
+        held: Tensor | nn.Module,
+        taken: Sequence[_Taken],
+        sources: Sequence[Any],
+    ) -> None:
+        """Raises NonFiniteError for a weight that its changes have broken; one that was broken before shows when it is used."""
+        if made.isfinite().all() or not _wide(held).isfinite().all():
+            return
+        for number, change, _ in taken:
+            step = self.steps[number]
+            for key in change.keys.values() if isinstance(step, Patch) and change is not None else ():
+                if not sources[number].get_tensor(key).isfinite().all():
+                    raise NonFiniteError(f"{key} of {step.title} {NOT_FINITE}: the file is damaged; get it again.")
+        steps = " and ".join(self.steps[each.step].title for each in taken)
+        dtype = str(made.dtype).removeprefix("torch.")
+        raise NonFiniteError(
+            f"{target.tensor} of {self.base.title} grows too large for {dtype} with {steps}; give smaller strengths."
+        )
 
 
 def with_step(source: Any, step: Patch | Blend) -> DerivedSource:

@@ -18,6 +18,7 @@ from latentgraph.diffusion.checkpoints.opening import Checkpoint, open_checkpoin
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.blending import Blend, difference, mix, mix_blocks, sum_of_both
 from latentgraph.diffusion.networks.derived import DerivedSource
+from latentgraph.diffusion.networks.faults import NonFiniteError
 from latentgraph.diffusion.networks.memory import MemoryBudgetError, WeightMemory
 from latentgraph.diffusion.networks.variants import AdapterMismatchError, MergeError, adapt, merge
 from latentgraph.diffusion.types import Clip
@@ -322,3 +323,26 @@ def test_networks_of_two_structures_are_not_mixed(tiny_sd1: Path, tiny_sd2: Path
     said = r"the UNet of sd1.safetensors and the UNet of sd2.safetensors can't be mixed: conv_in.bias is 32 numbers in the one"
     with pytest.raises(MergeError, match=said):
         merge(one, other, mix(0.5))
+
+
+def test_an_adapter_that_breaks_a_weight_is_named_and_the_checkpoint_is_not(
+    tiny: ModuleType, tiny_sd1: Path, tmp_path: Path, memory: WeightMemory
+) -> None:
+    key = "lora_unet_time_embed_0.lora_up.weight"
+    for name, factor in (("damaged", float("nan")), ("strong", 1e30)):
+        tensors = tiny.sd1_lora()
+        for role in ("up", "down"):
+            tensors[key.replace("up", role)] *= factor
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    damaged = adapt(open_checkpoint(tiny_sd1, memory).model, tmp_path / "damaged.safetensors").handle
+    with pytest.raises(
+        NonFiniteError,
+        match=r"^lora_unet_time_embed_0\.lora_(up|down)\.weight of damaged\.safetensors at 1 has values .* file is damaged",
+    ):
+        tensors_of(damaged)
+    strong = adapt(open_checkpoint(tiny_sd1, memory).model, tmp_path / "strong.safetensors", strength=100.0).handle
+    with pytest.raises(
+        NonFiniteError,
+        match=r"^time_embedding\.linear_1\.weight of .* too large for float32 with strong\.safetensors at 100; give smaller",
+    ):
+        tensors_of(strong)
