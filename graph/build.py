@@ -54,6 +54,7 @@ def build_graph(
     graph = Graph(document.name, document.file, ordered, outputs, flat.params)
     if not problems.errors:
         _warn_unused(graph, flat, document, problems)
+        _warn_of_kinds(document, registry, problems)
     problems.raise_errors()
     return Graph(document.name, document.file, ordered, outputs, flat.params, problems.sorted())
 
@@ -175,6 +176,17 @@ class _Builder:
 
 def _has_ref(value: Any) -> bool:
     return any(isinstance(item, Ref) for item in value)
+
+
+def _warn_of_kinds(document: Document, registry: Registry, problems: Problems) -> None:
+    """Warns of parameters for files of a kind that no node reads, which is mostly a kind that is misspelt."""
+    kinds = {*registry.file_kinds, "mask"}  # a mask is read as a picture; forms have it painted
+    for name, param in document.params.items():
+        if param.file_kind and param.file_kind not in kinds:
+            known = [f"{kind}_file" for kind in kinds]
+            message = f"parameter {name!r}: no node reads files of the type {param.type!r}; known: {names(known)}."
+            near = problems.near(param.type, known)
+            problems.add("unknown-kind", message, param.place, near=near, severity="warning", param=name)
 
 
 def _warn_unused(graph: Graph, flat: Flat, document: Document, problems: Problems) -> None:
