@@ -14,9 +14,10 @@ from typing import Any
 
 from latentgraph.graph import Registry
 
+from .catalogue_views import NodeTypesView, NodeTypeView
 from .openapi import openapi_document, with_workflows
 from .routing import Route
-from .views import NodeTypesView, NodeTypeView, WorkflowView
+from .views import WorkflowView
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from aiohttp import web
 from latentgraph.graph import InvalidWorkflow
 
 from ..jobs.states import JobState
+from .catalogue_views import FittingsView, FittingView, ModelsView, ModelView, NodeTypesView
 from .job_requests import read_source
 from .metrics import MEDIA_TYPE as METRICS_TYPE
 from .metrics import Labels
@@ -18,20 +19,7 @@ from .routing import JSON, YAML, Answer, Body, Route, json_response
 from .schemas import Source
 from .submitting import check_source
 from .try_page import PAGE, PAGE_POLICY
-from .views import (
-    ExplanationsView,
-    ExplanationView,
-    FittingsView,
-    FittingView,
-    HealthView,
-    ModelsView,
-    ModelView,
-    NodeTypesView,
-    ProblemView,
-    QueueView,
-    ReadyView,
-    ValidationView,
-)
+from .views import ExplanationsView, ExplanationView, HealthView, ProblemView, QueueView, ReadyView, ValidationView
 from .workflow_routes import view_workflow
 
 _MAX_DESCRIBED = 200  # stored workflows in OpenAPI

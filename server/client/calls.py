@@ -25,8 +25,9 @@ from pydantic import BaseModel, ValidationError
 
 from latentgraph.graph import Document
 
+from ..api.catalogue_views import NodeTypesView
 from ..api.job_views import EventView, JobPage, JobView, PreviewView
-from ..api.views import NodeTypesView, ProblemView, UploadView, ValidationView, WorkflowPage, WorkflowView
+from ..api.views import ProblemView, UploadView, ValidationView, WorkflowPage, WorkflowView
 from ..jobs.states import JobState
 from .attachments import Sent, find_pictures, pictures_of, read_document, read_picture
 from .downloads import fetch_files

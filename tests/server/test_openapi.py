@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from latentgraph.server.api import app, job_views, schemas, views
+from latentgraph.server.api import app, catalogue_views, job_views, schemas, views
 from latentgraph.server.api.openapi import openapi_document, param_schema
 from latentgraph.server.api.problems import TITLES
 from latentgraph.server.api.try_page import PAGE, PAGE_POLICY
@@ -121,8 +121,8 @@ async def test_answers_are_what_their_models_say(tmp_path: Path) -> None:
             (job_views.JobPage, "/v1/jobs"),
             (job_views.JobView, job["href"]),
             (views.WorkflowPage, "/v1/workflows"),
-            (views.NodeTypesView, "/v1/nodes"),
-            (views.ModelsView, "/v1/models"),
+            (catalogue_views.NodeTypesView, "/v1/nodes"),
+            (catalogue_views.ModelsView, "/v1/models"),
             (views.QueueView, "/v1/queue"),
             (views.HealthView, "/healthz"),
             (views.ReadyView, "/readyz"),
