@@ -167,6 +167,16 @@ def _recognised(path: Path, network: _Located, file_keys: Collection[str] = ()) 
         raise
 
 
+def _check_network(path: Path, network: _Located, spec: DenoiserSpec) -> None:
+    """Raises HeaderError unless all tensors of a network are there, and no other; with a name for a family that is alike."""
+    kind = kind_of(spec)
+    try:
+        check_tensors(path, network.shapes, {**kind.layout(spec), **kind.tables(spec)}, partial(kind.origins, spec))
+    except HeaderError:
+        _refuse_networks(path, network.headers)
+        raise
+
+
 def _refuse_networks(path: Path, headers: Sequence[Header]) -> None:
     refuse_strangers(path, headers, NETWORKS, expected="a checkpoint of a supported family", cure=known_families())
 
@@ -187,13 +197,7 @@ def _assemble(
     model = _model_spec(family, network, structure, scheduler or {}, {} if vae is None else vae.config, downscale)
     if pictures is not None and model.network.picture_width == len(pictures.mean):
         model = replace(model, picture_mean=pictures.mean, picture_std=pictures.std)
-    kind = kind_of(model.network)
-    check_tensors(
-        path,
-        network.shapes,
-        {**kind.layout(model.network), **kind.tables(model.network)},
-        partial(kind.origins, model.network),
-    )
+    _check_network(path, network, model.network)
     present = {layout: located for layout, located in texts.items() if located is not None}
     encoders = [configured(read_text_encoder(at.shapes, layout), layout, at.config) for layout, at in present.items()]
     read = [

@@ -63,8 +63,15 @@ IP_ADAPTER = Stranger(
     prefixes=("ip_adapter.", "image_proj.", "ip_adapter_proj_model."),
 )
 
+LLLITE = Stranger(
+    title="a ControlNet-LLLite, which is not supported",
+    cure="Take a ControlNet for Stable Diffusion XL, and load it with LoadControlNet.",
+    prefixes=("lllite_",),
+)
+
 IMPOSTORS = (
     LORA,
+    LLLITE,
     CONTROL_NET,
     T2I_ADAPTER,
     IP_ADAPTER,

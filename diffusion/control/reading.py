@@ -30,6 +30,9 @@ EXPECTED = "a control network"
 CURE = "Name a ControlNet or a T2I adapter."
 
 
+DIFFERENCE = "difference"  # the key by which such files are told
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class ControlDescription:
     """What a control network's file is, and where its tensors are."""
@@ -45,6 +48,9 @@ def describe_control(path: Path | str) -> ControlDescription:
     component = read_component(path) if path.is_dir() else None
     headers = component.headers if component else (read_header(path),)
     config = component.config if component else {}
+    if any(DIFFERENCE in header.tensors for header in headers):
+        cure = "It is not supported: take the whole ControlNet of its kind, such as control_v11p_sd15_canny."
+        raise HeaderError(path, "a ControlNet as its difference from a UNet", expected=EXPECTED, cure=cure)
     try:
         found = _find(headers, config, path.name if path.is_dir() else path.stem)
     except StructureError as error:

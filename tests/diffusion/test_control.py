@@ -543,6 +543,12 @@ def test_other_files_are_refused_by_name(
             describe_control(path)
 
 
+def test_a_difference_from_a_unet_is_refused_with_what_to_use_instead(nets: dict[str, Path], tmp_path: Path) -> None:
+    save_file(load_file(nets["sd1"]) | {"difference": torch.ones(())}, tmp_path / "diff_control_sd15.safetensors")
+    with pytest.raises(HeaderError, match=r"a ControlNet as its difference from a UNet.*take the whole ControlNet"):
+        describe_control(tmp_path / "diff_control_sd15.safetensors")
+
+
 def test_a_control_network_is_refused_as_a_checkpoint_by_what_loads_it(nets: dict[str, Path]) -> None:
     with pytest.raises(HeaderError, match=r"a ControlNet .*with LoadControlNet"):
         open_checkpoint(nets["sd1"], WeightMemory())

@@ -256,6 +256,7 @@ STRANGERS = {
     "a broken SD3": ("'x_embedder.proj.weight' is missing", ["joint_blocks.0.context_block.attn.qkv.weight"]),
     "Chroma": ("a network of Chroma, which is not supported (1 tensor", ["distilled_guidance_layer.in_proj.weight"]),
     "Qwen-Image": ("a network of Qwen-Image", ["transformer_blocks.0.img_mod.1.weight", "img_in.weight"]),
+    "a ControlNet-LLLite": ("a ControlNet-LLLite", ["lllite_unet_input_blocks_4_1.down.0.weight"]),
     "something else": ("keys below some.weird (2), other (1)", ["some.weird.key", "some.weird.thing", "other"]),
 }  # fmt: skip
 
@@ -283,6 +284,13 @@ def test_a_network_of_a_family_that_can_not_be_run_is_named(tiny: ModuleType, tm
     shapes = {**tiny.unet_shapes(layout), "input_blocks.1.0.time_stack.in_layers.0.weight": (64,)}
     path = tiny.write_skeleton(tmp_path / "svd.safetensors", shapes)
     with pytest.raises(HeaderError, match=r"a network of Stable Video Diffusion, .*Known: .*Stable Diffusion XL"):
+        describe(path)
+
+
+def test_a_network_with_more_than_that_of_a_family_is_named_where_it_is_known(tiny: ModuleType, tmp_path: Path) -> None:
+    shapes = {**tiny.unet_shapes(tiny.SDXL), "encoder_hid_proj.weight": (128, 256)}
+    path = tiny.write_skeleton(tmp_path / "kolors.safetensors", shapes)
+    with pytest.raises(HeaderError, match="a network of Kolors, which is not supported"):
         describe(path)
 
 
