@@ -1,4 +1,4 @@
-"""The structure of the house, enforced: who may import whom, what stays light, and that every folder is packaged.
+"""The structure of the house, enforced: who may import whom, in no circle, what stays light, and that every folder is packaged.
 
 The arrows are `cli -> server, nodes, graph`, `server -> graph`, `nodes -> graph, diffusion`, and none from `graph` and
 `diffusion`. A wrong arrow is cheap to add and dear to take out, so it fails here first.
@@ -111,7 +111,7 @@ def test_what_checks_workflows_imports_no_torch(module: str) -> None:
 def test_no_module_outgrows_its_noun() -> None:
     for package in ARROWS:
         for path in modules(package):
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 450, f"{path}: look for the second noun"
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, f"{path}: look for the second noun"
 
 
 def test_no_code_or_document_names_a_local_place() -> None:
