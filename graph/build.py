@@ -180,10 +180,9 @@ def _has_ref(value: Any) -> bool:
 
 def _warn_of_kinds(document: Document, registry: Registry, problems: Problems) -> None:
     """Warns of parameters for files of a kind that no node reads, which is mostly a kind that is misspelt."""
-    kinds = {*registry.file_kinds, "mask"}  # a mask is read as a picture; forms have it painted
+    known = registry.file_types
     for name, param in document.params.items():
-        if param.file_kind and param.file_kind not in kinds:
-            known = [f"{kind}_file" for kind in kinds]
+        if param.file_kind and param.type not in known:
             message = f"parameter {name!r}: no node reads files of the type {param.type!r}; known: {names(known)}."
             near = problems.near(param.type, known)
             problems.add("unknown-kind", message, param.place, near=near, severity="warning", param=name)

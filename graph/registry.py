@@ -56,3 +56,8 @@ class Registry(Mapping[str, type[Node]]):
     def file_kinds(self) -> frozenset[str]:
         """The kinds of files that some node reads."""
         return frozenset(port.file.kind for cls in self.values() for port in cls.spec.inputs.values() if port.file)
+
+    @cached_property
+    def file_types(self) -> tuple[str, ...]:
+        """The types of parameters for these files; a mask, which is read as a picture, has one of its own for forms."""
+        return tuple(sorted({f"{kind}_file" for kind in (*self.file_kinds, "mask")}))

@@ -115,7 +115,7 @@ def _plain(value: Any) -> Any:
 
 def _param(registry: Registry) -> dict[str, Any]:
     kinds = ["string", "integer", "number", "boolean", "seed", "list"]
-    kinds += sorted(f"{kind}_file" for kind in registry.file_kinds) + sorted(registry.value_types)
+    kinds += [*registry.file_types, *sorted(registry.value_types)]
     return {
         "type": "object",
         "additionalProperties": False,

@@ -233,6 +233,7 @@ def test_a_registry_has_classes_by_name_and_refuses_two_of_one() -> None:
 def test_a_registry_knows_its_value_classes_and_file_kinds() -> None:
     assert set(REGISTRY.value_types) == {"Number", "Handle"}
     assert REGISTRY.file_kinds == {"text"}
+    assert REGISTRY.file_types == ("mask_file", "text_file"), "forms have masks painted"
 
 
 def test_a_registry_finds_near_names_and_comfyui_names() -> None:
