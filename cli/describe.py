@@ -18,6 +18,7 @@ from .show import show
 NodeGroups = Mapping[str, tuple[type[Node], ...]]
 """Node types by the headings of a menu."""
 
+_NEEDED = "needed"
 _LONGEST_CELL = 80  # what is longer, such as the names of all samplers, stands below the table
 
 
@@ -133,7 +134,7 @@ def show_workflow(console: Console, document: Document) -> None:
         for heading in ("name", "takes", "default", "what it is"):
             table.add_column(heading, overflow="fold")
         for name, param in document.params.items():
-            default = "needed" if param.required else shown(param.default)
+            default = _NEEDED if param.required else shown(param.default)
             table.add_row(escape(name), escape(param.expected), escape(default), escape(param.description))
         show(console, table)
     if document.outputs:
@@ -147,7 +148,9 @@ def _comfy_words(comfy: ComfyName) -> str:
 
 
 def _default(port: InputPort) -> str:
-    return "" if port.required else str(_plain(port.default))
+    if port.required or port.default is None:
+        return _NEEDED if port.required else ""
+    return str(port.default).lower() if isinstance(port.default, bool) else str(_plain(port.default))
 
 
 def _paragraphs(doc: str) -> str:

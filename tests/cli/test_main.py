@@ -358,6 +358,8 @@ def test_nodes_shows_inputs_ranges_defaults_and_words_of_one() -> None:
     (steps,) = [line for line in text.splitlines() if line.startswith("steps ")]
     assert "a whole number from 1 to 10000 " in steps
     assert "latent: Latent" in text
+    (noise,) = [line for line in text.splitlines() if line.startswith("add_noise ")]
+    assert noise.split()[1:5] == ["true", "or", "false", "true"]
     (sampler,) = [line for line in text.splitlines() if line.startswith("sampler: ")]
     assert '"dpmpp_2m", ' in sampler
     assert max(len(line) for line in text.splitlines() if line.startswith("cfg ")) < 200
