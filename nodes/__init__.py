@@ -59,6 +59,7 @@ from . import (
     picture_conditions,
     samplers,
     sampling,
+    saving,
     schedules,
     sigmas,
     text,
@@ -73,7 +74,7 @@ __all__ = ["default_registry", "node_groups"]
 MENU: Mapping[str, tuple[ModuleType, ...]] = {
     "Models": (loading,),
     "LoRA and its kin": (adapters,),
-    "Mixtures of models": (merging,),
+    "Mixtures of models": (merging, saving),
     "Prompts": (text, conditionings, text_encoders, unprompted),
     "FLUX": (flux,),
     "Pictures to go by": (vision, control, picture_conditions, image_prompts),

@@ -1,4 +1,4 @@
-"""Nodes that mix networks, and one that saves what came of it. Mixtures are light handles, made when they are first used."""
+"""Nodes that mix networks. Mixtures are light handles, made when they are first used."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from typing import Any
 from pydantic import Field
 
 from latentgraph.diffusion.adapters.files import unlike
-from latentgraph.diffusion.families.autoencoders import KLSpec, PatchedKLSpec, VQSpec
-from latentgraph.diffusion.families.catalogue import holds_text
 from latentgraph.diffusion.model import Model
-from latentgraph.diffusion.names import WeightFormat
-from latentgraph.diffusion.types import Clip, Vae
+from latentgraph.diffusion.types import Clip
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
 from .adapters import network_of
 from .facts import check_unet
-from .ranges import check_prefix
 
 FIRST_MODEL = "The network that a ratio of 1 gives; the result is of its kind."
 SECOND_MODEL = "The network that a ratio of 0 gives."
@@ -144,55 +140,6 @@ class SubtractClips(_TwoClips, Node, version=1, cached=False, comfy=ComfyName("C
         from latentgraph.diffusion.networks.variants import merge
 
         return merge(self.clip, self.other, difference(self.multiplier))
-
-
-class SaveCheckpoint(
-    Node, version=1, lane="device", effect=True, comfy=ComfyName("CheckpointSave", {"prefix": "filename_prefix"})
-):
-    """Write a model, with its text encoders and VAE if they are given, as one safetensors file into the output folder.
-
-    Adapters and mixtures become part of the weights. The file has the layout that the family's checkpoints were published
-    in, and carries the workflow that made it. Nothing is ever overwritten.
-    """
-
-    model: Model = Field(description="The denoising network.")
-    clip: Clip | None = Field(None, description="Its text encoders.")
-    vae: Vae | None = Field(None, description="Its autoencoder.")
-    prefix: str = Field(
-        "checkpoints/latentgraph",
-        min_length=1,
-        max_length=200,
-        description="How names begin: 'mine/cat' gives mine/cat_00001_.safetensors.",
-    )
-    format: WeightFormat = Field("float16", description="The number format of the weights.")
-
-    def run(self, ctx: Context) -> None:
-        from latentgraph.diffusion.checkpoints.export import save_checkpoint
-
-        path = save_checkpoint(
-            ctx.output_dir,
-            prefix=self.prefix,
-            model=self.model,
-            clip=self.clip,
-            vae=self.vae,
-            format=self.format,
-            text=ctx.provenance,
-            on_tensor=ctx.progress,
-        )
-        ctx.saved(path)
-
-    @classmethod
-    def infer(cls, known: Known) -> OutputFacts:
-        check_prefix(known)
-        model, clip = known.fact("model", "family"), known.fact("clip", "family")
-        if model is not None and clip is not None and model != clip:
-            known.problem("clip", f"is of the {clip} family, but input 'model' is of the {model} family; name its own")
-        elif (spec := known.fact("clip", "spec")) is not None and not holds_text(spec):
-            known.problem("clip", f"has no place in checkpoints of the {clip} family; save without it")
-        vae = known.fact("vae", "spec")
-        if vae is not None and not isinstance(vae, KLSpec | PatchedKLSpec | VQSpec):
-            known.problem("vae", "is an autoencoder of a kind that no checkpoint holds; save without it")
-        return {}
 
 
 def _mixed(known: Known, name: str) -> OutputFacts:

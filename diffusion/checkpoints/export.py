@@ -1,4 +1,4 @@
-"""A model written as a single safetensors file, in the layout that its family's checkpoints were published in.
+"""A model written as one safetensors file, in the layout that its family's checkpoints were published in, or its parts apart.
 
 The tensors go from the networks in memory straight into the file, one part after the other, so no second copy of the weights is
 made. Adapters and mixtures are part of what is written.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..families.catalogue import FAMILIES
 from ..families.specs import Family, ModelSpec
+from ..families.text_specs import TextEncoderSpec
 from ..layouts.autoencoder_keys import vae_destinations
 from ..layouts.keymaps import Destination
 from ..layouts.kinds import kind_of
@@ -64,12 +65,58 @@ def save_checkpoint(
     parts = [_Part(model, NETWORK_PREFIX, _network_entries(model)), *_text_parts(family, clip)]
     if vae is not None:
         parts.append(_Part(vae, family.vae_prefix, _vae_entries(vae)))
+    stated, marks = statements(family, model.spec), _marks(family, model.spec)
+    about = _metadata(model.spec) | dict(text or {})
+    return _save(folder, prefix, parts, format, text=about, stated=stated, marks=marks, on_tensor=on_tensor)
+
+
+def save_vae(
+    folder: Path,
+    *,
+    prefix: str,
+    vae: Vae,
+    format: WeightFormat = "float16",
+    text: Mapping[str, str] | None = None,
+    on_tensor: OnTensor | None = None,
+) -> Path:
+    """Writes an autoencoder as a file of its own, in its makers' layout, and returns its path; else as `save_checkpoint`."""
+    return _save(folder, prefix, [_Part(vae, "", _vae_entries(vae))], format, text=text or {}, on_tensor=on_tensor)
+
+
+def save_text_encoders(
+    folder: Path,
+    *,
+    prefix: str,
+    clip: Clip,
+    format: WeightFormat = "float16",
+    text: Mapping[str, str] | None = None,
+    on_tensor: OnTensor | None = None,
+) -> list[Path]:
+    """Writes each text encoder as a file of its own, in transformers' layout, and returns their paths.
+
+    Their names are `{prefix}_{key}_{number:05}_.safetensors`, by the key of the encoder, such as clip_l.
+    """
+    return [
+        _save(folder, f"{prefix}_{spec.key}", [_text_part(clip, spec)], format, text=text or {}, on_tensor=on_tensor)
+        for spec in clip.spec.encoders
+    ]
+
+
+def _save(
+    folder: Path,
+    prefix: str,
+    parts: Sequence[_Part],
+    format: WeightFormat,
+    *,
+    text: Mapping[str, str],
+    stated: Mapping[str, Sequence[float]] | None = None,
+    marks: Sequence[str] = (),
+    on_tensor: OnTensor | None = None,
+) -> Path:
     dtype, code = _FORMATS[format]
+    stated = stated or {}
     entries = [(part.prefix + entry.destination.key, entry.shape) for part in parts for entry in part.entries]
-    stated = statements(family, model.spec)
-    header = _header(
-        entries, stated, _marks(family, model.spec), code, dtype.itemsize, _metadata(model.spec) | dict(text or {})
-    )
+    header = _header(entries, stated, marks, code, dtype.itemsize, text)
     numbers = count(1)
 
     def on_written() -> None:
@@ -119,9 +166,13 @@ def _text_parts(family: Family, clip: Clip | None) -> Iterator[_Part]:
         return
     prefixes = {layout.key: layout.prefixes[0] for layout in family.text.encoders if layout.prefixes}
     for spec in clip.spec.encoders:
-        shapes, prefix = _shapes(build_text_encoder(spec)), prefixes[spec.key]
-        destinations = text_destinations(spec, shapes, open_clip=prefix.endswith(OPEN_CLIP_ENDING))
-        yield _Part(clip, prefix, [_entry(destination, shapes, spec.key) for destination in destinations])
+        yield _text_part(clip, spec, prefixes[spec.key])
+
+
+def _text_part(clip: Clip, spec: TextEncoderSpec, prefix: str = "") -> _Part:
+    shapes = _shapes(build_text_encoder(spec))
+    destinations = text_destinations(spec, shapes, open_clip=prefix.endswith(OPEN_CLIP_ENDING))
+    return _Part(clip, prefix, [_entry(destination, shapes, spec.key) for destination in destinations])
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

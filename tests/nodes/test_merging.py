@@ -1,4 +1,4 @@
-"""Mixing networks and saving them, as nodes."""
+"""Mixing networks, as nodes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import pytest
 
 from latentgraph.graph import Context, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
-from latentgraph.nodes.loading import LoadCheckpoint
 from latentgraph.nodes.merging import (
     AddModels,
     MergeClips,
     MergeModelBlocks,
     MergeModels,
-    SaveCheckpoint,
     SubtractModels,
 )
 
@@ -51,28 +49,3 @@ def test_networks_of_two_structures_are_refused_before_a_run(tiny_sd1: Path, tin
     save = "  save: {type: SaveCheckpoint, model: $one.model, clip: $mixed}"
     nodes = BOTH + "  mixed: {type: AddClips, clip: $one.clip, other: $other.clip}\n" + save
     assert "'other' is of the sdxl family" in problem(nodes, one=tiny_sd1, other=tiny_sdxl)
-
-
-def test_a_checkpoint_is_saved_and_is_one_again(sd1: Any, watched: Any, context: Context, tmp_path: Path) -> None:
-    ctx = watched(resources=context.resources, output_dir=tmp_path, provenance={"latentgraph": "{}"})
-    SaveCheckpoint(model=sd1.model, clip=sd1.clip, vae=sd1.vae, prefix="mine").run(ctx)
-    assert ctx.files == [tmp_path / "mine_00001_.safetensors"]
-    assert ctx.steps[-1][0] == ctx.steps[-1][1]
-    again = LoadCheckpoint(file=ctx.files[0]).run(context)
-    assert again.model.spec == sd1.model.spec
-    assert again.vae is not None
-
-
-@pytest.mark.parametrize(
-    ("inputs", "said"),
-    [
-        (
-            "model: $one.model, clip: $other.clip",
-            "'clip' is of the sdxl family, but input 'model' is of the sd1 family",
-        ),
-        ("model: $one.model, prefix: ../mine", "leads out of the output folder"),
-    ],
-)
-def test_what_can_not_be_saved_is_refused(inputs: str, said: str, tiny_sd1: Path, tiny_sdxl: Path) -> None:
-    nodes = BOTH + f"  save: {{type: SaveCheckpoint, {inputs}}}"
-    assert said in problem(nodes, one=tiny_sd1, other=tiny_sdxl)

@@ -19,8 +19,8 @@ from latentgraph.nodes import default_registry
 from latentgraph.nodes.autoencoders import VAEDecode
 from latentgraph.nodes.latents import EmptyLatent
 from latentgraph.nodes.loading import LoadCheckpoint, LoadDiffusionModel
-from latentgraph.nodes.merging import SaveCheckpoint
 from latentgraph.nodes.sampling import KSampler
+from latentgraph.nodes.saving import SaveCheckpoint
 from latentgraph.nodes.text import TextEncode
 from latentgraph.nodes.text_encoders import LoadTextEncoder, LoadTextEncoders
 
