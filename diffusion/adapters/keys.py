@@ -209,6 +209,7 @@ _DEEP = re.compile(r"transformer_blocks[._][1-9]")
 _DOUBLE = re.compile(r"double_blocks[._]|single_blocks[._]|single_transformer_blocks[._]")
 _FLUX1 = re.compile(
     r"(img|txt)_mod[._]|[._]modulation[._]lin|proj_mlp|[._]ff(_context)?[._]net[._]|[._]norm1?(_context)?[._]linear"
+    r"|[._]processor[._](qkv|proj)"  # XLabs'
 )
 _FLUX2 = re.compile(r"to_qkv_mlp_proj|[._]linear_(in|out)\Z|_stream_modulation")
 _JOINT = re.compile(r"joint_blocks[._]|(transformer|base_model\.model)[._]transformer_blocks[._]")

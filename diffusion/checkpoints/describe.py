@@ -24,7 +24,7 @@ from ..layouts.text_keymaps import text_origins
 from ..layouts.text_layout import text_layout
 from ..layouts.text_structure import configured, read_text_encoder
 from .completeness import check_tensors
-from .describe_vae import VAE_FOLDERS, vae_prefix_of
+from .describe_vae import VAE_FOLDERS, vae_part, vae_prefix_of
 from .folders import INDEX, Component, Folder, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .parts import Part, find_part, find_shapes
@@ -215,7 +215,7 @@ def _assemble(
         metadata=network.headers[0].metadata,
         model_part=network.part,
         clip_parts=tuple(at.part_of(own) for own, at in zip(read, present.values(), strict=True)) if complete else (),
-        vae_parts=(vae.part,) if vae else (),
+        vae_parts=(vae_part(path, vae.headers, vae.prefix, vae_spec),) if vae and vae_spec else (),
     )
 
 

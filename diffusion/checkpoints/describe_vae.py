@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from ..families.autoencoders import TINY_FORMATS, TinyFamily, VaeSpec
+from ..layouts.autoencoder_keys import vae_origins
+from ..layouts.autoencoder_layout import vae_layout
 from ..layouts.autoencoder_structure import CONSISTENCY_MARK, TINY_LAYOUTS, has_tiny_half, read_tiny, read_vae
 from ..layouts.structure import StructureError
+from .completeness import check_tensors
 from .folders import INDEX, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .parts import Part, find_part, find_shapes
@@ -50,9 +54,19 @@ def describe_vae(path: Path | str) -> VaeDescription:
         refuse_strangers(path, headers, (*IMPOSTORS, *PARTS), expected="a VAE")
         raise HeaderError(path, "no VAE in it", expected=f"the key {MARKS[0]}", cure="Choose another file.")
     try:
-        return VaeDescription(path, read_vae(find_shapes(headers, prefix)), (find_part(headers, prefix),))
+        spec = read_vae(find_shapes(headers, prefix))
     except StructureError as error:
         raise unbuildable(path, error) from None
+    return VaeDescription(path, spec, (vae_part(path, headers, prefix, spec),))
+
+
+def vae_part(path: Path, headers: Sequence[Header], prefix: str, spec: VaeSpec) -> Part:
+    """Returns where the tensors of an autoencoder that is one network are. Raises HeaderError unless they are all there."""
+    layout = vae_layout(spec)
+    if layout is None:
+        return find_part(headers, prefix)
+    origins = check_tensors(path, find_shapes(headers, prefix), layout, partial(vae_origins, spec, ""))
+    return find_part(headers, prefix, {origin.key for origin in origins.values()})
 
 
 def describe_tiny_vae(decoder: Path | str, encoder: Path | str | None, *, family: TinyFamily) -> VaeDescription:

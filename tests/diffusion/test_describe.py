@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -310,6 +311,21 @@ def test_a_vae_is_described_with_or_without_its_prefix(tiny: ModuleType, tiny_sd
     alone = tiny.write(tmp_path / "vae.safetensors", tiny.fill(tiny.vae_shapes()))
     assert describe_vae(alone).spec == describe_vae(tiny_sd1).spec
     assert describe_vae(alone).spec.widths == (32, 64, 128, 128)
+
+
+@pytest.mark.parametrize("key", ["decoder.mid.attn_1.q.weight", "encoder.down.1.block.0.nin_shortcut.weight"])
+def test_a_vae_that_lacks_a_tensor_is_refused_by_its_header(key: str, tiny: ModuleType, tmp_path: Path) -> None:
+    shapes = tiny.vae_shapes()
+    del shapes[key]
+    path = tiny.write_skeleton(tmp_path / "vae.safetensors", shapes)
+    with pytest.raises(HeaderError, match=rf"1 missing \({re.escape(key)}\)"):
+        describe_vae(path)
+    checkpoint = {
+        **{tiny.UNET + k: s for k, s in tiny.unet_shapes(tiny.SD1).items()},
+        **{tiny.VAE + k: s for k, s in shapes.items()},
+    }
+    with pytest.raises(HeaderError, match="1 missing"):
+        describe(tiny.write_skeleton(tmp_path / "checkpoint.safetensors", checkpoint))
 
 
 def test_a_file_without_a_vae_says_what_it_is(tmp_path: Path) -> None:

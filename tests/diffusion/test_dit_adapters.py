@@ -111,6 +111,7 @@ def test_a_lora_of_xlabs_changes_the_attention_of_both_kinds_of_blocks(
     save_file(lora, tmp_path / "lora.safetensors")
     adapter = read_adapter(tmp_path / "lora.safetensors")
     assert (adapter.strays, fit(adapter, spec).homeless) == ((), ())
+    assert adapter.title == "a LoRA for FLUX.1"
     wanted = back(spec, expected)
     found = tensors_of(adapt(models["FLUX"], tmp_path / "lora.safetensors", strength=STRENGTH).handle)
     for key in wanted:

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from latentgraph.diffusion.families.autoencoders import KLSpec, PatchedKLSpec, VaeSpec, VQSpec
 from latentgraph.diffusion.families.specs import UNetSpec
 from latentgraph.diffusion.families.text_specs import BertSpec, ClipTextSpec, T5Spec, TextEncoderSpec
+from latentgraph.diffusion.layouts.autoencoder_layout import vae_layout
 from latentgraph.diffusion.layouts.layout import modules_of, unet_layout
 from latentgraph.diffusion.layouts.text_layout import text_layout
+from latentgraph.diffusion.networks.autoencoders import build_vae
 from latentgraph.diffusion.networks.building import build_unet
 from latentgraph.diffusion.networks.text_building import build_text_encoder
 
@@ -107,6 +110,25 @@ def test_the_tensors_of_a_text_encoder_are_those_of_transformers(spec: TextEncod
     built = build_text_encoder(spec).state_dict()
     found = {name.removeprefix("text_model."): tuple(tensor.shape) for name, tensor in built.items()}
     assert dict(text_layout(spec)) == found
+
+
+KL = KLSpec(latent_channels=4, widths=(32, 64, 64), encoder_blocks=2)
+VQ = VQSpec(latent_channels=3, codes=16, inner_channels=3, widths=(32, 64), encoder_blocks=1)
+AUTOENCODERS: dict[str, VaeSpec] = {
+    "kl": KL,
+    "kl without convolutions at the bottleneck": replace(KL, latent_channels=16, quant_convs=False),
+    "kl that attends": replace(KL, attention=(False, True, True)),
+    "kl that attends nowhere": replace(KL, middle_attention=False),
+    "vq": VQ,
+    "vq with other channels inside": replace(VQ, inner_channels=8, attention=(False, True)),
+    "of FLUX.2": PatchedKLSpec(latent_channels=32, widths=(32, 64), decoder_widths=(64, 96), encoder_blocks=2),
+}
+
+
+@pytest.mark.parametrize("spec", AUTOENCODERS.values(), ids=AUTOENCODERS)
+def test_the_tensors_of_an_autoencoder_are_those_of_diffusers(spec: VaeSpec) -> None:
+    built = {name: tuple(tensor.shape) for name, tensor in build_vae(spec).state_dict().items()}
+    assert vae_layout(spec) == built
 
 
 def test_a_module_is_named_once() -> None:
