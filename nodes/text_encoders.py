@@ -73,6 +73,8 @@ class LoadTextEncoders(
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
+        if known.file("first") is None or known.file("second") is None:
+            return {}  # which of them is missing is told where it is named
         return _infer(known, ["first", "second", "third"])
 
 

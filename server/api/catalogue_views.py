@@ -9,6 +9,7 @@ from pydantic import Field
 from latentgraph.graph import NodeSpec
 from latentgraph.graph.ports import InputPort, type_name
 
+from .fitting import Fitting
 from .views import View
 
 
@@ -87,8 +88,13 @@ class FittingView(View):
 
     kind: str
     names: list[str] = Field(description="Those that fit the workflow, by the names that documents have for them.")
-    there: int = Field(description="How many files of the kind the server has.")
+    unfit: dict[str, str] = Field(description="The others of the kind, each with what is wrong with it.")
     where: str = Field(description="Where more of them belong, in words.")
+
+    @classmethod
+    def of(cls, fitting: Fitting) -> FittingView:
+        unfit = {name: problem.message for name, problem in fitting.unfit.items()}
+        return cls(kind=fitting.kind, names=list(fitting.names), unfit=unfit, where=fitting.where)
 
 
 class FittingsView(View):

@@ -123,11 +123,15 @@ class Checker:
         self, source: bytes | str | dict[str, Any] | Loaded, params: Mapping[str, Any], owned: Collection[str]
     ) -> dict[str, Fitting]:
         """Returns the model files that fit each parameter of a document that takes one; see `fitting_files`."""
-        limits, resolver = self._settings.document, self.resolver.for_uploads(owned)
+        limits, resolver = self._settings.document, _Remembering(self.resolver.for_uploads(owned))
 
         def fitting() -> dict[str, Fitting]:
             loaded = source if isinstance(source, Loaded) else _read(source, "yaml", limits)
-            return fitting_files(loaded.document, params, self.registry, resolver, limits)
+            found = fitting_files(loaded.document, params, self.registry, resolver, limits)
+            return {name: replace(one, unfit=told(one.unfit)) for name, one in found.items()}
+
+        def told(unfit: Mapping[str, Problem]) -> dict[str, Problem]:
+            return {file: resolver.without_paths(problem) for file, problem in unfit.items()}
 
         return await self.in_thread(fitting)
 
@@ -217,6 +221,10 @@ class _Remembering:
         path = self._resolver.resolve(kind, name, base)
         self._names[str(path)] = name
         return path
+
+    def names(self, kind: str) -> list[str]:
+        """Returns the names of a kind that documents may use."""
+        return self._resolver.names(kind)
 
     def where(self, kind: str) -> str:
         """Returns where a file of a kind may lie; see FileResolver."""

@@ -5,13 +5,13 @@ A check reads headers alone, so a file of another family is known in millisecond
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from latentgraph.graph import Document, InvalidWorkflow, Limits, Param, Problem, Registry, build_graph
+from latentgraph.graph import Document, FileResolver, InvalidWorkflow, Limits, Param, Problem, Registry, build_graph
 
-from ..files.resolving import UPLOAD_KINDS, ServerResolver
+from ..files.resolving import UPLOAD_KINDS
 
 MAX_TRIED = 500
 """How many files are tried for a parameter; the others are not offered."""
@@ -21,16 +21,25 @@ _NO_FILE = "?"  # a name that no file has
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """The files that a parameter may name, out of how many there are of their kind, and where more of them belong, in words."""
+    """The files that a parameter may name, those of their kind that do not fit, each with what is wrong with it, and where more
+    files belong, in words."""
 
     kind: str
     names: tuple[str, ...]
-    there: int
+    unfit: Mapping[str, Problem]
     where: str
 
 
+class Offering(FileResolver, Protocol):
+    """A resolver that knows which files there are."""
+
+    def names(self, kind: str) -> Sequence[str]:
+        """Returns the names of a kind that documents may use."""
+        ...
+
+
 def fitting_files(
-    document: Document, params: Mapping[str, Any], registry: Registry, resolver: ServerResolver, limits: Limits
+    document: Document, params: Mapping[str, Any], registry: Registry, resolver: Offering, limits: Limits
 ) -> dict[str, Fitting]:
     """Returns for each parameter that takes a model file those that fit, with `params` for the other parameters.
 
@@ -39,18 +48,20 @@ def fitting_files(
     if any(problem.severity == "error" for problem in document.problems):
         raise InvalidWorkflow(document.problems)
 
-    def errors(name: str, file: str) -> frozenset[Problem]:
+    def errors(name: str, file: str) -> Sequence[Problem]:
         try:
             build_graph(document, registry, params={**params, name: file}, resolver=resolver, limits=limits)
         except InvalidWorkflow as error:
-            return frozenset(problem for problem in error.problems if problem.severity == "error")
-        return frozenset()
+            return [problem for problem in error.problems if problem.severity == "error"]
+        return ()
 
     def fitting(param: Param, kind: str) -> Fitting:
-        names = resolver.names(kind)
-        known = errors(param.name, _NO_FILE) if names else frozenset()
-        fit = (file for file in names[:MAX_TRIED] if errors(param.name, file) <= known)
-        return Fitting(kind, tuple(fit), len(names), resolver.where(kind))
+        names = resolver.names(kind)[:MAX_TRIED]
+        known = set(errors(param.name, _NO_FILE)) if names else set()
+        more = {file: [problem for problem in errors(param.name, file) if problem not in known] for file in names}
+        fit = tuple(file for file, problems in more.items() if not problems)
+        unfit = {file: problems[0] for file, problems in more.items() if problems}
+        return Fitting(kind, fit, unfit, resolver.where(kind))
 
     kinds = {name: param.file_kind for name, param in document.params.items()}
     return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from aiohttp import web
 
 from latentgraph.graph import InvalidWorkflow
@@ -56,7 +54,7 @@ async def fitting(request: web.Request) -> web.Response:
     else:
         assert source.document is not None
         found = await parts.checker.fitting(source.document, source.params, ())
-    return json_response(FittingsView(params={name: FittingView(**asdict(one)) for name, one in found.items()}))
+    return json_response(FittingsView(params={name: FittingView.of(one) for name, one in found.items()}))
 
 
 async def list_nodes(request: web.Request) -> web.Response:

@@ -122,6 +122,14 @@ def test_encoders_of_another_family_are_refused_where_words_for_each_are_given(n
     assert "has clip_l, of the sd1 family, not those of" in problem(nodes, files)
 
 
+def test_of_encoders_one_of_which_is_not_there_nothing_more_is_said(files: Path) -> None:
+    nodes = """
+  load: {type: LoadTextEncoders, first: <files>/clip_l.safetensors, second: <files>/t6.safetensors, family: flux}
+  last: {type: TextEncode, clip: $load, text: a cat}
+"""
+    assert problem(nodes, files).startswith("node 'load' (LoadTextEncoders): input 'second': there is no text_encoder")
+
+
 def build(nodes: str, files: Path, *, models: Path | None = None) -> Graph:
     document = parse_document(
         f"latentgraph: 1\nnodes:\n{nodes.replace('<files>', str(files))}\noutputs: {{last: $last}}\n"

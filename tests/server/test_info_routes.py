@@ -46,9 +46,10 @@ outputs: {number: $load}
     async with serving(tmp_path) as site:
         (tmp_path / "models" / "damaged.safetensors").write_bytes(b"damaged")
         where = "in models/ of the server's models folder"
+        unfit = {"damaged.safetensors": "node 'load' (LoadModel): damaged.safetensors: is damaged."}
         expected = {
-            "model": {"kind": "checkpoint", "names": ["emoji", "small.safetensors"], "there": 3, "where": where},
-            "spare": {"kind": "vae", "names": [], "there": 0, "where": ""},
+            "model": {"kind": "checkpoint", "names": ["emoji", "small.safetensors"], "unfit": unfit, "where": where},
+            "spare": {"kind": "vae", "names": [], "unfit": {}, "where": ""},
         }
         assert (await site.json("POST", "/v1/fitting", json={"document": text}))["params"] == expected
         await site.store.workflows.put("judging", text, "application/yaml")

@@ -664,12 +664,14 @@ async def test_of_the_model_files_those_are_offered_that_fit(tab: Tab, site: Sit
     )
     await store_workflow(site, "edit", edit)
     await visit(tab, site)
-    offered = "[...document.querySelectorAll('.field select')].at(-1)?.innerText.trim()"
-    await tab.until(f"{offered} === 'emoji\\nother'")
+    offered = """[...[...document.querySelectorAll('.field select')].at(-1)?.options ?? []]
+        .map((one) => one.disabled ? `(${one.textContent})` : one.textContent).join()"""
+    await tab.until(f"{offered} === 'emoji,other'")
     await choose(tab, "edit")
-    await tab.until(f"{offered} === 'None of the server\\'s files fits'")
+    await tab.until(f"{offered} === `None of the server's files fits,(emoji),(other)`")
     await tab.sees("Put one in checkpoints/ of the server's models folder", "[data-param=vae]")
     await tab.sees("VAE", "[data-param=vae] label")
+    assert "edits nothing" in await tab.evaluate("document.querySelector('option[disabled]').title")
     await tab.click("button", "Run")
     await tab.sees("This is needed. Nothing that fits is there.", "[data-param=vae]")
     folder = site.folder / "models" / "checkpoints"
@@ -677,7 +679,7 @@ async def test_of_the_model_files_those_are_offered_that_fit(tab: Tab, site: Sit
     (folder / "editor.bin").write_bytes(b"editor")
     await visit(tab, site)
     await choose(tab, "edit")
-    await tab.until(f"{offered} === 'Choose one\\neditor.bin'")
+    await tab.until(f"{offered} === 'Choose one,editor.bin,(emoji),(other)'")
     await tab.click("button", "Run")
     await tab.sees("This is needed. Choose one.", "[data-param=vae]")
 

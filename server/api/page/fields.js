@@ -167,12 +167,15 @@ function fileField(name, spec) {
       control.value = value ?? "";
     },
     focus: () => field.control.focus(),
-    offer: ({ names, there, where }) => {
+    offer: ({ names, unfit, where }) => {
       const { value } = field.control;
       const usable = [...new Set([...names, ...(spec.default ? [spec.default] : [])])];
-      const empty = usable.length ? (spec.required ? "Choose one" : null) : there ? "None of the server's files fits" : "The server has none";
+      const others = Object.entries(unfit).filter(([one]) => one !== spec.default);
+      const empty = usable.length ? (spec.required ? "Choose one" : null) : others.length ? "None of the server's files fits" : "The server has none";
       const options = usable.map((one) => h("option", { value: one }, one));
-      const select = h("select", { id: field.control.id }, empty && h("option", { value: "" }, empty), ...options);
+      const misfits = others.map(([one, reason]) => h("option", { value: one, disabled: true, title: reason }, one));
+      const behind = misfits.length > 0 && h("optgroup", { label: "Does not fit" }, ...misfits);
+      const select = h("select", { id: field.control.id }, empty && h("option", { value: "" }, empty), ...options, behind);
       select.setAttribute("aria-describedby", field.control.getAttribute("aria-describedby"));
       field.control.replaceWith(select);
       field.control = select;

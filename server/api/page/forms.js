@@ -173,7 +173,7 @@ export class ParamForm {
 function wanted({ control }, spec) {
   if (PICTURES.has(spec.type)) return "Choose a picture.";
   if (control.tagName !== "SELECT") return `Enter ${spec.expected}.`;
-  return control.options.length > 1 ? "Choose one." : "Nothing that fits is there.";
+  return [...control.options].some(({ value, disabled }) => value && !disabled) ? "Choose one." : "Nothing that fits is there.";
 }
 
 /** Returns a problem of the server as a sentence for people. */
