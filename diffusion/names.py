@@ -86,6 +86,7 @@ EmptyPrompt = Literal["none", "empty_prompt"]  # text/encoding.py: what is made 
 VisionCrop = Literal["center", "none"]  # vision/encoding.py
 MaskedFill = Literal["grey", "black"]  # pictures/inpainting.py
 MaskOperation = Literal["multiply", "add", "subtract", "and", "or", "xor"]  # pictures/masks.py
+BlendMode = Literal["normal", "multiply", "screen", "overlay", "soft_light", "difference"]  # pictures/edits.py
 ChannelName = Literal["alpha", "red", "green", "blue"]  # pictures/masks.py
 
 

@@ -57,6 +57,7 @@ from . import (
     merging,
     model_options,
     picture_conditions,
+    picture_edits,
     samplers,
     sampling,
     saving,
@@ -84,7 +85,7 @@ MENU: Mapping[str, tuple[ModuleType, ...]] = {
     "Samplers": (samplers,),
     "Noise levels": (schedules, sigmas),
     "Options of a model": (model_options, guidance),
-    "Pictures": (images, upscaling),
+    "Pictures": (images, picture_edits, upscaling),
     "Masks": (masks,),
     "Measures": (measuring,),
 }
