@@ -213,6 +213,9 @@ def nodes(
 
 @app.command()
 def models(
+    file: Annotated[
+        str | None, typer.Argument(help="A path or name, to see what this file alone can be used as.")
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option("--models", help="The folder to look in, instead of the one in the user's data folder."),
@@ -221,15 +224,18 @@ def models(
 ) -> None:
     """List the model files that documents can name (checkpoints, VAEs, LoRAs and so on), with the family of each."""
     from .folders import make_resolver, models_folder
-    from .model_files import model_rows, show_models
+    from .model_files import model_rows, rows_of, show_models, show_rows
 
     with ending(as_json):
         place = folder or models_folder()
-        rows = model_rows(make_resolver(place))
+        resolver = make_resolver(place)
+        rows = model_rows(resolver) if file is None else rows_of(resolver, file)
         if as_json:
             print_json(rows)
-        else:
+        elif file is None:
             show_models(make_console(), rows, place)
+        else:
+            show_rows(make_console(), rows)
 
 
 @app.command()

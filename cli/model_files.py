@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from latentgraph.graph import FileNotUsable, FolderResolver
+from latentgraph.graph import FileNotUsable, FolderResolver, LatentGraphError
 
 from .folders import MODEL_FOLDERS
 from .show import show
@@ -22,11 +22,48 @@ if TYPE_CHECKING:
 
 def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]]:
     """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
+    rows: list[dict[str, Any]] = []
+    for kind, family_of in _readers().items():
+        checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
+        rows += [_row(resolver, kind, name, family_of) for name in resolver.names(kind) if name not in checkpoints]
+    return rows
+
+
+def rows_of(resolver: FolderResolver, file: str) -> list[dict[str, Any]]:
+    """Returns what one file, given by path or name, can be used as: like `model_rows`, a row for each kind.
+
+    Raises LatentGraphError for one that can be used as nothing, with what is wrong with it as a checkpoint.
+    """
+    place = Path(file).expanduser()
+    name = str(place.absolute()) if place.exists() else file
+    rows = [_row(resolver, kind, name, family_of) for kind, family_of in _readers().items()]
+    fitting = [row for row in rows if not row["problem"]]
+    if not fitting:
+        raise LatentGraphError(next((row for row in rows if row["path"]), rows[0])["problem"])
+    return fitting
+
+
+def _row(
+    resolver: FolderResolver | ServerResolver, kind: str, name: str, family_of: Callable[[Path], str | None]
+) -> dict[str, Any]:
+    from latentgraph.diffusion.checkpoints.headers import HeaderError
+
+    row: dict[str, Any] = {"name": name, "kind": kind, "path": None, "family": None, "problem": None}
+    try:
+        path = resolver.resolve(kind, name, None)
+        row["path"] = str(path)
+        row["family"] = family_of(path)
+    except (HeaderError, FileNotUsable, OSError) as error:
+        row["problem"] = str(error)
+    return row
+
+
+def _readers() -> dict[str, Callable[[Path], str | None]]:
+    """Returns for each kind of file what reads its header and returns its family."""
     from latentgraph.diffusion.adapters.files import read_adapter
     from latentgraph.diffusion.checkpoints.describe import describe, describe_network
     from latentgraph.diffusion.checkpoints.describe_text import find_encoders
     from latentgraph.diffusion.checkpoints.describe_vae import describe_vae, tiny_halves
-    from latentgraph.diffusion.checkpoints.headers import HeaderError
     from latentgraph.diffusion.checkpoints.vision import describe_vision
     from latentgraph.diffusion.control.reading import describe_control
     from latentgraph.diffusion.image_prompts.reading import describe_ip_adapter
@@ -34,7 +71,7 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
     from latentgraph.diffusion.text.embeddings import read_embedding
     from latentgraph.diffusion.upscaling.reading import describe_upscaler
 
-    family_of: dict[str, Callable[[Path], str | None]] = {
+    return {
         "checkpoint": lambda path: describe(path).family,
         "diffusion_model": lambda path: describe_network(path).model.family,
         "vae": _of_no_family(describe_vae),
@@ -48,21 +85,6 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
         "upscale_model": _of_no_family(describe_upscaler),
         "embedding": _of_no_family(read_embedding),
     }
-    rows: list[dict[str, Any]] = []
-    for kind in family_of:
-        checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
-        for name in resolver.names(kind):
-            if name in checkpoints:
-                continue
-            row: dict[str, Any] = {"name": name, "kind": kind, "path": None, "family": None, "problem": None}
-            try:
-                path = resolver.resolve(kind, name, None)
-                row["path"] = str(path)
-                row["family"] = family_of[kind](path)
-            except (HeaderError, FileNotUsable, OSError) as error:
-                row["problem"] = str(error)
-            rows.append(row)
-    return rows
 
 
 def _of_no_family(read: Callable[[Path], object]) -> Callable[[Path], None]:
@@ -76,15 +98,20 @@ def _of_no_family(read: Callable[[Path], object]) -> Callable[[Path], None]:
 
 def show_models(console: Console, rows: list[dict[str, Any]], folder: Path) -> None:
     """Prints the model files, and where to put more."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("name", "kind", "family"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(escape(row["name"]), row["kind"], row["family"] or ("unusable" if row["problem"] else ""))
-    show(console, table)
+    show_rows(console, rows)
     for row in rows:
         if row["problem"]:
             console.print(Text.assemble(("unusable:", "bold red"), " ", row["problem"]), soft_wrap=True)
     *others, last = MODEL_FOLDERS
     words = f"Put your own below {folder}, into {', '.join(others)} or {last}, or name them by path."
     console.print(Text(words), soft_wrap=True)
+
+
+def show_rows(console: Console, rows: list[dict[str, Any]]) -> None:
+    """Prints model files as a table."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("name", "kind", "family"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(escape(row["name"]), row["kind"], row["family"] or ("unusable" if row["problem"] else ""))
+    show(console, table)

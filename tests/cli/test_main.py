@@ -417,6 +417,25 @@ def test_models_lists_what_documents_can_name_and_what_is_wrong_with_the_rest(
     assert f"below {folder.parent}, into checkpoints, " in text
 
 
+def test_models_says_what_one_file_can_be_used_as(tmp_path: Path, tiny_sd1: Path, tiny: ModuleType) -> None:
+    kinds = {row["kind"]: row["family"] for row in called_json("models", str(tiny_sd1))}
+    assert kinds == {"checkpoint": "sd1", "diffusion_model": "sd1", "vae": None, "text_encoder": "clip_l"}
+    lora = tiny.write(tmp_path / "style.safetensors", tiny.sd1_lora())
+    assert call("models", str(lora)).stdout.split() == ["name", "kind", "family", str(lora), "lora", "sd1"]
+    assert [row["kind"] for row in called_json("models", "emoji")] == ["checkpoint", "vae"]
+
+
+def test_models_says_of_a_file_that_can_be_used_as_nothing_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "old.ckpt").write_bytes(b"PK\x03\x04" + b"\0" * 60)
+    for file, words in (
+        (tmp_path / "old.ckpt", "a pickled PyTorch checkpoint"),
+        ("nowhere", "no checkpoint 'nowhere'"),
+    ):
+        result = call("models", str(file))
+        assert result.exit_code == 2
+        assert words in result.stderr
+
+
 def test_schema_is_a_json_schema_of_every_node() -> None:
     schema = json.loads(call("schema").stdout)
     assert schema["$schema"].endswith("2020-12/schema")
