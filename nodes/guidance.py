@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from latentgraph.diffusion.families.specs import UNETS, network_words
+from latentgraph.diffusion.families.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
+from latentgraph.diffusion.families.specs import UNETS, DenoiserSpec, network_words
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.sampling.options import Correction, NormLimit, ZeroStar
 from latentgraph.diffusion.sampling.options import PerpNeg as PerpNegSetting
@@ -76,7 +77,29 @@ class _TransformerAlone(SameFacts):
             words = f"is of the {spec.family} family, whose network is {found}; blocks of a transformer alone can be left out"
             known.problem("model", words + use)
         check_part(known, "nothing would ever be left out")
+        if spec is not None:
+            for name, blocks in _blocks(spec.network).items():
+                _check_numbers(known, name, blocks)
         return super().infer(known)
+
+
+def _blocks(network: DenoiserSpec) -> dict[str, int]:
+    """Returns how many blocks a transformer has, by the input that numbers them."""
+    if isinstance(network, MMDiTSpec):
+        return {"layers": network.depth, "double": network.depth}
+    if isinstance(network, FluxSpec | Flux2Spec):
+        return {"layers": network.double_blocks, "double": network.double_blocks, "single": network.single_blocks}
+    return {}
+
+
+def _check_numbers(known: Known, name: str, blocks: int) -> None:
+    """Reports a block that a network does not have."""
+    text = known.value(name)
+    beyond = [number for number in _numbers(text or "") if number >= blocks]
+    if beyond:
+        known.problem(
+            name, f"names block {beyond[0]}, but input 'model' has {blocks} of that kind, from 0 to {blocks - 1}"
+        )
 
 
 class SkipLayerGuidanceSD3(
