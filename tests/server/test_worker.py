@@ -198,8 +198,8 @@ def test_previews_are_made_where_they_are_wanted(server: Server) -> None:
     preview = server.next()
     assert isinstance(preview, PreviewMade)
     assert preview.jpeg == b"\xff\xd8\xffcat"
+    server.done()  # before another job is asked for, which would be refused
     server.ask("b", ["preview", "cat"])
-    server.done()
     while not isinstance(message := server.next(), Done):
         assert not isinstance(message, PreviewMade)
 
