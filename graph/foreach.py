@@ -22,6 +22,9 @@ def copies_of(
             "'foreach' has several lists; say how they go together: {zip: {...}} or {product: {...}}.",
         )
         return []
+    if not loop:
+        note("wrong-type", f"'foreach' has a {mode} of no lists; expected some, such as {{{mode}: {{seed: [1, 2]}}}}.")
+        return []
     lists: dict[str, list[Any]] = {}
     for name, raw in loop.items():
         items = items_of(name, raw)
@@ -29,7 +32,7 @@ def copies_of(
             return None
         lists[name] = items
     lengths = {name: len(items) for name, items in lists.items()}
-    count = math.prod(lengths.values()) if mode == "product" else max(lengths.values(), default=0)
+    count = math.prod(lengths.values()) if mode == "product" else max(lengths.values())
     if count > most:
         note("limit-nodes", f"'foreach' makes {count:,} copies; at most {most:,} are made.")
         return []
@@ -38,7 +41,7 @@ def copies_of(
         note("wrong-length", f"'foreach' zips lists of different lengths: {several}.")
         return []
     rows = itertools.product(*lists.values()) if mode == "product" else zip(*lists.values(), strict=False)
-    return [dict(zip(lists, row, strict=True)) for row in rows] if lists else []
+    return [dict(zip(lists, row, strict=True)) for row in rows]
 
 
 def _read(foreach: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:

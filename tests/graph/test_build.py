@@ -117,6 +117,8 @@ ONE_PROBLEM = {
     "mean 'ok'? [dangling-link]",
     "n: {type: Constant, foreach: {value: [1], other: [2]}}": "4:32: error: node 'n' (Constant): 'foreach' has several lists; say "
     "how they go together: {zip: {...}} or {product: {...}}. [ambiguous-foreach]",
+    "n: {type: Constant, foreach: {zip: {}}}": "4:32: error: node 'n' (Constant): 'foreach' has a zip of no lists; expected "
+    "some, such as {zip: {seed: [1, 2]}}. [wrong-type]",
     "n: {type: Add, foreach: {zip: {plus: [1, 2], a: [$ok]}}}": "4:27: error: node 'n' (Add): 'foreach' zips lists of different "
     "lengths: plus has 2, a has 1. [wrong-length]",
     "n: {type: Constant, foreach: {value: $n}}": "4:32: error: node 'n' (Constant): 'foreach' loops over a value whose length "
