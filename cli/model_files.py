@@ -24,8 +24,9 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
     """Returns the model files that documents can name: name, kind, family and path, or what is wrong with one."""
     rows: list[dict[str, Any]] = []
     for kind, family_of in _readers().items():
-        checkpoints = {row["name"] for row in rows if kind == "vae"}  # one will do as a VAE, and is listed once
-        rows += [_row(resolver, kind, name, family_of) for name in resolver.names(kind) if name not in checkpoints]
+        listed = {row["path"] for row in rows} - {None}  # a checkpoint will do as a VAE, and is listed once
+        found = (_row(resolver, kind, name, family_of) for name in resolver.names(kind))
+        rows += [row for row in found if row["path"] not in listed]
     return rows
 
 

@@ -436,6 +436,16 @@ def test_models_says_of_a_file_that_can_be_used_as_nothing_what_it_is(tmp_path: 
         assert words in result.stderr
 
 
+def test_models_lists_a_file_once_and_every_file_of_a_name(tmp_path: Path, tiny_sd1: Path) -> None:
+    for folder in ("checkpoints", "diffusion_models", "vae"):
+        (tmp_path / "models" / folder).mkdir(parents=True)
+        (tmp_path / "models" / folder / "one.safetensors").write_bytes(tiny_sd1.read_bytes())
+    rows = json.loads(call("models", "--json").stdout)
+    there = [(row["kind"], Path(row["path"]).parent.name) for row in rows if row["name"] == "one.safetensors"]
+    assert there == [("checkpoint", "checkpoints"), ("diffusion_model", "diffusion_models"), ("vae", "vae")]
+    assert [row["kind"] for row in rows if row["name"] == "emoji"] == ["checkpoint"]
+
+
 def test_schema_is_a_json_schema_of_every_node() -> None:
     schema = json.loads(call("schema").stdout)
     assert schema["$schema"].endswith("2020-12/schema")
