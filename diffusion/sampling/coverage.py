@@ -32,7 +32,7 @@ def find_gap(conditions: Sequence[PreparedCondition], levels: Tensor, latent: Te
             continue
         share = _share(each, latent)
         if share < 1:
-            part = f"{100 * share:.0f} % of the picture alone at step {step} of {total}"
+            part = f"{int(100 * share)} % of the picture alone at step {step} of {total}"
             return f"holds in {part}, and nothing in the rest; {_CURE}"
     return None
 

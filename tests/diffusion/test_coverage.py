@@ -87,6 +87,12 @@ def test_a_part_of_the_picture_without_a_prompt_is_told(model: Model) -> None:
     ]
 
 
+def test_nearly_all_of_a_picture_is_not_called_all_of_it(model: Model) -> None:
+    almost = torch.ones(1, 16, 16)
+    almost[0, 0, 0] = 0.0
+    assert notices(model, of({"mask": almost}))[0].startswith("the positive prompt holds in 99 % of the picture")
+
+
 def test_a_negative_prompt_counts_where_it_is_needed(model: Model) -> None:
     negative = of({"start": 0.6})
     assert notices(model, ALL, negative, cfg=1.0) == []
