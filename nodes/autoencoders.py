@@ -36,8 +36,15 @@ class VAEEncode(
         from latentgraph.diffusion.latents.picture_conditions import encode_for_inpaint
 
         if self.mask is None:
-            return encode(self.vae, self.image, on_progress=_progress(ctx), on_notice=ctx.warn)
-        return encode_for_inpaint(self.vae, self.image, self.mask, grow_mask_by=self.grow_mask_by)
+            return encode(self.vae, self.image, on_progress=percent(ctx), on_notice=ctx.warn)
+        return encode_for_inpaint(
+            self.vae,
+            self.image,
+            self.mask,
+            grow_mask_by=self.grow_mask_by,
+            on_progress=percent(ctx),
+            on_notice=ctx.warn,
+        )
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -54,7 +61,7 @@ class VAEDecode(Node, version=1, lane="device", comfy=ComfyName("VAEDecode", {"l
     def run(self, ctx: Context) -> Image:
         from latentgraph.diffusion.latents.autoencoder import decode
 
-        return decode(self.vae, self.latent, on_progress=_progress(ctx), on_notice=ctx.warn)
+        return decode(self.vae, self.latent, on_progress=percent(ctx), on_notice=ctx.warn)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -74,7 +81,7 @@ class ConsistencyDecode(Node, version=1, lane="device"):
     def run(self, ctx: Context) -> Image:
         from latentgraph.diffusion.latents.autoencoder import decode
 
-        return decode(self.vae, self.latent, seed=self.seed, on_progress=_progress(ctx))
+        return decode(self.vae, self.latent, seed=self.seed, on_progress=percent(ctx))
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
@@ -98,7 +105,7 @@ class VAEEncodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEEncodeT
         from latentgraph.diffusion.latents.autoencoder import encode_tiled
 
         return encode_tiled(
-            self.vae, self.image, tile_size=self.tile_size, overlap=self.overlap, on_progress=_progress(ctx)
+            self.vae, self.image, tile_size=self.tile_size, overlap=self.overlap, on_progress=percent(ctx)
         )
 
     @classmethod
@@ -127,7 +134,7 @@ class VAEDecodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEDecodeT
         from latentgraph.diffusion.latents.autoencoder import decode_tiled
 
         return decode_tiled(
-            self.vae, self.latent, tile_size=self.tile_size, overlap=self.overlap, on_progress=_progress(ctx)
+            self.vae, self.latent, tile_size=self.tile_size, overlap=self.overlap, on_progress=percent(ctx)
         )
 
     @classmethod
@@ -138,7 +145,8 @@ class VAEDecodeTiled(Node, version=1, lane="device", comfy=ComfyName("VAEDecodeT
         return {"image": _decoded(known)}
 
 
-def _progress(ctx: Context) -> Callable[[float], None]:
+def percent(ctx: Context) -> Callable[[float], None]:
+    """Returns what tells a run of the fraction of a node's work that is done."""
     return lambda fraction: ctx.progress(round(100 * fraction), 100)
 
 

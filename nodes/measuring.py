@@ -9,6 +9,7 @@ from pydantic import Field
 from latentgraph.diffusion.types import Image, Vae
 from latentgraph.graph import Context, Known, Node, OutputFacts
 
+from .autoencoders import percent
 from .facts import batch_of, cropped_size, size_facts, size_of
 
 
@@ -34,8 +35,8 @@ class VAERoundTrip(Node, version=1, lane="device"):
         from latentgraph.diffusion.pictures.differences import psnr
         from latentgraph.diffusion.pictures.resize import crop_to_cells
 
-        latent = encode(self.vae, self.image, on_progress=lambda done: ctx.progress(round(50 * done), 100))
-        image = decode(self.vae, latent, on_progress=lambda done: ctx.progress(50 + round(50 * done), 100))
+        latent = encode(self.vae, self.image, on_progress=lambda done: percent(ctx)(done / 2), on_notice=ctx.warn)
+        image = decode(self.vae, latent, on_progress=lambda done: percent(ctx)(0.5 + done / 2), on_notice=ctx.warn)
         return RoundTrip(image, psnr(image, crop_to_cells(self.image, self.vae.spec.downscale)))
 
     @classmethod

@@ -11,6 +11,7 @@ from latentgraph.diffusion.pictures.sizes import ENLARGED, Size, enlarged
 from latentgraph.diffusion.types import ClipVisionOutput, Conditioning, Image, Latent, Mask, Vae
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
+from .autoencoders import percent
 from .carried import shown_pictures, with_masked_picture, with_picture, with_small_picture
 from .facts import batch_of, check_mask, encoded_facts, size_facts, size_of
 
@@ -50,6 +51,8 @@ class InpaintConditioning(
             self.mask,
             noise_mask=self.noise_mask,
             fill=self.fill,
+            on_progress=percent(ctx),
+            on_notice=ctx.warn,
         )
         return PictureConditions(*made)
 
@@ -82,7 +85,10 @@ class InstructPixToPixConditioning(
     def run(self, ctx: Context) -> PictureConditions:
         from latentgraph.diffusion.latents.picture_conditions import condition_on_picture
 
-        return PictureConditions(*condition_on_picture(self.vae, self.positive, self.negative, self.image))
+        made = condition_on_picture(
+            self.vae, self.positive, self.negative, self.image, on_progress=percent(ctx), on_notice=ctx.warn
+        )
+        return PictureConditions(*made)
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:

@@ -13,18 +13,25 @@ import torch
 from ..names import MaskedFill
 from ..pictures.inpainting import fill_masked, grow_noise_mask
 from ..types import Condition, Conditioning, Image, Latent, Mask, Vae
-from .autoencoder import MAX_PIXELS, encode
+from .autoencoder import OnNotice, encode
+from .tiling import OnProgress
 
 
 def encode_for_inpaint(
-    vae: Vae, image: Image, mask: Mask, *, grow_mask_by: int = 6, max_pixels: int = MAX_PIXELS
+    vae: Vae,
+    image: Image,
+    mask: Mask,
+    *,
+    grow_mask_by: int = 6,
+    on_progress: OnProgress | None = None,
+    on_notice: OnNotice | None = None,
 ) -> Latent:
     """Returns the latents of the pictures with the masked part greyed out, and that part, grown, as their noise mask.
 
     For models that know nothing of inpainting, at full denoise: what was under the mask is lost.
     """
     greyed = fill_masked(image, mask, multiple=vae.spec.downscale)
-    latent = encode(vae, greyed.image, max_pixels=max_pixels)
+    latent = encode(vae, greyed.image, on_progress=on_progress, on_notice=on_notice)
     return replace(latent, noise_mask=grow_noise_mask(greyed.mask, pixels=grow_mask_by))
 
 
@@ -45,16 +52,21 @@ def condition_on_inpaint(
     *,
     noise_mask: bool = True,
     fill: MaskedFill = "grey",
-    max_pixels: int = MAX_PIXELS,
+    on_progress: OnProgress | None = None,
+    on_notice: OnNotice | None = None,
 ) -> PictureConditions:
     """Returns the conditions with mask and masked picture, for a network with channels for them, and the full latent.
 
     noise_mask: also keep the unmasked part of the latent as it is while sampling. fill: what is under the mask in the picture.
     """
+
+    def half(done: float) -> OnProgress | None:
+        return None if on_progress is None else lambda fraction: on_progress(done + fraction / 2)
+
     filled = fill_masked(image, mask, multiple=vae.spec.downscale, fill=fill)
-    picture = encode(vae, filled.image, max_pixels=max_pixels).samples
+    picture = encode(vae, filled.image, on_progress=half(0.0), on_notice=on_notice).samples
     channels = filled.mask.values.unsqueeze(1)
-    latent = encode(vae, image, max_pixels=max_pixels)
+    latent = encode(vae, image, on_progress=half(0.5), on_notice=on_notice)
     if noise_mask:
         latent = replace(latent, noise_mask=channels)
 
@@ -65,13 +77,19 @@ def condition_on_inpaint(
 
 
 def condition_on_picture(
-    vae: Vae, positive: Conditioning, negative: Conditioning, image: Image, *, max_pixels: int = MAX_PIXELS
+    vae: Vae,
+    positive: Conditioning,
+    negative: Conditioning,
+    image: Image,
+    *,
+    on_progress: OnProgress | None = None,
+    on_notice: OnNotice | None = None,
 ) -> PictureConditions:
     """Returns the conditions with a picture to edit, for a network with channels for it, and an empty latent of its size.
 
     Brooks et al. 2022, arXiv:2211.09800 (InstructPix2Pix).
     """
-    picture = encode(vae, image, max_pixels=max_pixels).samples
+    picture = encode(vae, image, on_progress=on_progress, on_notice=on_notice).samples
 
     def carrying(entry: Condition) -> Condition:
         return replace(entry, concat_latent=picture)

@@ -12,12 +12,18 @@ import torch
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_vae
 from latentgraph.diffusion.families.autoencoders import KLSpec
 from latentgraph.diffusion.latents.autoencoder import decode, decode_tiled, encode, encode_tiled
+from latentgraph.diffusion.latents.picture_conditions import (
+    condition_on_inpaint,
+    condition_on_picture,
+    encode_for_inpaint,
+)
 from latentgraph.diffusion.latents.room import decode_bytes, encode_bytes
 from latentgraph.diffusion.networks.budget import free_bytes
 from latentgraph.diffusion.networks.exhaustion import OutOfMemoryError, Shortage, asked_bytes, smaller_pictures
 from latentgraph.diffusion.networks.memory import MemoryBudgetError, WeightMemory, Weights
 from latentgraph.diffusion.networks.precision import NumericPolicy
-from latentgraph.diffusion.types import Image, Latent, Vae
+from latentgraph.diffusion.sampling.conditions import empty
+from latentgraph.diffusion.types import Image, Latent, Mask, Vae
 
 CPU = torch.device("cpu")
 GIB = 1 << 30
@@ -118,6 +124,31 @@ def test_a_picture_that_would_not_fit_goes_in_tiles_and_that_is_said(vae_with: C
         "the picture is decoded in tiles",
     ]
     assert "as a whole it would take about" in notices[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "pictures"),
+    [
+        (lambda vae, image, **told: encode_for_inpaint(vae, image, Mask(torch.ones(1, 8, 8)), **told), 1),
+        (lambda vae, image, **told: condition_on_picture(vae, empty(24), empty(24), image, **told), 1),
+        (
+            lambda vae, image, **told: condition_on_inpaint(
+                vae, empty(24), empty(24), image, Mask(torch.ones(1, 8, 8)), **told
+            ),
+            2,
+        ),
+    ],
+)
+def test_what_is_encoded_for_a_condition_goes_in_tiles_too_and_tells_how_far_it_is(
+    vae_with: Callable[..., Vae], make: Callable[..., object], pictures: int
+) -> None:
+    notices: list[str] = []
+    done: list[float] = []
+    make(vae_with(1000), Image(torch.rand(1, 640, 64, 3)), on_progress=done.append, on_notice=notices.append)
+    assert [notice.partition(":")[0] for notice in notices] == ["the picture is encoded in tiles"] * pictures
+    assert done == sorted(done)
+    assert len(done) > pictures
+    assert done[-1] == 1.0
 
 
 def test_exact_results_do_not_depend_on_free_memory(vae_with: Callable[..., Vae]) -> None:
