@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -180,10 +181,11 @@ _CALLS: Mapping[NetworkKind, Callable[[Any, Steer], Network]] = {
 
 @contextmanager
 def _added_to_input(module: Any, tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Within, tensors are added to what a module is given first."""
+    """Within, tensors are added to what this thread gives a module first."""
+    thread = get_ident()
 
-    def add(module: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (sum(tensors, start=given[0]), *given[1:])
+    def add(module: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        return (sum(tensors, start=given[0]), *given[1:]) if get_ident() == thread else None
 
     if not tensors:
         yield

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +20,7 @@ from latentgraph.diffusion.checkpoints.describe import describe
 from latentgraph.diffusion.checkpoints.export import stacked
 from latentgraph.diffusion.checkpoints.headers import HeaderError
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint
+from latentgraph.diffusion.control.residuals import Residuals
 from latentgraph.diffusion.families.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
 from latentgraph.diffusion.families.specs import DenoiserSpec
 from latentgraph.diffusion.layouts.kinds import kind_of
@@ -227,6 +230,31 @@ def test_time_and_guidance_are_not_rounded_to_the_format_of_the_network(name: st
     exact = call_of(spec.kind, tiny_dits.network(spec))(x, timestep, inputs)
     found = call_of(spec.kind, tiny_dits.network(spec).to(torch.bfloat16))(x, timestep, inputs).float()
     assert (found - exact).square().mean().sqrt() < 0.01 * exact.square().mean().sqrt(), "rounded, it would be 2 to 6 %"
+
+
+@pytest.mark.parametrize("name", ["SD3", "FLUX", "FLUX.2"])
+def test_threads_that_share_a_network_do_not_mix_what_they_tell_it(name: str, tiny_dits: ModuleType) -> None:
+    spec = tiny_dits.SPECS[name]
+    network = tiny_dits.network(spec)
+    x, timestep, inputs = some_inputs(spec, 8, 6)
+
+    def steer(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Residuals | None:
+        return Residuals(end=(timestep.view(-1, 1, 1),)) if spec.kind == "mmdit" else None
+
+    def called(timestep: Tensor) -> Tensor:
+        with torch.no_grad():
+            return call_of(spec.kind, network, steer)(x, timestep, inputs)
+
+    times = (timestep, timestep / 2)
+    alone = [called(each) for each in times]
+    both = Barrier(2, timeout=10)
+
+    def meet(*_: Any) -> None:
+        both.wait()
+
+    network.context_embedder.register_forward_hook(meet)
+    with ThreadPoolExecutor(2) as pool:
+        torch.testing.assert_close(list(pool.map(called, times)), alone)
 
 
 @pytest.mark.parametrize("name", ["FLUX", "FLUX.2"])
