@@ -17,10 +17,8 @@ from .headers import read_header
 from .remembering import remembered
 
 GGML_MODEL, GGML_PAIRS = "tokenizer.ggml.model", "gpt2"  # what GGUF says of its vocabulary, and its name for byte pairs
-KEPT_TEKKEN, KEPT_PIECES = (
-    "tekken_model",
-    "spiece_model",
-)  # tensors in which ComfyUI keeps the bytes of a tokenizer's file
+KEPT_TEKKEN, KEPT_PIECES = "tekken_model", "spiece_model"
+"""Tensors in which ComfyUI keeps the bytes of a tokenizer's file."""
 MODELS = "tokenizers"  # the folder of tokenizers among those of models
 
 

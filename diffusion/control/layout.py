@@ -18,13 +18,8 @@ from .specs import ControlSpec
 from .transformer_specs import HINT_CONVOLUTIONS, HINT_WIDTH, FluxControlSpec, SD3ControlSpec
 from .unet_specs import ControlNetSpec, T2IAdapterSpec, UnionSpec, skip_widths
 
-_NO_PART = (
-    "up_blocks.",
-    "conv_norm_out.",
-    "conv_out.",
-    "norm_out.",
-    "proj_out.",
-)  # of control networks: what makes a latent
+_NO_PART = ("up_blocks.", "conv_norm_out.", "conv_out.", "norm_out.", "proj_out.")
+"""What control networks have no part of: the way back to a latent."""
 
 
 def control_layout(spec: ControlSpec) -> Shapes:

@@ -134,10 +134,8 @@ class ModelSpec:
     """A denoising network and what its output means.
 
     prediction, levels, sigma_data: its sampling space (see `SpaceSpec`). resolution: the side in pixels it was trained at.
-    extra: what the network is given where it takes more channels than the latent has: a mask and the latent of the masked
-    picture, or the latent of a picture to go by, as the VAE makes it or scaled as latents are, or the pixels of a small picture
-    that it enlarges. picture_mean, picture_std: of
-    the picture embeddings that it was trained with, a number each; 0 and 1 where they are empty.
+    extra: what the network is given where it takes more channels than the latent has, as `sampling.extra_channels` makes it.
+    picture_mean, picture_std: of the picture embeddings that it was trained with, a number each; 0 and 1 where they are empty.
     """
 
     family: str

@@ -31,10 +31,8 @@ WORDLESS: Mapping[TextKind, tuple[str, str]] = {
 
 Activation = Literal["quick_gelu", "gelu"]
 
-CLIP_BEGIN, CLIP_END = (
-    49406,
-    49407,
-)  # <|startoftext|>, <|endoftext|>; CLIP-L also pads with it, OpenCLIP's models with 0
+CLIP_BEGIN, CLIP_END = 49406, 49407
+"""<|startoftext|> and <|endoftext|>, with which CLIP-L also pads; OpenCLIP's models pad with 0."""
 
 
 @dataclass(frozen=True, slots=True)

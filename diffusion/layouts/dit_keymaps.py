@@ -204,9 +204,8 @@ def _swapped(width: int) -> Rows:
 def _origins(modules: Modules, wanted: Iterable[str], present: Collection[str], *, original: bool) -> Origins:
     if not original:
         return check_origins({key: Origin(key) for key in wanted}, present)
-    gain = (
-        "weight" if any(key.endswith("_norm.weight") for key in present) else "scale"
-    )  # the first as ComfyUI saves it
+    as_comfyui = any(key.endswith("_norm.weight") for key in present)
+    gain = "weight" if as_comfyui else "scale"
     return check_origins(original_origins(modules, wanted, gain=gain), present)
 
 

@@ -1,7 +1,8 @@
 """A network's blocks compiled by torch: first passes take longer, all others less time.
 
 What is compiled is as large as it can be without holding anything that another change or an adapter made, since
-those work by Python of their own. Results agree with the plain network's but for the last bits.
+those work by Python of their own. Results agree with the plain network's but for the last bits. What torch keeps of compiled
+code, and how much of it, is the whole process's.
 """
 
 from __future__ import annotations
@@ -47,9 +48,8 @@ def compile_blocks(network: Any) -> None:
     """
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(RECOMPILE_LIMIT, dynamo.recompile_limit)
-    warnings.filterwarnings(
-        "ignore", "Dynamo detected a call to a `functools.lru_cache`"
-    )  # diffusers asks for versions
+    # diffusers asks for versions through one
+    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
     for region in regions(network):
         region.compile(backend=BACKEND)
 

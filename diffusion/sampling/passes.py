@@ -42,7 +42,7 @@ class Setting:
     """What the passes of a run have in common.
 
     network: diffusers' network of this kind; it is never changed. lists: in the order of the batches. steer: what control
-    networks add in each pass of a UNet. pictures: what a UNet attends to beside text. share: do work once that is equal in
+    networks add in each pass. pictures: what a UNet attends to beside text. share: do work once that is equal in
     several passes of a UNet; compiled: compile its blocks instead. depth: says whether passes are shallow, where they may be.
     """
 
@@ -65,7 +65,7 @@ class Passes:
     def __init__(self, setting: Setting, *changes: Change) -> None:
         if (setting.changes or setting.pictures) and setting.kind != "unet":
             raise ValueError(
-                "FreeU, deep shrink and image prompts change how a UNet with text works, and this network is "
+                "FreeU, deep shrink, merged tokens and image prompts change how a UNet with text works, and this network is "
                 f"{network_words(setting.kind)}."
             )
         self.setting = setting

@@ -1,7 +1,7 @@
 """From a guider and a latent to a denoised latent: one run, as KSampler and SamplerCustom make it.
 
 This module puts the others together: schedule, noise, masking, sampler, denoiser, guidance. Behaviour as in
-ComfyUI 0.8.0. Neither torch's random state nor its settings are touched.
+ComfyUI 0.8.0. Neither torch's random state nor its settings are touched, but for what `compiling` says.
 """
 
 from __future__ import annotations
