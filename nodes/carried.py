@@ -29,10 +29,13 @@ def check_text(known: Known, *names: str) -> None:
             if wanted == 0:
                 known.problem(name, f"is text, but input 'model' ({family}) takes none; use EmptyConditioning")
             else:
+                cure = "encode it with the text encoders of the model's own family"
+                if made_for == family:  # FLUX.2's, of which each has another language model
+                    cure = "its sizes have text encoders of their own: encode it with those of this one"
                 known.problem(
                     name,
                     f"is text encoded for the {made_for} family ({found} {unit}), but input 'model' is of the {family} "
-                    f"family, which takes {wanted}; encode it with the text encoders of the model's own family",
+                    f"family, which takes {wanted}; {cure}",
                 )
             break
 
