@@ -21,17 +21,30 @@ _MASK_AND_PICTURE = frozenset({7})  # latent + masked latent + mask
 _PIXELS = frozenset({6})  # latent + picture to enlarge, or what is made of classes
 
 _TEXT = UNetPattern(linear_projection=False, vector=False, in_channels=frozenset({4}))
+_WORDS = (("cond_stage_model.transformer.token_emb.weight",), ("bert/model.embed_tokens.weight",))
 _CLASSES = (("cond_stage_model.embedding.weight",),)
 
 LDM_FAMILIES: tuple[Family, ...] = (
     Family(
         name="ldm",
         title="Latent Diffusion, text to picture",  # text2img-large
-        file_markers=(("cond_stage_model.transformer.token_emb.weight",), ("bert/model.embed_tokens.weight",)),
+        file_markers=_WORDS,
         unet=_TEXT,
         latent=SD_LATENT,
         told_by_file=True,
         head_count=8,
+        resolution=256,
+        text=LDM_TEXT,
+    ),
+    Family(
+        name="ldm",
+        title="Latent Diffusion, text to picture",  # text2img256, over a VQ autoencoder of 4 pixels a cell
+        file_markers=_WORDS,
+        unet=UNetPattern(linear_projection=False, vector=False, in_channels=frozenset({3})),
+        latent=VQ4_LATENT,
+        levels=DiscreteLevels(beta_start=0.0015, beta_end=0.0195),
+        told_by_file=True,
+        head_width=32,
         resolution=256,
         text=LDM_TEXT,
     ),

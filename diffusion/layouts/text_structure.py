@@ -143,6 +143,8 @@ class BertNames:
     logits: str
 
 
+BERT_POSITIONS = 77  # of latent diffusion's prompts; its model of layouts has 92
+
 BERT_NAMES = (
     BertNames(  # latent diffusion's own, whose layers alternate between attention and feed-forward
         tokens="token_emb.weight",
@@ -166,6 +168,10 @@ def _read_bert(shapes: Shapes, key: EncoderKey, reading: BertReading) -> BertSpe
     if names is None:
         raise StructureError(f"{key} has no token embedding")
     vocab, width = shape_of(shapes, names.tokens, 2)
+    positions = shape_of(shapes, names.positions, 2)[0]
+    if positions != BERT_POSITIONS:
+        told = f"{key} reads {positions} tokens at a time, not {BERT_POSITIONS}"
+        raise StructureError(f"{told}: it is told where things are in a picture, not words, which is not supported")
     steps = 2 if names is BERT_NAMES[0] else 1
     queries = takewhile(shapes.__contains__, (names.query.format(steps * n) for n in count()))
     inner = shape_of(shapes, names.query.format(0), 2)[0]
@@ -178,7 +184,7 @@ def _read_bert(shapes: Shapes, key: EncoderKey, reading: BertReading) -> BertSpe
         head_width=head_width,
         intermediate=shape_of(shapes, names.fc1, 2)[0],
         vocab=vocab,
-        positions=shape_of(shapes, names.positions, 2)[0],
+        positions=positions,
         logits=names.logits in shapes,
     )
 

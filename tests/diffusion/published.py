@@ -193,19 +193,20 @@ def language_model(hidden: int, layers: int, inner: int, words: int, *, query_no
     }
 
 
-def bert() -> Shapes:
-    """CompVis/latent-diffusion, ldm/modules/x_transformer.py as text2img-large has it: 32 layers of two parts."""
-    attention, feed_forward = (f"attn_layers.layers.[{'|'.join(map(str, range(n, 64, 2)))}]" for n in (0, 1))
+def bert(width: int = 1280, words: int = 30522, positions: int = 77, layers: int = 32) -> Shapes:
+    """CompVis/latent-diffusion, ldm/modules/x_transformer.py as text2img-large has it: layers of two parts, 8 heads of 64."""
+    parts = 2 * layers
+    attention, feed_forward = (f"attn_layers.layers.[{'|'.join(map(str, range(n, parts, 2)))}]" for n in (0, 1))
     return {
-        "token_emb.weight": (30522, 1280),
-        "pos_emb.emb.weight": (77, 1280),
-        **_each("attn_layers.layers.[0-63].0.[weight|bias]", 1280),
-        **_each(f"{attention}.1.to_[q|k|v].weight", 512, 1280),
-        **_linear(f"{attention}.1.to_out", 1280, 512),
-        **_linear(f"{feed_forward}.1.net.0.0", 5120, 1280),
-        **_linear(f"{feed_forward}.1.net.2", 1280, 5120),
-        **_each("norm.[weight|bias]", 1280),
-        **_linear("to_logits", 30522, 1280),
+        "token_emb.weight": (words, width),
+        "pos_emb.emb.weight": (positions, width),
+        **_each(f"attn_layers.layers.[0-{parts - 1}].0.[weight|bias]", width),
+        **_each(f"{attention}.1.to_[q|k|v].weight", 512, width),
+        **_linear(f"{attention}.1.to_out", width, 512),
+        **_linear(f"{feed_forward}.1.net.0.0", 4 * width, width),
+        **_linear(f"{feed_forward}.1.net.2", width, 4 * width),
+        **_each("norm.[weight|bias]", width),
+        **_linear("to_logits", words, width),
     }
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from latentgraph.diffusion.checkpoints.describe import describe
-from latentgraph.diffusion.checkpoints.headers import read_header
+from latentgraph.diffusion.checkpoints.headers import HeaderError, read_header
 
 Shapes = dict[str, tuple[int, ...]]
 Builders = SimpleNamespace
@@ -89,6 +89,20 @@ def flux_in_one(b: Builders) -> dict[str, Shapes]:
 
 def ldm(b: Builders, unet: Shapes, vae: Shapes, **more: Shapes) -> dict[str, Shapes]:
     return {UNET: unet, "first_stage_model.": vae, "": b.published.schedule(), **more}
+
+
+def small_ldm(b: Builders, context: int) -> Shapes:
+    """The UNet over VQ f4 that is told words, or classes."""
+    layout = replace(
+        b.sd1,
+        channels=192,
+        mult=(1, 2, 3, 5),
+        depth=(0, 0) + (1,) * 6,
+        depth_output=(0,) * 3 + (1,) * 9,
+        context=context,
+        in_channels=3,
+    )
+    return b.tiny.unet_shapes(layout) | {"out.2.weight": (3, 192, 3, 3), "out.2.bias": (3,)}
 
 
 FLOW16 = {"prediction": "flow", "latent": (16, 8), "context": 4096}
@@ -201,6 +215,22 @@ CHECKPOINTS: dict[str, Row] = {
         context=1280,
         encoders=("bert",),
     ),
+    "LDM text2img256": Row(
+        lambda b: ldm(b, small_ldm(b, 640), b.vq4, **{"cond_stage_model.transformer.": b.published.bert(640)}),
+        *("ldm", 403623939),
+        latent=(3, 4),
+        context=640,
+        encoders=("bert",),
+        vae="VQSpec",
+    ),
+    "LDM cin256-v2": Row(
+        lambda b: ldm(b, small_ldm(b, 512), b.vq4, **{"cond_stage_model.": {"embedding.weight": (1001, 512)}}),
+        *("ldm-class", 400920579),
+        latent=(3, 4),
+        context=512,
+        encoders=("classes",),
+        vae="VQSpec",
+    ),
     "LDM celebahq256": Row(
         lambda b: ldm(b, b.tiny.plain_unet_shapes(b.tiny.PlainLayout(224, (1, 2, 3, 4), 2, (1, 2, 3), 3)), b.vq4),
         *("ldm-unconditional", 274056163),
@@ -263,3 +293,11 @@ def test_scales_beside_the_weights_of_a_checkpoint_do_not_count_as_its_weights(
         found = describe(path)
         assert (found.family, found.title, found.model.context_width) == ("flux2", "FLUX.2 klein", 7680)
         assert found.model_part.packed_values > 0.9 * found.model_part.values
+
+
+def test_latent_diffusion_of_layouts_is_not_taken_for_that_of_text(builders: Builders, tmp_path: Path) -> None:
+    text = builders.published.bert(512, words=8192, positions=92, layers=16)
+    parts = ldm(builders, small_ldm(builders, 512), builders.vq4, **{"cond_stage_model.transformer.": text})
+    path = builders.published.write(tmp_path / "layout2img.safetensors", joined(parts), "F32")
+    with pytest.raises(HeaderError, match="bert reads 92 tokens at a time, not 77: it is told where things are"):
+        describe(path)
