@@ -165,6 +165,12 @@ def test_the_bounds_of_an_empty_mask_are_a_small_window_without_weight() -> None
     assert conditions[0].is_weightless
 
 
+def test_the_bounds_of_a_small_mask_leave_a_network_enough_to_see() -> None:
+    mask = torch.zeros(1, 16, 20)
+    mask[:, 4:6, 5:15] = 1.0
+    assert prepared_windows(condition(1, mask=mask, mask_bounds=True)) == (8, 10, 4, 5)
+
+
 def test_the_copy_for_an_area_takes_the_text_of_the_smallest_condition_around_it() -> None:
     around = condition(-2, area=Area(height=10, width=12, y=3, x=5))
     elsewhere = condition(-3, area=Area(height=8, width=8, y=0, x=12))

@@ -17,6 +17,7 @@ from latentgraph.diffusion.levels.space import discrete_space
 from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.patches import perturb_self_attention, shared_copy
+from latentgraph.diffusion.sampling import corrections
 from latentgraph.diffusion.sampling.conditioning import PreparedCondition
 from latentgraph.diffusion.sampling.corrections import limit_norm, make_correction, zero_star
 from latentgraph.diffusion.sampling.guidance import ClassifierFree, Estimates, Perpendicular
@@ -197,3 +198,44 @@ def test_what_a_network_can_not_have_is_refused(passes: Passes, tiny_dits: Modul
     for correction in (PerturbedAttentionGuidance(), SelfAttentionGuidance()):
         with pytest.raises(ValueError, match="changes how a UNet with text works, and this network is a transformer"):
             make_correction(correction, transformer, scale=1.0)
+
+
+def test_a_rescaled_correction_has_the_spread_of_the_positive_estimate(tiny_dits: ModuleType) -> None:
+    spec = tiny_dits.SPECS["SD3"]
+    lists = {"positive": (condition(draw(1, 1, 7, spec.context_width), pooled=draw(2, 1, spec.pooled_width)),)}
+    passes = Passes(Setting(tiny_dits.network(spec), "mmdit", discrete_space(), lists))  # type: ignore[arg-type]
+    given = Estimates(draw(3, 1, 16, 8, 8), SIGMA, {"positive": draw(4, 1, 16, 8, 8)})
+    spreads = []
+    for rescaling in (0.0, 0.5, 1.0):
+        setting = SkipLayerGuidance((0,), scale=9.0, start=0.0, end=1.0, rescaling=rescaling)
+        with torch.inference_mode():
+            spreads.append(make_correction(setting, passes, scale=1.0)(given.lists["positive"], given).std().item())
+    wanted = given.lists["positive"].std().item()
+    assert spreads[2] == pytest.approx(wanted, rel=1e-5)
+    assert spreads[1] == pytest.approx((spreads[0] + wanted) / 2, rel=1e-5)
+    assert abs(spreads[0] - wanted) > 0.1
+
+
+def test_self_attention_guidance_blurs_what_gets_more_than_its_share_of_attention(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = {name: (condition(draw(n, 1, 77, 24)),) for n, name in enumerate(("positive", "negative"))}
+    with model.weights.use() as unet:
+        passes = Passes(Setting(shared_copy(unet), "unet", discrete_space(), lists))  # type: ignore[arg-type]
+        attend: list[Any] = []
+        monkeypatch.setattr(Passes, "observe", lambda _, change, before: attend.extend((change, before)))
+        remembered: list[Any] = []
+        monkeypatch.setattr(corrections, "record_self_attention", lambda _, remember: remembered.append(remember))
+        correct = make_correction(SelfAttentionGuidance(1.0, 2.0), passes, scale=4.0)
+    change, before_pass = attend
+    change(unet)
+    before_pass((passes.number_of("negative"),))
+    places = torch.tensor([0.4, 0.2, 0.2, 0.2])  # what each of the 2 x 2 places in the middle attends to
+    remembered[0](places.expand(1, 8, 4, 4))
+    seen: list[Tensor] = []
+    monkeypatch.setattr(Passes, "estimate", lambda _, needs, x, sigma: seen.append(x) or {"negative": x})
+    x = draw(7, 1, 4, 16, 16)
+    correct(x, Estimates(x, SIGMA, {"positive": x, "negative": x}))
+    expected = x.clone()
+    expected[..., :8, :8] = corrections.gaussian_blur(x, 2.0)[..., :8, :8]
+    torch.testing.assert_close(seen[0], expected)

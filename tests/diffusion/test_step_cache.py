@@ -28,8 +28,11 @@ from latentgraph.nodes.text import TextEncode
 LEVELS = torch.linspace(2.0, 0.0, 21)
 
 
-def shallow_steps(error: float, quality: float, *, levels: Tensor = LEVELS) -> list[int]:
-    """The steps that are answered shallowly where a shallow estimate is wrong by `error` times its age."""
+def shallow_steps(error: float, quality: float, *, levels: Tensor = LEVELS, beside: int = 0) -> list[int]:
+    """The steps that are answered shallowly where a shallow estimate is wrong by `error` times its age.
+
+    beside: how many pictures of the batch are estimated without any error.
+    """
     depth, age, taken = Depth(), 0, []
     passes: list[tuple[int, bool]] = []
 
@@ -37,12 +40,13 @@ def shallow_steps(error: float, quality: float, *, levels: Tensor = LEVELS) -> l
         nonlocal age
         passes.append((query.step, depth.shallow))
         wrong = error * (age + 1) if depth.shallow else 0.0
-        estimate = torch.full_like(query.x, wrong)
+        estimate = torch.zeros_like(query.x)
+        estimate[0] = wrong
         return Answer(estimate, estimate)
 
     cache = StepCache(quality, sigmas=levels, space=discrete_space(), depth=depth)
     answer = cache.wrap(denoise)
-    x = torch.zeros(1, 4, 2, 2)
+    x = torch.zeros(1 + beside, 4, 2, 2)
     for step in range(len(levels) - 1):
         given = answer(Query(x, levels[step], step)).denoised
         shallow = bool(given.any()) or passes[-1][1]
@@ -67,6 +71,12 @@ def test_a_lower_floor_affords_more_steps() -> None:
     counts = [len(shallow_steps(0.05, quality)) for quality in (20.0, 30.0, 40.0, 50.0)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > counts[-1] == 0
+
+
+def test_the_worst_picture_of_a_batch_says_which_steps_are_shallow() -> None:
+    alone = shallow_steps(0.05, 25.0)
+    assert 0 < len(alone) < len(shallow_steps(0.0, 25.0))
+    assert shallow_steps(0.05, 25.0, beside=7) == alone
 
 
 @pytest.mark.parametrize("quality", [20.0, 25.0, 30.0])
