@@ -93,8 +93,8 @@ class Steering:
         found = network.steer(x, timestep, inputs, embedded, control.net.kinds)
         found = found.map(lambda residual: residual * control.strength)
         if isinstance(active.holds, Tensor):
-            holds = active.holds
-            found = found.map(lambda residual: residual * holds.to(residual))
+            holds = active.holds.flatten()
+            found = found.map(lambda residual: residual * holds.to(residual).reshape(-1, *[1] * (residual.ndim - 1)))
         return _for_each_block(found, control.net.spec, self._network)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -32,11 +33,14 @@ from latentgraph.diffusion.control.reading import describe_control
 from latentgraph.diffusion.control.specs import refusal
 from latentgraph.diffusion.control.transformer_specs import FLUX_UNION_KINDS
 from latentgraph.diffusion.control.unet_specs import ControlNetSpec, T2IAdapterSpec
+from latentgraph.diffusion.levels.space import discrete_space
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.samplers.noise import initial_noise
+from latentgraph.diffusion.sampling.conditioning import prepare_conditions
 from latentgraph.diffusion.sampling.conditions import combine, set_area, set_mask
-from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
+from latentgraph.diffusion.sampling.controls import Steering
+from latentgraph.diffusion.sampling.network_inputs import ActiveControl, NetworkInputs
 from latentgraph.diffusion.sampling.run import sample
 from latentgraph.diffusion.types import Condition, Conditioning, ControlNet, Image, Latent, Mask
 
@@ -368,6 +372,28 @@ def test_a_batch_of_pictures_steers_a_batch_of_latents_item_by_item(
     for item, each in enumerate((hint, flipped)):
         alone = sample(model, *apply_control(prompts(model), net, each), batch, **steps).samples
         torch.testing.assert_close(found[item], alone[item], rtol=1e-4, atol=1e-4)
+
+
+def test_a_control_acts_on_the_items_of_a_pass_that_it_holds_for(
+    steered: tuple[Model, ControlNet], hint: Image
+) -> None:
+    model, net = steered
+    (conditioning,) = apply_control(prompts(model)[:1], net, hint)
+    x, timestep = draw(2, 4, 8, 8, seed=3), torch.tensor([500.0, 500.0])
+    ((condition,),) = prepare_conditions([conditioning], spec=model.spec, space=discrete_space(), latent=x)
+    inputs = NetworkInputs(condition.inputs.context.expand(2, -1, -1))
+    with ExitStack() as held, torch.inference_mode():
+        steer = Steering([condition], held, model=model)
+        both, first = (
+            steer(x, timestep, replace(inputs, controls=(ActiveControl(condition.controls[0], holds),)))
+            for holds in (1.0, torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1))
+        )
+    assert both is not None
+    assert first is not None
+    for whole, half in zip(both.skips + both.middle, first.skips + first.middle, strict=True):
+        assert whole[1].any()
+        assert torch.equal(half[0], whole[0])
+        assert not half[1].any()
 
 
 def test_a_spread_control_reaches_the_negative_prompt(steered: tuple[Model, ControlNet], hint: Image) -> None:

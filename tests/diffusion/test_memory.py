@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentgraph.diffusion.networks import budget
 from latentgraph.diffusion.networks.budget import cgroup_limit, default_budget
 from latentgraph.diffusion.networks.memory import MemoryBudgetError, WeightMemory, Weights
 from latentgraph.diffusion.networks.precision import NumericPolicy
@@ -156,6 +157,11 @@ def test_many_threads_stay_within_the_budget() -> None:
 
 def test_the_default_budget_is_positive_and_below_the_machine() -> None:
     assert 0 < default_budget(torch.device("cpu")) < 1 << 50
+
+
+def test_the_default_budget_is_a_share_of_what_a_container_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "cgroup_limit", lambda: 1000)
+    assert default_budget(torch.device("cpu")) == 700
 
 
 def test_the_tightest_control_group_limits_the_budget(tmp_path: Path) -> None:

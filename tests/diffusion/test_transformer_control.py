@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,15 +31,16 @@ from latentgraph.diffusion.control.residuals import Residuals
 from latentgraph.diffusion.control.transformer_specs import FluxControlSpec, SD3ControlSpec
 from latentgraph.diffusion.latents.batches import empty_latent, to_model_space
 from latentgraph.diffusion.levels.space import make_space
-from latentgraph.diffusion.levels.space_spec import FluxLevels, SpaceSpec
+from latentgraph.diffusion.levels.space_spec import FlowLevels, FluxLevels, SpaceSpec
 from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.shallow import Depth
 from latentgraph.diffusion.sampling.calls import unsteered
-from latentgraph.diffusion.sampling.conditioning import PreparedCondition
+from latentgraph.diffusion.sampling.conditioning import PreparedCondition, prepare_conditions
 from latentgraph.diffusion.sampling.conditions import add_reference, set_guidance
+from latentgraph.diffusion.sampling.controls import Steering
 from latentgraph.diffusion.sampling.guidance import ClassifierFree
-from latentgraph.diffusion.sampling.network_inputs import NetworkInputs
+from latentgraph.diffusion.sampling.network_inputs import ActiveControl, NetworkInputs
 from latentgraph.diffusion.sampling.passes import Passes, Setting
 from latentgraph.diffusion.sampling.run import sample_guided
 from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask, Noise, Sampler, Sigmas
@@ -189,6 +191,32 @@ def test_sd3_is_steered_as_by_diffusers(
     found = run(model, sigmas, both[0], negative=both[1], cfg=4.0)
     assert (found - run(model, sigmas, positive, negative=negative, cfg=4.0)).abs().max() > 0.05
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-4)
+
+
+def test_a_control_acts_on_the_items_of_a_pass_that_it_holds_for(
+    opened: dict[str, Checkpoint], nets: dict[str, Path], hint: Image, memory: WeightMemory
+) -> None:
+    model, vae = opened["SD3"].model, opened["SD3"].vae
+    x = normal(SEED, 2, 16, HEIGHT // 8, WIDTH // 8)
+    (conditioning,) = apply_control([prompt(model, 10)], open_control(nets["SD3"], memory), hint, vae=vae)
+    space = make_space(SpaceSpec("flow", FlowLevels()))
+    ((condition,),) = prepare_conditions([conditioning], spec=model.spec, space=space, latent=x)
+    given, pooled = condition.inputs, condition.inputs.pooled
+    assert pooled is not None
+    inputs = replace(given, context=given.context.expand(2, -1, -1), pooled=pooled.expand(2, -1))
+    with ExitStack() as held, torch.inference_mode():
+        steer = Steering([condition], held, model=model)
+        both, first = (
+            steer(x, torch.full((2,), 500.0), replace(inputs, controls=(ActiveControl(condition.controls[0], holds),)))
+            for holds in (1.0, torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1))
+        )
+    assert both is not None
+    assert first is not None
+    for whole, half in zip(both.blocks, first.blocks, strict=True):
+        assert whole.shape == half.shape
+        assert whole[1].any()
+        assert torch.equal(half[0], whole[0])
+        assert not half[1].any()
 
 
 def add_at_the_end(pipeline: Any) -> None:
