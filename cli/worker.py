@@ -12,6 +12,7 @@ import faulthandler
 import io
 import json
 import logging
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -277,3 +278,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # all is done and written; Python's own end now and then aborts on what libraries leave behind
