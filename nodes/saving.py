@@ -91,7 +91,7 @@ class SaveVAE(Node, version=1, lane="device", effect=True, comfy=ComfyName("VAES
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         check_prefix(known)
-        _check_vae(known, "")
+        _check_vae(known, "; its own file will do")
         return {}
 
 
