@@ -90,6 +90,8 @@ class SegmentConditioning(Node, version=1, lane="device"):
         if clip is not None and not any(encoder.kind == "segments" for encoder in clip.encoders):
             known.problem("clip", f"is not shown classes by a picture, of the {clip.family} family; use TextEncode")
         size = size_of(known, "segments")
+        if size is not None and min(size) < SEGMENT_CELL:
+            known.problem("segments", f"is {size}; its sides must be at least {SEGMENT_CELL} pixels")
         cropped = None if size is None else whole_cells(size, SEGMENT_CELL)
         conditioning = {**some(known.facts("clip"), TEXT), "segments": True}
         return {"conditioning": conditioning, "latent": size_facts(cropped, batch_of(known, "segments"))}

@@ -289,6 +289,13 @@ SINGLE = {
         "  told: {type: SegmentConditioning, clip: $load.clip, segments: $source.image}",
         "'clip' is not shown classes by a picture, of the sd1 family; use TextEncode",
     ),
+    "a picture of classes without a whole latent cell": (
+        "{type: VAEDecode, vae: $segments.vae, latent: $told.latent}\n"
+        "  segments: {type: LoadCheckpoint, file: <files>/ldm_segments.safetensors}\n"
+        "  small: {type: ScaleImage, image: $source.image, width: 3, height: 8}\n"
+        "  told: {type: SegmentConditioning, clip: $segments.clip, segments: $small}",
+        "'segments' is 3x8; its sides must be at least 4 pixels",
+    ),
     "a prompt for a model of segments": (
         "{type: TextEncode, clip: $segments.clip, text: a cat}\n"
         "  segments: {type: LoadCheckpoint, file: <files>/ldm_segments.safetensors}",
