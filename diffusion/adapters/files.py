@@ -21,6 +21,7 @@ from ..families.text_joins import ClipSpec
 from .keys import (
     ADAPTER_FAMILIES,
     ENDINGS,
+    FACTORS,
     FORMS,
     SECOND_TEXT_NAME,
     TEXT_NAME,
@@ -140,6 +141,10 @@ def read_adapter(path: Path | str) -> Adapter:
             header.path, "a control LoRA of FLUX.1 (canny or depth)", expected=_EXPECTED, cure=_CONTROL_CURE
         )
     used = {key for change in changes for key in change.keys.values()}
+    halves = [key for keys in modules.values() for role, key in keys.items() if role in FACTORS and key not in used]
+    if halves:
+        found = f"a {changes[0].form.title} that lacks the counterparts of some tensors ({len(halves)}, such as {halves[0]})"
+        raise HeaderError(header.path, found, expected="each product whole", cure="Get it again.")
     sizes = {key: info.end - info.begin for key, info in header.tensors.items()}
     return Adapter(header.path, tuple(changes), shapes, sizes, tuple(key for key in shapes if key not in used))
 

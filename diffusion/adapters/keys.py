@@ -111,6 +111,9 @@ FORMS: tuple[Form, ...] = (
 )
 """A module may have changes of several forms; they are made in this order."""
 
+FACTORS = frozenset(role for form in FORMS for needed in form.needs for role in needed)
+"""The roles of the tensors that make a change up; the others only add to one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Naming:

@@ -335,6 +335,14 @@ STRANGERS = {
     "a VAE": ({"decoder.conv_in.weight": (4, 4, 3, 3)}, "found a VAE alone .* Load it with LoadVAE"),
     "an embedding": ({"emb_params": (2, 768)}, "found a textual inversion embedding .* as embedding:name"),
     "half of a LoRA": ({f"{MODULE}.lora_up.weight": (64, 4)}, f"found half of a LoRA .{MODULE}.lora_up.weight."),
+    "a LoRA of which a half is missing": (
+        {
+            f"{MODULE}.lora_up.weight": (64, 4),
+            f"{MODULE}.lora_down.weight": (4, 64),
+            f"{MODULE}2.lora_up.weight": (64, 4),
+        },
+        f"found a LoRA that lacks the counterparts of some tensors .1, such as {MODULE}2.lora_up.weight., .* Get it again.",
+    ),
     "anything else": ({"lexer.weight": (4, 4)}, "a file of unknown kind, with keys below lexer.weight"),
     "nothing": ({}, "a file without tensors"),
 }
