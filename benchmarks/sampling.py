@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from latentgraph.diffusion.latents.batches import empty_latent
 from latentgraph.diffusion.model import Model
 from latentgraph.diffusion.networks.building import build_unet
+from latentgraph.diffusion.networks.precision import NumericPolicy
 from latentgraph.diffusion.sampling.run import sample
 
 from .networks import (
@@ -109,6 +110,31 @@ def flops_of_a_call(model: Model, side: int) -> int:
     return int(counter.get_total_flops())
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds of a step by what made it, a round each, and what the processor can do.
+
+    rate, wide_rate: FLOP/s of matrices in the format of `auto` and in float32. flops: of the network for a batch of two.
+    """
+
+    rounds: Sequence[Mapping[str, float]]
+    rate: float
+    wide_rate: float
+    flops: float
+
+    def seconds(self, key: str) -> list[float]:
+        """Returns the seconds of a step in each round."""
+        return [one[key] for one in self.rounds]
+
+    def ratio(self, above: str, below: str) -> float:
+        """Returns the median of the ratios of two steps of one round."""
+        return median([one[above] / one[below] for one in self.rounds])
+
+    def share(self, key: str) -> float:
+        """Returns which part of the matrix rate the network's operations in the time of a step would be."""
+        return median([self.flops / seconds / self.rate for seconds in self.seconds(key)])
+
+
 def main() -> None:
     """Measures everything and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,11 +146,13 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=None, help="of the outermost level, for a quick look")
     parser.add_argument("--compile", action="store_true", help="measure both networks compiled by torch, too")
     given = parser.parse_args()
-
     model = made_up_model(MODELS[given.family], given.device, channels=given.channels)
+    Console(width=120).print(_table(_measured(model, given), model.weights.memory.policy))
+
+
+def _measured(model: Model, given: argparse.Namespace) -> Measured:
     policy, side = model.weights.memory.policy, given.side or model.spec.resolution
     steps = given.steps or (30 if policy.device.type == "cuda" else 2)
-    name = str(policy.unet).removeprefix("torch.")
     with torch.inference_mode(), model.weights.use() as unet:
         calls: dict[str, Callable[[], float]] = {
             "bare": _caller(unet, model, side, steps),
@@ -144,31 +172,31 @@ def main() -> None:
         for _ in range(given.rounds):
             rounds.append({key: call() for key, call in calls.items()})
             rates.append(matrix_rate(policy.unet, policy.device))
-    rate, flops = median(rates), flops_of_a_call(model, side)
+    return Measured(rounds, median(rates), wide_rate, flops_of_a_call(model, side))
 
-    def ratio(above: str, below: str) -> float:
-        return median([one[above] / one[below] for one in rounds])
 
+def _table(found: Measured, policy: NumericPolicy) -> Table:
+    name = str(policy.unet).removeprefix("torch.")
     table = Table("figure", "measured", "to reach", box=None)
     table.add_row("`auto` here", f"{name} on {policy.device}", "-")
-    table.add_row("our step", _time([one["ours"] for one in rounds]), "-")
-    table.add_row(f"diffusers' bare network in {name}", _time([one["bare"] for one in rounds]), "-")
-    table.add_row(f"diffusers' pipeline in {name}, a step", _time([one["pipeline"] for one in rounds]), "-")
-    table.add_row("diffusers' bare network in float32", _time([one["float32"] for one in rounds]), "-")
-    if given.compile:
-        table.add_row("our step, compiled", _time([one["ours, compiled"] for one in rounds]), "-")
-        table.add_row(f"diffusers' bare network in {name}, compiled", _time([one["compiled"] for one in rounds]), "-")
-        table.add_row("our step / the bare network, both compiled", f"{ratio('ours, compiled', 'compiled'):.3f} x", "-")
-    table.add_row("our step / bare network", f"{ratio('ours', 'bare'):.3f} x", "at most 1.03 x")
-    table.add_row("our step / pipeline's step", f"{ratio('ours', 'pipeline'):.3f} x", "-")
-    table.add_row("float32 / our step", f"{ratio('float32', 'ours'):.2f} x", "at least 3.5 x")
-    table.add_row(f"matrix rate in {name}", f"{rate / 1e12:.3f} TFLOP/s", "-")
-    table.add_row("matrix rate in float32", f"{wide_rate / 1e12:.3f} TFLOP/s", "-")
-    table.add_row("the network's operations, a batch of two", f"{flops / 1e12:.3f} TFLOP", "-")
-    shares = {key: median([flops / one[key] / rate for one in rounds]) for key in ("bare", "ours")}
-    table.add_row("of that rate: bare network", f"{shares['bare']:.2f}", "-")
-    table.add_row("of that rate: as many operations in our step's time", f"{shares['ours']:.2f}", "at least 0.85")
-    Console(width=120).print(table)
+    table.add_row("our step", _time(found.seconds("ours")), "-")
+    table.add_row(f"diffusers' bare network in {name}", _time(found.seconds("bare")), "-")
+    table.add_row(f"diffusers' pipeline in {name}, a step", _time(found.seconds("pipeline")), "-")
+    table.add_row("diffusers' bare network in float32", _time(found.seconds("float32")), "-")
+    if "compiled" in found.rounds[0]:
+        both = found.ratio("ours, compiled", "compiled")
+        table.add_row("our step, compiled", _time(found.seconds("ours, compiled")), "-")
+        table.add_row(f"diffusers' bare network in {name}, compiled", _time(found.seconds("compiled")), "-")
+        table.add_row("our step / the bare network, both compiled", f"{both:.3f} x", "-")
+    table.add_row("our step / bare network", f"{found.ratio('ours', 'bare'):.3f} x", "at most 1.03 x")
+    table.add_row("our step / pipeline's step", f"{found.ratio('ours', 'pipeline'):.3f} x", "-")
+    table.add_row("float32 / our step", f"{found.ratio('float32', 'ours'):.2f} x", "at least 3.5 x")
+    table.add_row(f"matrix rate in {name}", f"{found.rate / 1e12:.3f} TFLOP/s", "-")
+    table.add_row("matrix rate in float32", f"{found.wide_rate / 1e12:.3f} TFLOP/s", "-")
+    table.add_row("the network's operations, a batch of two", f"{found.flops / 1e12:.3f} TFLOP", "-")
+    table.add_row("of that rate: bare network", f"{found.share('bare'):.2f}", "-")
+    table.add_row("of that rate: as many operations in our step's time", f"{found.share('ours'):.2f}", "at least 0.85")
+    return table
 
 
 def _caller(network: Any, model: Model, side: int, times: int) -> Callable[[], float]:
