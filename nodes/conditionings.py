@@ -27,7 +27,8 @@ class ConditioningCombine(
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
-        facts = _joined(known, "first", "second")["conditioning"]
+        second = {fact: value for fact, value in known.facts("second").items() if known.fact("first", fact) is None}
+        facts = {**second, **_joined(known, "first", "second")["conditioning"]}
         controls = [*(known.fact("first", "controls") or ()), *(known.fact("second", "controls") or ())]
         return {"conditioning": {**facts, "controls": tuple(dict.fromkeys(controls))} if controls else facts}
 

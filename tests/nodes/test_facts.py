@@ -268,6 +268,12 @@ SINGLE = {
         "  small: {type: UpscaleConditioning, positive: $good, negative: $good, image: $source.image}",
         "'positive' carries a picture to enlarge, which input 'model' (sd1) takes no channels for; use Stable Diffusion's x4",
     ),
+    "a picture to enlarge that a combined prompt carries": (
+        "{type: KSampler, model: $load.model, positive: $both, negative: $good, latent: $empty}\n"
+        "  small: {type: UpscaleConditioning, positive: $good, negative: $good, image: $source.image}\n"
+        "  both: {type: ConditioningCombine, first: $good, second: $small.positive}",
+        "'positive' carries a picture to enlarge, which input 'model' (sd1) takes no channels for",
+    ),
     "noise in a picture to enlarge for a model that is not told of it": (
         "{type: KSampler, model: $superres.model, positive: $small.positive, negative: $nothing, latent: $small.latent}\n"
         "  superres: {type: LoadCheckpoint, file: <files>/ldm_superres.safetensors}\n"
