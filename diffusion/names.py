@@ -87,6 +87,8 @@ VisionCrop = Literal["center", "none"]  # vision/encoding.py
 MaskedFill = Literal["grey", "black"]  # pictures/inpainting.py
 MaskOperation = Literal["multiply", "add", "subtract", "and", "or", "xor"]  # pictures/masks.py
 BlendMode = Literal["normal", "multiply", "screen", "overlay", "soft_light", "difference"]  # pictures/edits.py
+LatentBlendMode = Literal["values", "directions"]  # latents/edits.py
+FlipDirection = Literal["horizontal", "vertical"]  # latents/edits.py
 ChannelName = Literal["alpha", "red", "green", "blue"]  # pictures/masks.py
 
 
