@@ -57,6 +57,7 @@ from . import (
     measuring,
     merging,
     model_options,
+    picture_batches,
     picture_conditions,
     picture_edits,
     samplers,
@@ -86,7 +87,7 @@ MENU: Mapping[str, tuple[ModuleType, ...]] = {
     "Samplers": (samplers,),
     "Noise levels": (schedules, sigmas),
     "Options of a model": (model_options, guidance),
-    "Pictures": (images, picture_edits, upscaling),
+    "Pictures": (images, picture_edits, picture_batches, upscaling),
     "Masks": (masks,),
     "Measures": (measuring,),
 }
