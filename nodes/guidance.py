@@ -13,7 +13,7 @@ from pydantic import Field
 from latentgraph.diffusion.families.dit_specs import Flux2Spec, FluxSpec, MMDiTSpec
 from latentgraph.diffusion.families.specs import UNETS, DenoiserSpec, network_words
 from latentgraph.diffusion.model import Model
-from latentgraph.diffusion.sampling.options import Correction, NormLimit, ZeroStar
+from latentgraph.diffusion.sampling.options import Correction, NormLimit, ProjectedGuidance, ZeroStar
 from latentgraph.diffusion.sampling.options import PerpNeg as PerpNegSetting
 from latentgraph.diffusion.sampling.options import PerturbedAttentionGuidance as PerturbedAttentionSetting
 from latentgraph.diffusion.sampling.options import SelfAttentionGuidance as SelfAttentionSetting
@@ -176,6 +176,31 @@ class CFGNorm(SameFacts, Node, version=1, cached=False, comfy=ComfyName("CFGNorm
 
     def run(self, ctx: Context) -> Model:
         return _corrected(self.model, NormLimit(self.strength))
+
+
+class APG(SameFacts, Node, version=1, cached=False, comfy=ComfyName("APG")):
+    """Guide strongly without over-saturating (adaptive projected guidance): what makes pictures only stronger is weighed apart.
+
+    As in ComfyUI, it goes `cfg` times as far beyond what the prompt gives alone, where plain guidance goes cfg - 1 times; a
+    cfg of 1 stays without guidance.
+    """
+
+    model: Model = Field(description=MODEL)
+    eta: float = Field(
+        1.0, ge=-10, le=10, description="How much of guidance along the picture itself is kept; the paper takes 0."
+    )
+    norm_threshold: float = Field(
+        5.0, ge=0, le=50, description="How long guidance may be, over a whole latent; 0 is no limit."
+    )
+    momentum: float = Field(
+        0.0,
+        ge=-5,
+        le=1,
+        description="How much of earlier steps' guidance is added; the paper takes negative ones, such as -0.5.",
+    )
+
+    def run(self, ctx: Context) -> Model:
+        return _corrected(self.model, ProjectedGuidance(self.eta, self.norm_threshold, self.momentum))
 
 
 class PerpNeg(Node, version=1, cached=False, comfy=ComfyName("PerpNeg", {"empty": "empty_conditioning"})):

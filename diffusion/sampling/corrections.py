@@ -19,11 +19,13 @@ from .options import (
     Correction,
     NormLimit,
     PerturbedAttentionGuidance,
+    ProjectedGuidance,
     SelfAttentionGuidance,
     SkipLayerGuidance,
     ZeroStar,
 )
 from .passes import Passes
+from .projected import Projected
 
 BLUR_TAPS = 9
 LEAST_SIDE = BLUR_TAPS // 2 + 1  # latent cells that reflection at the edges needs
@@ -56,6 +58,8 @@ def make_correction(setting: Correction, passes: Passes, *, scale: float) -> Cor
             return _skip_layers(setting, passes)
         case ZeroStar():
             return _Arithmetic(lambda guided, estimates: zero_star(guided, estimates, scale))
+        case ProjectedGuidance():
+            return Projected(setting, scale)
         case NormLimit():
             return _Arithmetic(lambda guided, estimates: limit_norm(guided, estimates, setting.strength))
 

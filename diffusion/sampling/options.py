@@ -104,7 +104,22 @@ class NormLimit:
     strength: float = 1.0
 
 
-Correction = SelfAttentionGuidance | PerturbedAttentionGuidance | SkipLayerGuidance | ZeroStar | NormLimit
+@dataclass(frozen=True, slots=True)
+class ProjectedGuidance:
+    """Guidance whose part along the positive estimate is weighed apart. Sadat et al. 2024, arXiv:2410.02416.
+
+    eta: that part's weight. norm_threshold: how long guidance is at most, in scaled-latent units; 0 is no limit. momentum: how
+    much of the step before is added to a step; the paper takes a negative one.
+    """
+
+    eta: float = 1.0
+    norm_threshold: float = 5.0
+    momentum: float = 0.0
+
+
+Correction = (
+    SelfAttentionGuidance | PerturbedAttentionGuidance | SkipLayerGuidance | ZeroStar | NormLimit | ProjectedGuidance
+)
 """What is done to the guided estimate."""
 
 

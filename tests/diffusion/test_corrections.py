@@ -27,6 +27,7 @@ from latentgraph.diffusion.sampling.options import (
     NormLimit,
     PerpNeg,
     PerturbedAttentionGuidance,
+    ProjectedGuidance,
     SamplingOptions,
     SelfAttentionGuidance,
     SkipLayerGuidance,
@@ -125,7 +126,7 @@ def test_perturbed_attention_steers_away_from_what_the_perturbed_network_estimat
 
 @pytest.mark.parametrize(
     "correction",
-    [PerturbedAttentionGuidance(), SelfAttentionGuidance(), ZeroStar(), NormLimit()],
+    [PerturbedAttentionGuidance(), SelfAttentionGuidance(), ZeroStar(), NormLimit(), ProjectedGuidance(0.0)],
     ids=lambda correction: type(correction).__name__,
 )
 def test_a_correction_changes_a_run_and_the_order_counts(model: Model, correction: Correction) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from latentgraph.diffusion.sampling.options import (
     NormLimit,
+    ProjectedGuidance,
     SamplingOptions,
     SkipLayerGuidance,
     ZeroStar,
@@ -30,6 +31,7 @@ from latentgraph.diffusion.types import Condition, Conditioning
 from latentgraph.graph import Context, FolderResolver, InvalidWorkflow, build_graph, parse_document
 from latentgraph.nodes import default_registry
 from latentgraph.nodes.guidance import (
+    APG,
     CFGNorm,
     CFGZeroStar,
     PerpNeg,
@@ -47,6 +49,7 @@ CASES: list[tuple[Any, dict[str, Any], Any]] = [
     (SkipLayerGuidanceDiT, {"double": "", "rescaling": 0.5}, SkipLayerGuidance((), (7, 8, 9), rescaling=0.5)),
     (CFGZeroStar, {}, ZeroStar()),
     (CFGNorm, {"strength": 0.9}, NormLimit(0.9)),
+    (APG, {"eta": 0.0, "momentum": -0.5}, ProjectedGuidance(0.0, 5.0, -0.5)),
 ]
 
 
@@ -74,6 +77,12 @@ def test_a_list_of_no_layers_changes_nothing(sd1: Any) -> None:
 def test_layers_that_are_no_numbers_are_refused(sd1: Any) -> None:
     with pytest.raises(ValidationError, match="layers"):
         SkipLayerGuidanceSD3(model=sd1.model, layers="seven")
+
+
+@pytest.mark.parametrize("wrong", [{"eta": 11}, {"norm_threshold": -1}, {"momentum": 1.5}])
+def test_numbers_out_of_range_are_refused(sd1: Any, wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        APG(model=sd1.model, **wrong)
 
 
 def document(node: str, file: Path) -> str:
