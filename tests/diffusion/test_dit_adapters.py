@@ -19,9 +19,8 @@ from latentgraph.diffusion.checkpoints.export import save_checkpoint
 from latentgraph.diffusion.checkpoints.opening import open_checkpoint, open_network
 from latentgraph.diffusion.layouts.kinds import kind_of
 from latentgraph.diffusion.model import Model
-from latentgraph.diffusion.networks.blending import mix
 from latentgraph.diffusion.networks.memory import WeightMemory
-from latentgraph.diffusion.networks.variants import AdapterMismatchError, adapt, merge
+from latentgraph.diffusion.networks.variants import AdapterMismatchError, adapt
 
 Made = Callable[[str, Mapping[str, tuple[int, ...]]], dict[str, Tensor]]
 STRENGTH = 0.7
@@ -191,19 +190,6 @@ def test_a_saved_checkpoint_is_in_the_makers_layout_and_the_same_again(
     assert {key: tuple(w.shape) for key, w in file.items()} == shapes_in(path)
     first, second = tensors_of(opened.model), tensors_of(again.model)
     assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def test_transformers_of_one_structure_can_be_mixed(
-    models: dict[str, Model], tiny_dits: ModuleType, tmp_path: Path
-) -> None:
-    other = tiny_dits.weights(tiny_dits.FLUX, seed=3)
-    save_file(tiny_dits.original(tiny_dits.FLUX, other), tmp_path / "other.safetensors")
-    mixed = merge(
-        models["FLUX"], open_network(tmp_path / "other.safetensors", models["FLUX"].weights.memory), mix(0.25)
-    )
-    found, first = tensors_of(mixed), tiny_dits.weights(tiny_dits.FLUX)
-    key = "single_transformer_blocks.0.proj_mlp.weight"
-    torch.testing.assert_close(found[key], 0.25 * first[key] + 0.75 * other[key])
 
 
 def back(spec: Any, file: Mapping[str, Tensor]) -> dict[str, Tensor]:
