@@ -55,10 +55,14 @@ class NumericPolicy:
 
     @property
     def cache_token(self) -> str:
-        """What tells two policies apart that may give other pixels, for cache keys: "auto/cpu/bfloat16"."""
+        """What tells two policies apart that may give other pixels, for cache keys: "fp32/cpu/float32,float32,float32,float32".
+
+        The formats are those of UNets, transformers, autoencoders and text encoders.
+        """
         if self.precision == "exact":
             return f"exact/{self.device.type}"
-        return f"{self.precision}/{self.device.type}/{str(self.unet).removeprefix('torch.')}"
+        formats = (self.unet, self.transformer, self.vae, self.text)
+        return f"{self.precision}/{self.device.type}/{','.join(str(each).removeprefix('torch.') for each in formats)}"
 
 
 def resolve(precision: Precision, device: torch.device | str = "cpu") -> NumericPolicy:

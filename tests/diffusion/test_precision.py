@@ -30,7 +30,15 @@ def test_auto_keeps_text_encoders_unrounded_on_a_cpu() -> None:
 
 def test_cache_tokens_name_what_changes_pixels() -> None:
     assert resolve("exact", "cpu").cache_token == "exact/cpu"
-    assert resolve("auto", "cpu").cache_token in {"auto/cpu/bfloat16", "auto/cpu/float32"}
+    assert resolve("fp32", "cpu").cache_token == "fp32/cpu/float32,float32,float32,float32"
+
+
+def test_gpus_whose_transformers_run_in_other_formats_share_no_cached_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = set()
+    for capability in ((7, 5), (8, 0)):  # without bfloat16 and with it
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        tokens.add(resolve("auto", "cuda").cache_token)
+    assert len(tokens) == 2
 
 
 def test_bfloat16_is_chosen_by_the_flags_of_the_cpu(tmp_path: Path) -> None:
