@@ -34,9 +34,9 @@ def test_a_colour_is_written_as_in_every_paint_program() -> None:
     assert (255 * pixels[0, 0, 0]).round().tolist() == [255, 128, 0]
 
 
-def test_a_picture_of_one_colour_can_be_saved(context: Context) -> None:
-    SaveImage(image=EmptyImage(width=8, height=4, color=0x10FF20).run(CTX)).run(context)
-    (path,) = Path(context.output_dir).rglob("*.png")
+def test_a_picture_of_one_colour_can_be_saved(tmp_path: Path) -> None:
+    SaveImage(image=EmptyImage(width=8, height=4, color=0x10FF20).run(CTX)).run(Context(output_dir=tmp_path))
+    (path,) = tmp_path.glob("*.png")
     with Pillow.open(path) as saved:
         assert (saved.size, saved.getpixel((7, 3))) == ((8, 4), (0x10, 0xFF, 0x20))
 
