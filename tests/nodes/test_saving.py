@@ -72,7 +72,7 @@ def test_each_text_encoder_has_a_file_to_itself(tiny_sdxl: Path, ctx: Any, conte
             ours = {name.removeprefix("text_model."): w for name, w in networks[key].state_dict().items()}
             theirs = {name.removeprefix("text_model."): w for name, w in load_file(path).items()}
             assert ours.keys() == theirs.keys()
-            assert all(torch.equal(w, theirs[name]) for name, w in ours.items())
+            assert all(torch.equal(w.cpu(), theirs[name]) for name, w in ours.items())
 
 
 @pytest.mark.parametrize(
