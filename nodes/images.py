@@ -9,7 +9,15 @@ from pydantic import Field
 
 from latentgraph.diffusion.names import CropName
 from latentgraph.diffusion.pictures.headers import read_picture_size
-from latentgraph.diffusion.pictures.sizes import CELL, LEAST_EDGED_SIDE, MAX_SIDE, Size, scaled, with_megapixels
+from latentgraph.diffusion.pictures.sizes import (
+    CELL,
+    LEAST_EDGED_SIDE,
+    MAX_SIDE,
+    Size,
+    scaled,
+    whole_cells,
+    with_megapixels,
+)
 from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import ComfyName, Context, Facts, FileInput, Known, Node, OutputFacts
 
@@ -30,18 +38,30 @@ class LoadImage(Node, version=1, lane="io", comfy=ComfyName("LoadImage", {"file"
     """Read a picture. Its transparency becomes the mask, 1 where it is fully transparent; frames become a batch."""
 
     file: Annotated[Path, FileInput("image")] = Field(description="A picture's name or path.")
+    multiple_of: int = Field(
+        1, ge=1, le=64, description="Cut around the middle to sides that are multiples of it; networks work in 8 or 16."
+    )
 
     def run(self, ctx: Context) -> PictureAndMask:
         from latentgraph.diffusion.pictures.files import load_picture
+        from latentgraph.diffusion.pictures.resize import crop_to_cells
 
-        return PictureAndMask(*load_picture(self.file))
+        image, mask = load_picture(self.file)
+        cut = crop_to_cells(Image(mask.values.unsqueeze(-1)), self.multiple_of)
+        return PictureAndMask(crop_to_cells(image, self.multiple_of), Mask(cut.pixels.squeeze(-1)))
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:
         path = known.file("file")
         if path is None:
             return {}
-        facts = size_facts(read_header(read_picture_size, path))
+        size, multiple = read_header(read_picture_size, path), known.value("multiple_of")
+        if size is None or multiple is None:
+            return {}
+        if min(size) < multiple:
+            known.problem("file", f"is a picture of {size}, and input 'multiple_of' cuts it to multiples of {multiple}")
+            return {}
+        facts = size_facts(whole_cells(size, multiple))
         return {"image": facts, "mask": facts}
 
 
@@ -202,6 +222,10 @@ class CompositeMasked(Node, version=1, comfy=ComfyName("ImageCompositeMasked")):
     def run(self, ctx: Context) -> Image:
         from latentgraph.diffusion.pictures.compositing import composite_image
 
+        if self.mask is not None and not self.mask.values.any():
+            ctx.warn(
+                "the mask is 0 everywhere, so nothing of the source shows; a picture's mask is its transparent part"
+            )
         return composite_image(
             self.destination,
             self.source,

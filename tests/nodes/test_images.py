@@ -10,7 +10,8 @@ import torch
 from PIL import Image as Pillow
 
 from latentgraph.diffusion.types import Image, Mask
-from latentgraph.graph import Context
+from latentgraph.graph import Context, InvalidWorkflow, build_graph, load_document
+from latentgraph.nodes import default_registry
 from latentgraph.nodes.images import (
     CompositeMasked,
     GridImage,
@@ -33,6 +34,33 @@ def test_the_transparency_of_a_picture_is_its_mask(tmp_path: Path) -> None:
     loaded = LoadImage(file=path).run(CTX)
     assert loaded.image.pixels.shape == (1, 6, 8, 3)
     assert loaded.mask.values.unique().tolist() == pytest.approx([0.8])
+
+
+def test_a_picture_is_cut_around_its_middle_to_whole_cells_with_its_mask(tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    picture = Pillow.new("RGBA", (21, 10), (255, 0, 0, 255))
+    picture.putpixel((2, 1), (0, 255, 0, 0))  # the first that is left
+    picture.save(path)
+    loaded = LoadImage(file=path, multiple_of=8).run(CTX)
+    assert loaded.image.pixels.shape == (1, 8, 16, 3)
+    assert loaded.mask.values.nonzero().tolist() == [[0, 0, 0]]
+
+
+def test_a_picture_without_a_whole_cell_is_refused_before_a_run(tmp_path: Path) -> None:
+    Pillow.new("RGB", (21, 6)).save(tmp_path / "flat.png")
+    nodes = "{a: {type: LoadImage, file: flat.png, multiple_of: 8}, b: {type: SaveImage, image: $a.image}}"
+    (tmp_path / "flat.yaml").write_text(f"latentgraph: 1\nnodes: {nodes}")
+    with pytest.raises(
+        InvalidWorkflow, match="is a picture of 21x6, and input 'multiple_of' cuts it to multiples of 8"
+    ):
+        build_graph(load_document(tmp_path / "flat.yaml"), default_registry())
+
+
+def test_a_mask_that_shows_nothing_is_warned_of(watched: Any) -> None:
+    ctx = watched()
+    node = CompositeMasked(destination=GREY, source=WHITE, mask=Mask(torch.zeros(1, 6, 8)))
+    assert torch.equal(node.run(ctx).pixels, GREY.pixels)
+    assert "the mask is 0 everywhere" in ctx.warnings[0]
 
 
 def test_saved_pictures_are_numbered_told_and_carry_how_they_were_made(tmp_path: Path, watched: Any) -> None:
