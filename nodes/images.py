@@ -44,11 +44,8 @@ class LoadImage(Node, version=1, lane="io", comfy=ComfyName("LoadImage", {"file"
 
     def run(self, ctx: Context) -> PictureAndMask:
         from latentgraph.diffusion.pictures.files import load_picture
-        from latentgraph.diffusion.pictures.resize import crop_to_cells
 
-        image, mask = load_picture(self.file)
-        cut = crop_to_cells(Image(mask.values.unsqueeze(-1)), self.multiple_of)
-        return PictureAndMask(crop_to_cells(image, self.multiple_of), Mask(cut.pixels.squeeze(-1)))
+        return PictureAndMask(*load_picture(self.file, multiple_of=self.multiple_of))
 
     @classmethod
     def infer(cls, known: Known) -> OutputFacts:

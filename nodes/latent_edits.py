@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from latentgraph.diffusion.names import FlipDirection, LatentBlendMode
-from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE, Size, cells_of
+from latentgraph.diffusion.pictures.sizes import CELL, MAX_SIDE, Size, cells_of, cut
 from latentgraph.diffusion.types import Latent
 from latentgraph.graph import ComfyName, Context, Known, Node, OutputFacts
 
@@ -48,9 +48,8 @@ class CropLatent(Node, version=1, comfy=ComfyName("LatentCrop", {"latent": "samp
             if place >= side:
                 known.problem(name, f"is {known.value(name)}, outside of input 'latent', which is of a {size} picture")
                 return {"latent": facts}
-        across = min(width, cells.width - max(0, min(x, cells.width - least)))
-        down = min(height, cells.height - max(0, min(y, cells.height - least)))
-        return {"latent": {**facts, **size_facts(Size(across * cell, down * cell))}}
+        kept = cut(cells, x=x, y=y, width=width, height=height, least=least).size
+        return {"latent": {**facts, **size_facts(Size(kept.width * cell, kept.height * cell))}}
 
 
 class FlipLatent(

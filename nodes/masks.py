@@ -9,7 +9,7 @@ from pydantic import Field
 
 from latentgraph.diffusion.names import ChannelName, CropName, MaskOperation
 from latentgraph.diffusion.pictures.headers import read_picture_size
-from latentgraph.diffusion.pictures.sizes import MAX_SIDE, Size
+from latentgraph.diffusion.pictures.sizes import MAX_SIDE, Size, cut
 from latentgraph.diffusion.types import Image, Mask
 from latentgraph.graph import ComfyName, Context, FileInput, Known, Node, OutputFacts
 
@@ -178,8 +178,7 @@ class CropMask(Node, version=1, comfy=ComfyName("CropMask")):
         if size is None or None in corner:
             return {}
         x, y, width, height = corner
-        left, top = min(x, size.width - 1), min(y, size.height - 1)
-        cropped = Size(min(width, size.width - left), min(height, size.height - top))
+        cropped = cut(size, x=x, y=y, width=width, height=height).size
         return {"mask": size_facts(cropped, batch_of(known, "mask"))}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from latentgraph.diffusion.names import BlendMode
-from latentgraph.diffusion.pictures.sizes import MAX_SIDE, Size
+from latentgraph.diffusion.pictures.sizes import MAX_SIDE, Size, cut
 from latentgraph.diffusion.types import Image
 from latentgraph.graph import ComfyName, Context, Facts, Known, Node, OutputFacts
 
@@ -40,7 +40,7 @@ class CropImage(Node, version=1, comfy=ComfyName("ImageCrop")):
             outside = "x" if x >= size.width else "y"
             known.problem(outside, f"is {known.value(outside)}, outside of input 'image', which is {size}")
             return {}
-        return {"image": _like(known, Size(min(width, size.width - x), min(height, size.height - y)))}
+        return {"image": _like(known, cut(size, x=x, y=y, width=width, height=height).size)}
 
 
 class InvertImage(SameFacts, Node, version=1, comfy=ComfyName("ImageInvert")):

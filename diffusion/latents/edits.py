@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..names import FlipDirection, LatentBlendMode, ResizeMethod
 from ..pictures.resize import resize
+from ..pictures.sizes import Size, cut
 from ..types import Latent
 from .batches import fit_batch
 
@@ -22,11 +23,11 @@ NO_LENGTH = 1e-37  # instead of 0, where a cell is empty and has no direction
 def crop_latent(latent: Latent, *, x: int, y: int, width: int, height: int, least: int = 1) -> Latent:
     """Returns a rectangle of the latents; what would lie outside is left off, but `least` cells a side always stay."""
     h, w = latent.samples.shape[-2:]
-    left, top = max(0, min(x, w - least)), max(0, min(y, h - least))
+    left, top, size = cut(Size(w, h), x=x, y=y, width=width, height=height, least=least)
 
     def crop(t: Tensor) -> Tensor:
         across, down = t.shape[-1] // w, t.shape[-2] // h
-        return t[..., top * down : (top + height) * down, left * across : (left + width) * across]
+        return t[..., top * down : (top + size.height) * down, left * across : (left + size.width) * across]
 
     mask = latent.noise_mask
     if mask is not None and (mask.shape[-2] % h or mask.shape[-1] % w):

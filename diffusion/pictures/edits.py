@@ -15,6 +15,7 @@ from ..latents.batches import fit_batch
 from ..names import BlendMode, ResizeMethod
 from ..types import Image
 from .resize import resize
+from .sizes import Size, cut
 
 SHARPNESS = 10.0  # how much an amount of 1 takes of the blurred picture
 
@@ -22,8 +23,8 @@ SHARPNESS = 10.0  # how much an amount of 1 takes of the blurred picture
 def crop_image(image: Image, *, x: int, y: int, width: int, height: int) -> Image:
     """Returns a rectangle of the pictures; what would lie outside is left off, but a pixel always stays."""
     h, w = image.pixels.shape[1:3]
-    left, top = min(x, w - 1), min(y, h - 1)
-    return Image(image.pixels[:, top : top + height, left : left + width])
+    kept = cut(Size(w, h), x=x, y=y, width=width, height=height)
+    return Image(image.pixels[:, kept.rows, kept.columns])
 
 
 def invert_image(image: Image) -> Image:

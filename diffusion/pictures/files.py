@@ -20,6 +20,7 @@ from torch import Tensor
 from ..names import ChannelName, unknown_name
 from ..types import Image, Mask
 from .headers import DAMAGE, MAX_PIXELS, PictureError, check_format, check_pixels, damaged, frame_count, open_picture
+from .sizes import Size, middle
 
 
 class LoadedPicture(NamedTuple):
@@ -29,8 +30,10 @@ class LoadedPicture(NamedTuple):
     mask: Mask
 
 
-def load_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> LoadedPicture:
+def load_picture(path: Path, *, multiple_of: int = 1, max_pixels: int = MAX_PIXELS) -> LoadedPicture:
     """Returns the file's frames as RGB (B, H, W, 3), values k/255, and their masks (B, H, W).
+
+    multiple_of: both are cut around the centre to sides that are multiples of it.
 
     The camera's rotation (EXIF) is applied, transparency goes into the mask only, and integer pictures of more than 8
     bits are scaled to 8. Frames of another size than the first are left out. As in ComfyUI 0.8.0 (behaviour), except
@@ -42,7 +45,9 @@ def load_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> LoadedPicture:
         rgba = frame.convert("RGBA")
         pixels.append(_unit(rgba.convert("RGB")))
         masks.append(1.0 - _unit(rgba.getchannel("A")))
-    return LoadedPicture(Image(torch.stack(pixels)), Mask(torch.stack(masks)))
+    image, mask = torch.stack(pixels), torch.stack(masks)
+    kept = middle(Size(image.shape[2], image.shape[1]), multiple_of)
+    return LoadedPicture(Image(image[:, kept.rows, kept.columns]), Mask(mask[:, kept.rows, kept.columns]))
 
 
 def load_mask(path: Path, *, channel: ChannelName, max_pixels: int = MAX_PIXELS) -> Mask:

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate, max_pool2d
 
 from ..names import MaskedFill
 from ..types import Image, Mask
-from .sizes import check_sides
+from .sizes import Size, check_sides, middle
 
 
 class MaskedImage(NamedTuple):
@@ -56,12 +56,10 @@ def fill_masked(image: Image, mask: Mask, *, multiple: int = 8, fill: MaskedFill
     h, w = image.pixels.shape[1:3]
     check_sides(w, h, multiple)
     values = interpolate(mask.values.unsqueeze(1), size=(h, w), mode="bilinear").squeeze(1)
-    top, left = (h % multiple) // 2, (w % multiple) // 2
-    rows = slice(top, top + h // multiple * multiple)
-    columns = slice(left, left + w // multiple * multiple)
-    values = values[:, rows, columns]
+    kept = middle(Size(w, h), multiple)
+    values = values[:, kept.rows, kept.columns]
     keep = (1.0 - values.round()).unsqueeze(-1)
-    pixels = image.pixels[:, rows, columns, :3]
+    pixels = image.pixels[:, kept.rows, kept.columns, :3]
     level = _FILLS[fill]
     return MaskedImage(Image((pixels - level) * keep + level), Mask(values))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..latents.batches import fit_batch
 from ..names import ChannelName, MaskOperation, unknown_name
 from ..types import Image, Mask
+from .sizes import Size, cut
 
 
 def solid_mask(value: float, *, width: int, height: int) -> Mask:
@@ -45,8 +46,9 @@ def threshold_mask(mask: Mask, *, value: float) -> Mask:
 
 def crop_mask(mask: Mask, *, x: int, y: int, width: int, height: int) -> Mask:
     """Returns the rectangle of the mask that starts at (x, y), cut where it leaves the mask; never empty."""
-    top, left = min(y, mask.values.shape[1] - 1), min(x, mask.values.shape[2] - 1)
-    return Mask(mask.values[:, top : top + height, left : left + width])
+    h, w = mask.values.shape[1:]
+    kept = cut(Size(w, h), x=x, y=y, width=width, height=height)
+    return Mask(mask.values[:, kept.rows, kept.columns])
 
 
 def grow_mask(mask: Mask, *, pixels: int, tapered_corners: bool = True) -> Mask:

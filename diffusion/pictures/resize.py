@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from ..names import CropName, ResizeMethod, unknown_name
 from ..types import Image, Latent, Mask
-from .sizes import Size, resized, scaled, whole_cells, with_megapixels
+from .sizes import Size, middle, resized, scaled, with_megapixels
 
 
 def resize_image(
@@ -31,9 +31,8 @@ def resize_image(
 
 def crop_to_cells(image: Image, cell: int) -> Image:
     """Returns the pictures cropped around the centre to sides that are multiples of `cell` pixels."""
-    size = whole_cells(_size(image), cell)
-    left, top = ((side - kept) // 2 for side, kept in zip(_size(image), size, strict=True))
-    return Image(image.pixels.contiguous()[:, top : top + size.height, left : left + size.width])
+    kept = middle(_size(image), cell)
+    return Image(image.pixels.contiguous()[:, kept.rows, kept.columns])
 
 
 def scale_image(image: Image, factor: float, *, method: ResizeMethod = "lanczos") -> Image:

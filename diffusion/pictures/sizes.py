@@ -24,6 +24,36 @@ class Size(NamedTuple):
         return f"{self.width}x{self.height}"
 
 
+class Cut(NamedTuple):
+    """A rectangle within a picture, or within a latent, whose sizes are cells."""
+
+    left: int
+    top: int
+    size: Size
+
+    @property
+    def rows(self) -> slice:
+        """Its rows, for tensors."""
+        return slice(self.top, self.top + self.size.height)
+
+    @property
+    def columns(self) -> slice:
+        """Its columns, for tensors."""
+        return slice(self.left, self.left + self.size.width)
+
+
+def cut(size: Size, *, x: int, y: int, width: int, height: int, least: int = 1) -> Cut:
+    """Returns the part of a rectangle that lies within a size, begun so early that `least` of each side stays."""
+    left, top = max(0, min(x, size.width - least)), max(0, min(y, size.height - least))
+    return Cut(left, top, Size(min(width, size.width - left), min(height, size.height - top)))
+
+
+def middle(size: Size, cell: int) -> Cut:
+    """Returns what is left of a picture that is cut around its centre to whole latent cells."""
+    whole = whole_cells(size, cell)
+    return Cut((size.width - whole.width) // 2, (size.height - whole.height) // 2, whole)
+
+
 def resized(size: Size, *, width: int, height: int, least: int = 1) -> Size:
     """Returns the size that is asked for, where a side of 0 follows from the other by the aspect; two keep the size.
 
