@@ -32,6 +32,9 @@ UnionKind = Literal[
 ]
 
 
+_PART = {"start": "start_percent", "end": "end_percent"}
+
+
 class Steered(NamedTuple):
     """What to paint and what to avoid, both steered by a picture."""
 
@@ -87,8 +90,8 @@ class ApplyControlNet(
     version=1,
     comfy=ComfyName(
         "ControlNetApplyAdvanced",
-        {"start": "start_percent", "end": "end_percent"},
-        also=(ComfyName("ControlNetApplySD3", {"start": "start_percent", "end": "end_percent"}),),
+        _PART,
+        also=(ComfyName("ControlNetApplySD3", _PART),),
     ),
 ):
     """Steer both prompts by a picture: edges, a depth map, a pose, or whatever the control network was made for.
@@ -131,7 +134,7 @@ class ApplyControlNet(
 class ApplyInpaintControlNet(
     Node,
     version=1,
-    comfy=ComfyName("ControlNetInpaintingAliMamaApply", {"start": "start_percent", "end": "end_percent"}),
+    comfy=ComfyName("ControlNetInpaintingAliMamaApply", _PART),
 ):
     """Steer both prompts by a picture of which a part is to be repainted, through a network that was made for that.
 

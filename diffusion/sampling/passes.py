@@ -129,11 +129,11 @@ class Passes:
                 self._attending = attend_to_pictures(self.network, setting.pictures)
             for change in changes:
                 change(self.network)
-        if setting.depth is None:
-            self._compile()
+        kept = None if setting.depth is None else KeptLayers(self.network, setting.kind)
+        if setting.compiled:
+            compile_blocks(self.network)
+        if kept is None or setting.depth is None:
             return self._called(setting.steer, shared)
-        kept = KeptLayers(self.network, setting.kind)
-        self._compile()
 
         def steer(x: Tensor, timestep: Tensor, inputs: NetworkInputs) -> Residuals | None:
             found = setting.steer(x, timestep, inputs)
@@ -141,11 +141,6 @@ class Passes:
 
         call = self._called(setting.steer if is_unet else steer, shared)
         return self._with_depth(call, kept, setting.depth)
-
-    def _compile(self) -> None:
-        """Compiles what no change has touched, if that is wanted."""
-        if self.setting.compiled:
-            compile_blocks(self.network)
 
     def _called(self, steer: Steer, shared: SharedWork | None) -> Network:
         if self.setting.kind == "unet":
