@@ -56,7 +56,11 @@ class LoadImage(Node, version=1, lane="io", comfy=ComfyName("LoadImage", {"file"
         if size is None or multiple is None:
             return {}
         if min(size) < multiple:
-            known.problem("file", f"is a picture of {size}, and input 'multiple_of' cuts it to multiples of {multiple}")
+            known.problem(
+                "file",
+                f"is a picture of {size}, and input 'multiple_of' cuts it to multiples of {multiple}; its sides must be at "
+                f"least {multiple} pixels",
+            )
             return {}
         facts = size_facts(whole_cells(size, multiple))
         return {"image": facts, "mask": facts}

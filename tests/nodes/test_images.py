@@ -51,7 +51,8 @@ def test_a_picture_without_a_whole_cell_is_refused_before_a_run(tmp_path: Path) 
     nodes = "{a: {type: LoadImage, file: flat.png, multiple_of: 8}, b: {type: SaveImage, image: $a.image}}"
     (tmp_path / "flat.yaml").write_text(f"latentgraph: 1\nnodes: {nodes}")
     with pytest.raises(
-        InvalidWorkflow, match="is a picture of 21x6, and input 'multiple_of' cuts it to multiples of 8"
+        InvalidWorkflow,
+        match="is a picture of 21x6, and input 'multiple_of' cuts it to multiples of 8; its sides must be at least 8 pixels",
     ):
         build_graph(load_document(tmp_path / "flat.yaml"), default_registry())
 
