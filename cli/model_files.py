@@ -25,8 +25,8 @@ def model_rows(resolver: FolderResolver | ServerResolver) -> list[dict[str, Any]
     rows: list[dict[str, Any]] = []
     for kind, family_of in _readers().items():
         listed = {row["path"] for row in rows} - {None}  # a checkpoint will do as a VAE, and is listed once
-        found = (_row(resolver, kind, name, family_of) for name in resolver.names(kind))
-        rows += [row for row in found if row["path"] not in listed]
+        found = (_found(resolver, kind, name) for name in resolver.names(kind))
+        rows += [_read(row, family_of) for row in found if row["path"] not in listed]
     return rows
 
 
@@ -37,26 +37,32 @@ def rows_of(resolver: FolderResolver, file: str) -> list[dict[str, Any]]:
     """
     place = Path(file).expanduser()
     name = str(place.absolute()) if place.exists() else file
-    rows = [_row(resolver, kind, name, family_of) for kind, family_of in _readers().items()]
+    rows = [_read(_found(resolver, kind, name), family_of) for kind, family_of in _readers().items()]
     fitting = [row for row in rows if not row["problem"]]
     if not fitting:
         raise LatentGraphError(next((row for row in rows if row["path"]), rows[0])["problem"])
     return fitting
 
 
-def _row(
-    resolver: FolderResolver | ServerResolver, kind: str, name: str, family_of: Callable[[Path], str | None]
-) -> dict[str, Any]:
-    from latentgraph.diffusion.checkpoints.headers import HeaderError
-
+def _found(resolver: FolderResolver | ServerResolver, kind: str, name: str) -> dict[str, Any]:
+    """Returns the row of a name as far as it is known without its header: where the file is, or why there is none."""
     row: dict[str, Any] = {"name": name, "kind": kind, "path": None, "family": None, "problem": None}
     try:
-        path = resolver.resolve(kind, name, None)
-        row["path"] = str(path)
-        row["family"] = family_of(path)
-    except (HeaderError, FileNotUsable, OSError) as error:
-        row["problem"] = str(error)
-    return row
+        return row | {"path": str(resolver.resolve(kind, name, None))}
+    except (FileNotUsable, OSError) as error:
+        return row | {"problem": str(error)}
+
+
+def _read(row: dict[str, Any], family_of: Callable[[Path], str | None]) -> dict[str, Any]:
+    """Returns a row with what the header of its file says."""
+    from latentgraph.diffusion.checkpoints.headers import HeaderError
+
+    if row["path"] is None:
+        return row
+    try:
+        return row | {"family": family_of(Path(row["path"]))}
+    except (HeaderError, OSError) as error:
+        return row | {"problem": str(error)}
 
 
 def _readers() -> dict[str, Callable[[Path], str | None]]:
