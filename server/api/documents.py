@@ -120,10 +120,13 @@ class Checker:
         return await self.in_thread(lambda: _check(loaded.document, params, self.registry, resolver, limits, forgive))
 
     async def fitting(
-        self, source: bytes | str | dict[str, Any] | Loaded, params: Mapping[str, Any], owned: Collection[str]
+        self, source: bytes | str | dict[str, Any] | Loaded, params: Mapping[str, Any]
     ) -> dict[str, Fitting]:
-        """Returns the model files that fit each parameter of a document that takes one; see `fitting_files`."""
-        limits, resolver = self._settings.document, _Remembering(self.resolver.for_uploads(owned))
+        """Returns the model files that fit each parameter of a document that takes one; see `fitting_files`.
+
+        No upload is looked for: what names one is as wrong with any model file, and tells none from another.
+        """
+        limits, resolver = self._settings.document, _Remembering(self.resolver.for_uploads(()))
 
         def fitting() -> dict[str, Fitting]:
             loaded = source if isinstance(source, Loaded) else _read(source, "yaml", limits)

@@ -15,7 +15,7 @@ from .parts import Parts, caller_of, parts_of
 from .problems import as_refusal
 from .routing import JSON, YAML, Answer, Body, Route, json_response
 from .schemas import Source
-from .submitting import check_source
+from .submitting import check_source, document_of
 from .try_page import PAGE, PAGE_POLICY
 from .views import ExplanationsView, ExplanationView, HealthView, ProblemView, QueueView, ReadyView, ValidationView
 from .workflow_routes import view_workflow
@@ -48,12 +48,7 @@ async def explain(request: web.Request) -> web.Response:
 async def fitting(request: web.Request) -> web.Response:
     """Tell which of the server's model files fit the parameters of a workflow; nothing runs."""
     source, parts = await read_source(request), parts_of(request)
-    if source.workflow is not None:
-        loaded = await parts.checker.load_stored(await parts.store.workflows.get(source.workflow))
-        found = await parts.checker.fitting(loaded, source.params, ())
-    else:
-        assert source.document is not None
-        found = await parts.checker.fitting(source.document, source.params, ())
+    found = await parts.checker.fitting(await document_of(parts, source), source.params)
     return json_response(FittingsView(params={name: FittingView.of(one) for name, one in found.items()}))
 
 

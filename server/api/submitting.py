@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 from aiohttp import web
 
@@ -43,20 +44,27 @@ SUBMIT_PROBLEMS = (
 """The problems that any submit may be answered with, for OpenAPI."""
 
 
+async def document_of(
+    parts: Parts, source: Source, stored: StoredWorkflow | None = None
+) -> str | dict[str, Any] | Loaded:
+    """Returns the document of a source, read if it is that of a stored workflow. Raises InvalidWorkflow, UnknownWorkflow.
+
+    stored: the workflow that the source names, if it was looked up before.
+    """
+    if source.workflow is not None:
+        return await parts.checker.load_stored(stored or await parts.store.workflows.get(source.workflow))
+    assert source.document is not None
+    return source.document
+
+
 async def check_source(
     parts: Parts, caller: Caller, source: Source, stored: StoredWorkflow | None = None
 ) -> tuple[Loaded, Checked]:
     """Returns the document of a source, and what a check of it with its values says. Raises InvalidWorkflow, UnknownWorkflow.
 
-    It may name uploads of the caller's, and those that a stored workflow names. stored: the workflow that the source names,
-    if it was looked up before.
+    It may name uploads of the caller's, and those that a stored workflow names. stored: see `document_of`.
     """
-    if source.workflow is not None:
-        stored = stored or await parts.store.workflows.get(source.workflow)
-        first = await parts.checker.look(await parts.checker.load_stored(stored), source.params)
-    else:
-        assert source.document is not None
-        first = await parts.checker.look(source.document, source.params)
+    first = await parts.checker.look(await document_of(parts, source, stored), source.params)
     if first.checked is not None:
         return first.loaded, first.checked
     named = first.loaded.digests | first.given
