@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentgraph.graph import InvalidWorkflow, LatentGraphError
+from latentgraph.graph import LatentGraphError
 
 from .cache import cache_app
 from .exits import ending, print_json
@@ -175,8 +175,7 @@ def workflows(
                 show_workflows(make_console(), documents)
             return
         document = read_source(file).document
-        if any(problem.severity == "error" for problem in document.problems):
-            raise InvalidWorkflow(document.problems)
+        document.raise_errors()
         if as_json:
             print_json(workflow_json(document))
         else:

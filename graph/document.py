@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .errors import InvalidWorkflow
 from .params import Param
 from .problems import Place, Problem
 from .report import Problems
@@ -82,6 +83,11 @@ class Document:
     def place(self, mark: Any) -> Place:
         """Returns a place in this document."""
         return Place(self.label, mark)
+
+    def raise_errors(self) -> None:
+        """Raises InvalidWorkflow with everything that reading found wrong if any of it is an error."""
+        if any(problem.severity == "error" for problem in self.problems):
+            raise InvalidWorkflow(self.problems)
 
 
 def is_document(type_name: str) -> bool:

@@ -45,8 +45,7 @@ def fitting_files(
 
     Raises InvalidWorkflow for a document that could not be read without errors.
     """
-    if any(problem.severity == "error" for problem in document.problems):
-        raise InvalidWorkflow(document.problems)
+    document.raise_errors()
 
     def errors(name: str, file: str) -> Sequence[Problem]:
         try:
