@@ -27,7 +27,7 @@ from .building import build_denoiser, build_vision
 from .filling import Conversion, Room, fill
 from .precision import NumericPolicy
 from .text_building import build_text_encoder, restore_buffers
-from .weight_source import OnePart, file_names
+from .weight_source import FromFiles, OnePart, file_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class DenoiserSource(OnePart):
 
 
 @dataclass(frozen=True, slots=True)
-class VaeSource:
+class VaeSource(FromFiles):
     """An autoencoder: one part for each of the spec's modules."""
 
     spec: VaeSpec
@@ -84,11 +84,6 @@ class VaeSource:
     def title(self) -> str:
         """What it is, for messages."""
         return f"the VAE of {file_names(*self.parts)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes it takes when loaded."""
@@ -109,7 +104,7 @@ class VaeSource:
 
 
 @dataclass(frozen=True, slots=True)
-class TextSource:
+class TextSource(FromFiles):
     """The text encoders of a model: one part for each encoder of the spec."""
 
     spec: ClipSpec
@@ -119,11 +114,6 @@ class TextSource:
     def title(self) -> str:
         """What it is, for messages."""
         return f"the text encoder of {file_names(*self.parts)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
 
     def size(self, policy: NumericPolicy) -> int:
         """Returns the bytes they take when loaded."""

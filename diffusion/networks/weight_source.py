@@ -31,7 +31,18 @@ class WeightSource(Hashable, Protocol):
         """Returns the network, on the policy's device and in its number formats, made from the loaded ingredients."""
 
 
-class OnePart:
+class FromFiles:
+    """A mixin for sources that are read from files."""
+
+    __slots__ = ()
+
+    @property
+    def ingredients(self) -> tuple[()]:
+        """None: it is read from files."""
+        return ()
+
+
+class OnePart(FromFiles):
     """A mixin for sources that are one part of a file. noun: what such a network is called, for messages."""
 
     __slots__ = ()
@@ -43,11 +54,6 @@ class OnePart:
     def title(self) -> str:
         """What it is, for messages."""
         return f"the {self.noun} of {file_names(self.part)}"
-
-    @property
-    def ingredients(self) -> tuple[()]:
-        """None: it is read from files."""
-        return ()
 
 
 @runtime_checkable
