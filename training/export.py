@@ -17,13 +17,12 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
-from torch import nn
 from torch.nn import functional as F
 
 from .autoencoder import load_autoencoder
 from .diffusion import TextToNoise, state_path
 from .latents import LatentCache, load_latents
-from .layout import Places, autoencoder_places, text_places, unet_places
+from .layout import with_places
 from .loop import load_average, log, read_state
 from .presets import DIFFUSIONS, LATENT_SCALE, preset_named
 from .text import Vocabulary
@@ -65,13 +64,8 @@ def checkpoint_tensors(
     network: TextToNoise, autoencoder: AutoencoderKL, vocabulary: Vocabulary
 ) -> dict[str, torch.Tensor]:
     """Returns every tensor of the file in float16, by its name in the layout."""
-    parts: list[tuple[nn.Module, Places]] = [
-        (network.unet, unet_places(network.unet)),
-        (autoencoder, autoencoder_places(autoencoder)),
-        (network.text, text_places(network.text)),
-    ]
     tensors: dict[str, torch.Tensor] = {}
-    for part, places in parts:
+    for part, places in with_places(network.unet, autoencoder, network.text):
         state = part.state_dict()
         for name, place in places.items():
             value = vocabulary.expand(state[name]) if name.endswith("token_embedding.weight") else state[name]

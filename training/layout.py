@@ -21,19 +21,26 @@ Places = dict[str, Destination]
 """By the name of a network's tensor: its key in the file, and whether it is a 1x1 convolution there."""
 
 
-def unet_places(unet: UNet2DConditionModel) -> Places:
+def with_places(
+    unet: UNet2DConditionModel, autoencoder: AutoencoderKL, text: CLIPTextModel
+) -> list[tuple[nn.Module, Places]]:
+    """Returns the networks of a model, each with where its tensors lie."""
+    return [(unet, _unet_places(unet)), (autoencoder, _autoencoder_places(autoencoder)), (text, _text_places(text))]
+
+
+def _unet_places(unet: UNet2DConditionModel) -> Places:
     """Returns where the tensors of diffusers' UNet lie."""
     shapes = _shapes(unet)
     return _below(NETWORK_PREFIX, unet_destinations(read_unet(shapes), shapes))
 
 
-def autoencoder_places(autoencoder: AutoencoderKL) -> Places:
+def _autoencoder_places(autoencoder: AutoencoderKL) -> Places:
     """Returns where the tensors of diffusers' autoencoder lie."""
     shapes = _shapes(autoencoder)
     return _below(SD1.vae_prefix, vae_destinations(read_vae(shapes), shapes))
 
 
-def text_places(text: CLIPTextModel) -> Places:
+def _text_places(text: CLIPTextModel) -> Places:
     """Returns where the tensors of transformers' CLIP lie, whose names may lack the "text_model." of the file."""
     (encoder,) = SD1.text.encoders
     names = [name for name in _shapes(text) if not name.endswith("position_ids")]

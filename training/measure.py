@@ -19,14 +19,13 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
-from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel
 
 from .augmentation import BACKGROUNDS, COLOURS, PLAIN, compose, dominant_hues, recolour
 from .dataset import STYLES, PictureSet, load_pictures
 from .diffusion import BETAS
-from .layout import Places, autoencoder_places, text_places, unet_places
+from .layout import with_places
 from .loop import log
 from .presets import AUTOENCODERS, DIFFUSIONS, LATENT_SCALE, preset_named
 from .text import VOCABULARY, build_text_encoder, tokenize
@@ -75,12 +74,7 @@ def load_model(path: Path, device: torch.device) -> Model:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     preset, picture = preset_named(diffusion, DIFFUSIONS), preset_named(autoencoder, AUTOENCODERS)
     unet, coder, text = preset.build_unet(), picture.build(), build_text_encoder(preset, VOCABULARY)
-    parts: list[tuple[nn.Module, Places]] = [
-        (unet, unet_places(unet)),
-        (coder, autoencoder_places(coder)),
-        (text, text_places(text)),
-    ]
-    for network, places in parts:
+    for network, places in with_places(unet, coder, text):
         with torch.no_grad():
             for name, p in network.named_parameters():
                 p.copy_(tensors[places[name].key].view_as(p))
