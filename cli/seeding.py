@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from latentgraph.graph import Registry
@@ -18,6 +17,8 @@ from latentgraph.server.files.resolving import content_digests
 from latentgraph.server.files.uploads import FileStore
 from latentgraph.server.jobs.records import Seed
 from latentgraph.server.jobs.store import JobStore
+
+from .folders import bundled_workflows
 
 _YAML = "application/yaml"
 
@@ -29,16 +30,15 @@ async def seed(store: JobStore, uploads: FileStore, registry: Registry) -> Seque
     """
     if await store.workflows.are_seeded():
         return []
-    with as_file(files("latentgraph.workflows")) as folder:
-        seeds, pictures = await asyncio.to_thread(_read, folder, registry)
+    seeds, pictures = await asyncio.to_thread(_read, registry)
     for data in pictures.values():
         received = await uploads.receive(_whole(data))
         await store.uploads.put("", received.sha256, received.size, received.content.type)
     return await store.workflows.seed(seeds)
 
 
-def _read(folder: Path, registry: Registry) -> tuple[list[Seed], Mapping[str, bytes]]:
-    """Returns the workflows in a folder, each with all that it needs, and the pictures that they name, by content id."""
+def _read(registry: Registry) -> tuple[list[Seed], Mapping[str, bytes]]:
+    """Returns the workflows of the package, each with all that it needs, and the pictures that they name, by content id."""
     pictures: dict[str, bytes] = {}
 
     def keep(picture: Path) -> str:
@@ -53,11 +53,11 @@ def _read(folder: Path, registry: Registry) -> tuple[list[Seed], Mapping[str, by
         }
 
     seeds: list[Seed] = []
-    for path in sorted(folder.glob("*.yaml")):
+    for name, path in bundled_workflows().items():
         body = pack(read_document(path), kinds, keep, with_defaults=True).body
         if not isinstance(body, str):
             raise TypeError(f"{path} can't be stored as the text that it is")
-        seeds.append(Seed(path.stem, body, _YAML, content_digests(body)))
+        seeds.append(Seed(name, body, _YAML, content_digests(body)))
     return seeds, pictures
 
 
