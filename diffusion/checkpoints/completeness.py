@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..layouts.keymaps import KeyMapError, Origin, Origins
 from ..layouts.structure import Shapes
-from .headers import HeaderError
+from .headers import Header, HeaderError
+from .parts import Part, find_part, find_shapes
 
 FindOrigins = Callable[[Collection[str], Collection[str]], Origins]
 """(wanted, present) -> where each wanted tensor is in the file. Raises KeyMapError."""
@@ -29,6 +30,15 @@ def check_tensors(path: Path, shapes: Shapes, layout: Shapes, find_origins: Find
             wrong = f"{origin.key} with the shape {list(shapes[origin.key])}"
             raise HeaderError(path, wrong, expected=f"{list(shape)} for {name}", cure="Get the file again.")
     return origins
+
+
+def checked_part(path: Path, headers: Sequence[Header], prefix: str, layout: Shapes, find_origins: FindOrigins) -> Part:
+    """Returns where the tensors of a network are; what is beside them below the prefix, and nobody reads, does not count.
+
+    layout: the network's, by name. Raises HeaderError unless the files have all of its tensors.
+    """
+    origins = check_tensors(path, find_shapes(headers, prefix), layout, find_origins)
+    return find_part(headers, prefix, {origin.key for origin in origins.values()})
 
 
 def bare(shape: Sequence[int]) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from ..layouts.structure import Shapes, StructureError, last_attention
 from ..layouts.text_keymaps import text_origins
 from ..layouts.text_layout import text_layout
 from ..layouts.text_structure import configured, read_text_encoder
-from .completeness import check_tensors
+from .completeness import check_tensors, checked_part
 from .describe_vae import VAE_FOLDERS, vae_part, vae_prefix_of
 from .folders import INDEX, Component, Folder, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
@@ -106,10 +106,7 @@ class _Located:
 
     @property
     def part(self) -> Part:
-        return self.part_of(None)
-
-    def part_of(self, own: Collection[str] | None) -> Part:
-        return find_part(self.headers, self.prefix, own)
+        return find_part(self.headers, self.prefix)
 
 
 def _describe_file(header: Header) -> CheckpointDescription:
@@ -200,10 +197,10 @@ def _assemble(
     _check_network(path, network, model.network)
     present = {layout: located for layout, located in texts.items() if located is not None}
     encoders = [configured(read_text_encoder(at.shapes, layout), layout, at.config) for layout, at in present.items()]
-    read = [
-        {each.key for each in check_tensors(path, at.shapes, text_layout(spec), partial(text_origins, spec)).values()}
+    clip_parts = tuple(
+        checked_part(path, at.headers, at.prefix, text_layout(spec), partial(text_origins, spec))
         for spec, at in zip(encoders, present.values(), strict=True)
-    ]
+    )
     complete = bool(encoders) and (len(present) == len(texts) or family.text.join.optional)
     return CheckpointDescription(
         path=path,
@@ -214,7 +211,7 @@ def _assemble(
         vae=vae_spec,
         metadata=network.headers[0].metadata,
         model_part=network.part,
-        clip_parts=tuple(at.part_of(own) for own, at in zip(read, present.values(), strict=True)) if complete else (),
+        clip_parts=clip_parts if complete else (),
         vae_parts=(vae_part(path, vae.headers, vae.prefix, vae_spec),) if vae and vae_spec else (),
     )
 

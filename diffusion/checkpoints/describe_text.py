@@ -41,10 +41,10 @@ from ..layouts.text_structure import (
     read_text_encoder,
 )
 from ..names import TextFamily
-from .completeness import check_tensors
+from .completeness import checked_part
 from .folders import INDEX, Component, read_component, read_folder
 from .headers import Header, HeaderError, read_header
-from .parts import Part, find_part, find_shapes
+from .parts import Part, find_shapes
 from .recognise import network_prefix
 from .refusals import key_groups, refuse_strangers, unbuildable
 from .remembering import remembered
@@ -84,8 +84,7 @@ class FoundEncoder:
 
         Raises HeaderError if they are not exactly those of the structure.
         """
-        origins = check_tensors(self.path, self.shapes, text_layout(spec), partial(text_origins, spec))
-        return find_part(self.headers, self.prefix, {origin.key for origin in origins.values()})
+        return checked_part(self.path, self.headers, self.prefix, text_layout(spec), partial(text_origins, spec))
 
     def tokenizer(self) -> Path | None:
         """Returns its tokenizer, or None if there is none or it needs no file."""

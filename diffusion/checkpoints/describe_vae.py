@@ -13,7 +13,7 @@ from ..layouts.autoencoder_keys import vae_origins
 from ..layouts.autoencoder_layout import vae_layout
 from ..layouts.autoencoder_structure import CONSISTENCY_MARK, TINY_LAYOUTS, has_tiny_half, read_tiny, read_vae
 from ..layouts.structure import StructureError
-from .completeness import check_tensors
+from .completeness import checked_part
 from .folders import INDEX, read_component, read_folder
 from .headers import Header, HeaderError, read_floats, read_header
 from .parts import Part, find_part, find_shapes
@@ -65,8 +65,7 @@ def vae_part(path: Path, headers: Sequence[Header], prefix: str, spec: VaeSpec) 
     layout = vae_layout(spec)
     if layout is None:
         return find_part(headers, prefix)
-    origins = check_tensors(path, find_shapes(headers, prefix), layout, partial(vae_origins, spec, ""))
-    return find_part(headers, prefix, {origin.key for origin in origins.values()})
+    return checked_part(path, headers, prefix, layout, partial(vae_origins, spec, ""))
 
 
 def describe_tiny_vae(decoder: Path | str, encoder: Path | str | None, *, family: TinyFamily) -> VaeDescription:

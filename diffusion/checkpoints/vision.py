@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,10 +56,7 @@ def describe_vision_part(
     except StructureError as error:
         found = f"a vision model that can't be built: {error}"
         raise HeaderError(path, found, expected="a whole network", cure="Get it again.") from None
-    values = sum(
-        info.numel for header in headers for key, info in header.tensors.items() if key[len(prefix) :] in shapes
-    )
-    return VisionDescription(path, spec, replace(find_part(headers, prefix), values=values))
+    return VisionDescription(path, spec, find_part(headers, prefix, shapes))
 
 
 def vision_prefix(keys: Iterable[str]) -> str | None:
