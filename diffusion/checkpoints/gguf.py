@@ -11,7 +11,7 @@ import math
 import mmap
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -93,11 +93,11 @@ def read_gguf_header(path: Path) -> Header:
     )
 
 
-def read_gguf_array(path: Path, key: str) -> list[Value] | None:
-    """Returns a list of the header, such as a tokenizer's words, or None where the file has none of this name."""
+def read_gguf_arrays(path: Path, keys: Collection[str]) -> dict[str, list[Value]]:
+    """Returns lists of the header by key, such as a tokenizer's words: those of these that the file has."""
     with _opened(path) as reader:
         _, _, arrays = _read_front(reader)
-        return reader.values(arrays[key]) if key in arrays else None
+        return {key: reader.values(arrays[key]) for key in keys if key in arrays}
 
 
 class _Array(NamedTuple):

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.gguf import read_gguf_array
+from ..checkpoints.gguf import read_gguf_arrays
 from ..checkpoints.headers import read_bytes, read_header
 from ..checkpoints.parts import FileId
 from ..checkpoints.tokenizer_files import GGML_MODEL, GGML_PAIRS, KEPT_PIECES, KEPT_TEKKEN
@@ -77,7 +77,8 @@ def _read_sentencepiece(path: Path) -> Any:
 def _read_gguf(path: Path) -> Any:
     """What llama.cpp keeps of T5's Unigram model, or of a language model's byte pairs."""
     names = ("tokens", "scores", "token_type", "precompiled_charsmap", "merges")
-    arrays = {name: read_gguf_array(path, f"tokenizer.ggml.{name}") or [] for name in names}
+    found = read_gguf_arrays(path, [f"tokenizer.ggml.{name}" for name in names])
+    arrays = {name: found.get(f"tokenizer.ggml.{name}", []) for name in names}
     header = read_header(path)
     if header.metadata.get(GGML_MODEL) == GGML_PAIRS:
         return _byte_pairs(read_ggml(arrays, header.metadata.get("tokenizer.ggml.pre"), str(path)))

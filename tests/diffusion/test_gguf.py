@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from latentgraph.diffusion.checkpoints.gguf import read_gguf_array
+from latentgraph.diffusion.checkpoints.gguf import read_gguf_arrays
 from latentgraph.diffusion.checkpoints.headers import HeaderError, read_header
 from latentgraph.diffusion.checkpoints.tensors import BLOCKS
 
@@ -69,9 +69,10 @@ def test_the_keys_of_a_t5_encoder_are_those_of_transformers(tmp_path: Path) -> N
 def test_the_words_of_a_tokenizer_are_read_on_demand(tmp_path: Path) -> None:
     values = {"before": numbers(1, -2), "tokenizer.ggml.tokens": strings("<pad>", "▁a", "ü"), "after": number(1)}
     path = written(tmp_path / "t5.gguf", File([W], values))
-    assert read_gguf_array(path, "tokenizer.ggml.tokens") == ["<pad>", "▁a", "ü"]
-    assert read_gguf_array(path, "before") == [1, -2]
-    assert read_gguf_array(path, "missing") is None
+    assert read_gguf_arrays(path, ["tokenizer.ggml.tokens", "before", "missing"]) == {
+        "tokenizer.ggml.tokens": ["<pad>", "▁a", "ü"],
+        "before": [1, -2],
+    }
 
 
 def test_a_kernel_that_was_packed_as_rows_has_its_own_shape(tmp_path: Path) -> None:
