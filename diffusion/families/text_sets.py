@@ -76,10 +76,6 @@ class TextSet:
     encoders: tuple[TextEncoderLayout, ...]
     join: TextJoin
 
-    def layout(self, key: EncoderKey) -> TextEncoderLayout:
-        """Returns where the family keeps an encoder."""
-        return next(layout for layout in self.encoders if layout.key == key)
-
 
 _LAST_L = ClipReading(  # SD1 and FLUX read CLIP-L's last layer
     activation="quick_gelu",

@@ -375,7 +375,7 @@ def close(found: Tensor, wanted: Tensor) -> None:
 
 def spec_of(model: Any) -> T5Spec:
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    spec = read_text_encoder(shapes, SD3_TEXT.layout("t5xxl"))
+    spec = read_text_encoder(shapes, SD3_TEXT.encoders[-1])
     assert isinstance(spec, T5Spec)
     return spec
 
