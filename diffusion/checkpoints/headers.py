@@ -66,9 +66,7 @@ def read_floats(header: Header, key: str) -> array[float]:
         raise HeaderError(
             header.path, found, expected="a small tensor of numbers", cure="The file is unusual; check it."
         )
-    with header.path.open("rb") as file:
-        file.seek(header.data_start + info.begin)
-        data = file.read(info.end - info.begin)
+    data = read_bytes(header, key)
     if info.dtype == "BF16":  # the upper half of a float32
         data = b"".join(b"\0\0" + data[i : i + 2] for i in range(0, len(data), 2))
     elif info.dtype == "F8_E5M2":  # the upper half of a float16

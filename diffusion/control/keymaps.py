@@ -16,11 +16,15 @@ STABILITY_MARK = "transformer_blocks.0.attn.qkv.weight"
 CONTROL_TYPE = "control_type"
 """Where that layout says what the pictures of its network show, as a number."""
 
-HINT_BLOCK = (
-    ("input_hint_block.conv_in", "input_hint_block.0"),
-    *((f"input_hint_block.blocks.{n}", f"input_hint_block.{2 * (n + 1)}") for n in range(HINT_CONVOLUTIONS)),
-    ("input_hint_block.conv_out", f"input_hint_block.{2 * (HINT_CONVOLUTIONS + 1)}"),
-)
+
+def _hint_modules(ours: str, inner: int) -> Iterator[tuple[str, str]]:
+    """Yields the convolutions that see pixels, so many of them between the first and the last."""
+    yield f"{ours}.conv_in", "input_hint_block.0"
+    yield from ((f"{ours}.blocks.{n}", f"input_hint_block.{2 * (n + 1)}") for n in range(inner))
+    yield f"{ours}.conv_out", f"input_hint_block.{2 * (inner + 1)}"
+
+
+HINT_BLOCK = tuple(_hint_modules("input_hint_block", HINT_CONVOLUTIONS))
 """The convolutions by which XLabs' networks see pixels, as diffusers names them and as XLabs does."""
 
 _UNUSED = (CONTROL_TYPE, "pos_embed.")  # of Stability AI's layout: what no network takes
@@ -78,11 +82,7 @@ def _control_net_modules(spec: ControlNetSpec) -> Iterator[tuple[str, str]]:
     skips = 1 + sum(spec.encoder.res_blocks) + len(spec.encoder.res_blocks) - 1
     yield from ((f"controlnet_down_blocks.{n}", f"zero_convs.{n}.0") for n in range(skips))
     yield "controlnet_mid_block", "middle_block_out.0"
-    inner = 2 * (len(spec.hint_widths) - 1)
-    hint = "controlnet_cond_embedding"
-    yield f"{hint}.conv_in", "input_hint_block.0"
-    yield from ((f"{hint}.blocks.{n}", f"input_hint_block.{2 * (n + 1)}") for n in range(inner))
-    yield f"{hint}.conv_out", f"input_hint_block.{2 * (inner + 1)}"
+    yield from _hint_modules("controlnet_cond_embedding", 2 * (len(spec.hint_widths) - 1))
 
 
 def _t2i_adapter_modules(spec: T2IAdapterSpec) -> Iterator[tuple[str, str]]:

@@ -34,17 +34,13 @@ def read_control_net(
     """
     for prefix in CONTROL_NET_PREFIXES:
         shapes = find_shapes(headers, prefix)
-        if LORA_MARK in shapes:
-            hint = _found(
-                whole := whole_shapes(shapes), [f"input_hint_block.{2 * n}.weight" for n in range(len(shapes))]
-            )
-            return prefix, replace(_control_net_spec(whole, hint, name, config), lora=True)
-        if "zero_convs.0.0.weight" in shapes:
-            hint = [f"input_hint_block.{2 * n}.weight" for n in range(len(shapes))]
-            return prefix, _control_net_spec(shapes, _found(shapes, hint), name, config)
+        if (lora := LORA_MARK in shapes) or "zero_convs.0.0.weight" in shapes:
+            whole = whole_shapes(shapes) if lora else shapes
+            hint = takewhile(whole.__contains__, (f"input_hint_block.{2 * n}.weight" for n in count()))
+            return prefix, replace(_control_net_spec(whole, list(hint), name, config), lora=lora)
         if "controlnet_cond_embedding.conv_in.weight" in shapes:
             blocks = (f"controlnet_cond_embedding.blocks.{n}.weight" for n in count())
-            inner = list(takewhile(shapes.__contains__, blocks))
+            inner = takewhile(shapes.__contains__, blocks)
             names = ["controlnet_cond_embedding.conv_in.weight", *inner, "controlnet_cond_embedding.conv_out.weight"]
             return prefix, _control_net_spec(shapes, names, name, config)
     return None
@@ -180,7 +176,3 @@ def _width(shapes: Shapes, key: str, side: int = 0) -> int:
     if len(shape := shapes.get(key, ())) != 4:
         raise StructureError(f"{key!r} has the shape {list(shape)}, not 4 dimensions")
     return shape[side]
-
-
-def _found(shapes: Shapes, names: Sequence[str]) -> list[str]:
-    return list(takewhile(shapes.__contains__, names))

@@ -25,21 +25,23 @@ def vae_layout(spec: VaeSpec) -> Shapes | None:
 
 
 def _kl(spec: KLSpec) -> Iterator[Entry]:
-    latent = spec.latent_channels
-    yield from _halves(spec, spec.widths, spec.attention, latent, moments=2 * latent)
-    if spec.quant_convs:
-        yield from conv("quant_conv", 2 * latent, 2 * latent, kernel=1)
-        yield from conv("post_quant_conv", latent, latent, kernel=1)
+    yield from _normal(spec, spec.widths, spec.attention, spec.latent_channels)
 
 
 def _patched(spec: PatchedKLSpec) -> Iterator[Entry]:
-    latent = spec.latent_channels // PATCH**2
-    yield from _halves(spec, spec.decoder_widths, (), latent, moments=2 * latent)
+    yield from _normal(spec, spec.decoder_widths, (), spec.latent_channels // PATCH**2)
+    yield from ((name, (spec.latent_channels,)) for name in STATISTICS)
+    yield "bn.num_batches_tracked", ()
+
+
+def _normal(
+    spec: KLSpec | PatchedKLSpec, decoder_widths: tuple[int, ...], attention: tuple[bool, ...], latent: int
+) -> Iterator[Entry]:
+    """Encoder and decoder of latents near a normal distribution, of which the encoder tells a mean and a variance each."""
+    yield from _halves(spec, decoder_widths, attention, latent, moments=2 * latent)
     if spec.quant_convs:
         yield from conv("quant_conv", 2 * latent, 2 * latent, kernel=1)
         yield from conv("post_quant_conv", latent, latent, kernel=1)
-    yield from ((name, (spec.latent_channels,)) for name in STATISTICS)
-    yield "bn.num_batches_tracked", ()
 
 
 def _vq(spec: VQSpec) -> Iterator[Entry]:
