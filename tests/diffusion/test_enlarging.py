@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDPMScheduler,
     EulerDiscreteScheduler,
     StableDiffusionUpscalePipeline,
@@ -30,7 +29,6 @@ from latentgraph.diffusion.levels.space_spec import DiscreteLevels
 from latentgraph.diffusion.model import Guider, Model
 from latentgraph.diffusion.networks.memory import WeightMemory
 from latentgraph.diffusion.networks.token_merging import merge_tokens
-from latentgraph.diffusion.samplers.noise import initial_noise
 from latentgraph.diffusion.sampling.conditions import show_small_picture
 from latentgraph.diffusion.sampling.extra_channels import extra_channels
 from latentgraph.diffusion.sampling.guidance import ClassifierFree
@@ -38,7 +36,7 @@ from latentgraph.diffusion.sampling.network_inputs import network_inputs
 from latentgraph.diffusion.sampling.run import sample_guided
 from latentgraph.diffusion.types import Condition, Image, Latent, Noise, Sampler, Sigmas, SmallPicture
 
-from .unets import SEED, filled, opened, text
+from .unets import SEED, filled, first_latents, kl, opened, text
 
 LEVELS = {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
 
@@ -51,9 +49,9 @@ def euler() -> EulerDiscreteScheduler:
     return scheduler
 
 
-def x4_pipeline(unet: Any, vae: Any) -> StableDiffusionUpscalePipeline:
+def x4_pipeline(tiny: ModuleType, unet: Any) -> StableDiffusionUpscalePipeline:
     pipeline = StableDiffusionUpscalePipeline(
-        vae=vae,
+        vae=kl(tiny, levels=3, scaling_factor=0.08333),
         unet=unet,
         text_encoder=None,
         tokenizer=None,
@@ -62,19 +60,6 @@ def x4_pipeline(unet: Any, vae: Any) -> StableDiffusionUpscalePipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def kl(tiny: ModuleType) -> AutoencoderKL:
-    """An autoencoder of 4 pixels a cell."""
-    down, up = ("DownEncoderBlock2D",) * 3, ("UpDecoderBlock2D",) * 3
-    network = AutoencoderKL(
-        block_out_channels=(32,) * 3,
-        down_block_types=down,
-        up_block_types=up,
-        latent_channels=4,
-        scaling_factor=0.08333,
-    )
-    return filled(tiny, network, gain=1.0)  # type: ignore[no-any-return]
 
 
 def picture() -> Image:
@@ -86,9 +71,7 @@ def enlarged_by_diffusers(pipeline: StableDiffusionUpscalePipeline, level: int) 
         image=picture().pixels.movedim(-1, 1),
         prompt_embeds=text(64, 1).entries[0].embedding,
         negative_prompt_embeds=text(64, 2).entries[0].embedding,
-        latents=initial_noise(torch.Size((1, 4, 8, 16)), SEED)
-        * pipeline.scheduler.sigmas[0]
-        / pipeline.scheduler.init_noise_sigma,
+        latents=first_latents(pipeline.scheduler, (1, 4, 8, 16)),
         noise_level=level,
         num_inference_steps=4,
         guidance_scale=5.0,
@@ -125,8 +108,8 @@ def test_the_x4_upscaler_enlarges_as_diffusers_pipeline_does(tiny: ModuleType, t
     assert spec.levels == DiscreteLevels(beta_start=0.0001, beta_end=0.02)
     assert (spec.latent.scale, spec.latent.downscale, checkpoint.vae.spec.downscale) == (0.08333, 4, 4)
     with checkpoint.model.weights.use() as unet:
-        expected = enlarged_by_diffusers(x4_pipeline(unet, kl(tiny)), level=105)
-        expected_other = enlarged_by_diffusers(x4_pipeline(unet, kl(tiny)), level=35)
+        expected = enlarged_by_diffusers(x4_pipeline(tiny, unet), level=105)
+        expected_other = enlarged_by_diffusers(x4_pipeline(tiny, unet), level=35)
     torch.testing.assert_close(enlarged(checkpoint.model, 105 / 350), expected, atol=2e-4, rtol=1e-3)
     torch.testing.assert_close(enlarged(checkpoint.model, 35 / 350), expected_other, atol=2e-4, rtol=1e-3)
     assert not torch.allclose(expected, expected_other, atol=1e-2)
@@ -147,7 +130,7 @@ def test_an_x4_folder_of_diffusers_enlarges_as_its_pipeline_does(tiny: ModuleTyp
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )
-    pipeline = x4_pipeline(filled(tiny, unet), kl(tiny))
+    pipeline = x4_pipeline(tiny, filled(tiny, unet))
     pipeline.save_pretrained(tmp_path / "x4")
     checkpoint = open_checkpoint(tmp_path / "x4", WeightMemory(precision="fp32"))
     assert checkpoint.model.spec.family == "sd-x4-upscaler"
@@ -244,15 +227,7 @@ def test_the_published_x4_upscaler_is_described_at_its_true_size_in_both_layouts
     assert unet_layout(network) == shapes
     # The innermost level is as wide as text, and attends to the picture; the outermost does not attend at all.
     assert (network.text_alone, network.heads) == ((False, True, True, False), (8, 8, 8, 8))
-    layout = tiny.UNetLayout(
-        *(256, (1, 2, 2, 4), (2,) * 4, (0, 0, *[1] * 6), (0, 0, 0, *[1] * 9), 1),
-        context=1024,
-        linear=True,
-        in_channels=7,
-        text_alone=(True, True, True, False),
-        classes=1000,
-    )
-    single = {tiny.UNET + key: shape for key, shape in tiny.unet_shapes(layout).items()}
+    single = {tiny.UNET + key: shape for key, shape in tiny.unet_shapes(tiny.PUBLISHED_X4).items()}
     assert describe(tiny.write_skeleton(tmp_path / "x4.safetensors", single)).model.network == network
 
 

@@ -118,9 +118,14 @@ def test_a_gguf_file_of_qwen3_reads_prompts_with_its_own_tokenizer(
         "tokenizer.ggml.merges": strings(),
     }
     (tmp_path / "qwen3.gguf").write_bytes(File(entries, values).packed())
-    clip = open_text([tmp_path / "qwen3.gguf"], WeightMemory(precision="exact"))
-    assert [(key, file.path.name) for key, file in clip.tokenizers] == [("qwen3", "qwen3.gguf")]
-    wanted = open_text([folder / "qwen3.safetensors"], WeightMemory(precision="exact"))
+    check_own_tokenizer("qwen3", tmp_path / "qwen3.gguf", folder)
+
+
+def check_own_tokenizer(key: str, file: Path, folder: Path) -> None:
+    """Checks that an encoder reads prompts with the tokenizer in its file as with the one beside the folder's."""
+    clip = open_text([file], WeightMemory(precision="exact"))
+    assert [(key, kept.path.name) for key, kept in clip.tokenizers] == [(key, file.name)]
+    wanted = open_text([folder / f"{key}.safetensors"], WeightMemory(precision="exact"))
     found, expected = (encode_prompt(each, PROMPT).conditioning.entries[0].embedding for each in (clip, wanted))
     assert torch.equal(found, expected)
 
@@ -150,11 +155,7 @@ def test_a_mistral_with_its_tokenizer_among_its_weights_needs_no_other_file(
     save_file(
         weights | {"tekken_model": torch.frombuffer(bytearray(kept), dtype=torch.uint8)}, tmp_path / "text.safetensors"
     )
-    clip = open_text([tmp_path / "text.safetensors"], WeightMemory(precision="exact"))
-    assert [(key, file.path.name) for key, file in clip.tokenizers] == [("mistral", "text.safetensors")]
-    wanted = open_text([folder / "mistral.safetensors"], WeightMemory(precision="exact"))
-    found, expected = (encode_prompt(each, PROMPT).conditioning.entries[0].embedding for each in (clip, wanted))
-    assert torch.equal(found, expected)
+    check_own_tokenizer("mistral", tmp_path / "text.safetensors", folder)
 
 
 def test_a_longer_prompt_is_not_cut(folder: Path) -> None:

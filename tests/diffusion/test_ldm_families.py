@@ -15,8 +15,6 @@ from diffusers import (
     LDMPipeline,
     LDMTextToImagePipeline,
     UNet2DConditionModel,
-    UNet2DModel,
-    VQModel,
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from safetensors.torch import save_file
@@ -50,32 +48,7 @@ from latentgraph.diffusion.types import (
     Sigmas,
 )
 
-from .unets import BETAS, SEED, filled, kl, ldm_unet, noise, opened, write_folder
-
-
-def plain_unet(tiny: ModuleType, **options: Any) -> UNet2DModel:
-    return filled(  # type: ignore[no-any-return]
-        tiny,
-        UNet2DModel(
-            sample_size=16,
-            in_channels=3,
-            out_channels=3,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=32,
-            **options,
-        ),
-    )
-
-
-def vq(tiny: ModuleType) -> VQModel:
-    down, up = ("DownEncoderBlock2D",) * 3, ("UpDecoderBlock2D",) * 3
-    network = VQModel(
-        block_out_channels=(32,) * 3, down_block_types=down, up_block_types=up, num_vq_embeddings=32, scaling_factor=0.7
-    )
-    return filled(tiny, network, gain=1.0)  # type: ignore[no-any-return]
+from .unets import BETAS, SEED, filled, kl, ldm_unet, noise, opened, plain_unet, vq, write_folder
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -83,7 +56,7 @@ def test_unconditional_latent_diffusion_makes_diffusers_picture(tiny: ModuleType
     ddim = DDIMScheduler(
         beta_start=0.0015, beta_end=0.0205, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
-    parts = {"unet": plain_unet(tiny), "vqvae": vq(tiny), "scheduler": ddim}
+    parts = {"unet": plain_unet(tiny), "vqvae": vq(tiny, scaling_factor=0.7), "scheduler": ddim}
     folder = write_folder(tmp_path / "ldm", "LDMPipeline", **parts)
     pipeline = LDMPipeline(**parts)
     pipeline.set_progress_bar_config(disable=True)
@@ -111,7 +84,7 @@ def test_unconditional_latent_diffusion_makes_diffusers_picture(tiny: ModuleType
 
 
 def test_an_empty_latent_has_the_cells_of_the_model_that_samples(tiny: ModuleType, tmp_path: Path) -> None:
-    parts = {"unet": plain_unet(tiny), "vqvae": vq(tiny), "scheduler": DDIMScheduler()}
+    parts = {"unet": plain_unet(tiny), "vqvae": vq(tiny, scaling_factor=0.7), "scheduler": DDIMScheduler()}
     checkpoint = opened(write_folder(tmp_path / "ldm", "LDMPipeline", **parts))
     assert checkpoint.vae is not None
     nothing = empty(checkpoint.model.spec.context_width)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, LDMSuperResolutionPipeline, UNet2DModel, VQModel
+from diffusers import DDIMScheduler, LDMSuperResolutionPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
@@ -29,7 +29,7 @@ from latentgraph.diffusion.text.encoding import encode_prompt
 from latentgraph.diffusion.text.segments import encode_segments
 from latentgraph.diffusion.types import Condition, Conditioning, Image, Latent, Mask, Noise, Sampler, Sigmas
 
-from .unets import SEED, filled, ldm_unet, noise, opened, write_folder
+from .unets import SEED, ldm_unet, noise, opened, plain_unet, vq, write_folder
 
 
 def ddim(last_beta: float) -> DDIMScheduler:
@@ -104,18 +104,7 @@ def test_with_nothing_to_keep_everything_is_made(tiny: ModuleType, tmp_path: Pat
 
 @pytest.mark.filterwarnings("ignore")
 def test_super_resolution_of_latent_diffusion_makes_diffusers_picture(tiny: ModuleType, tmp_path: Path) -> None:
-    unet = UNet2DModel(
-        in_channels=6,
-        out_channels=3,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=32,
-    )
-    down, up = ("DownEncoderBlock2D",) * 3, ("UpDecoderBlock2D",) * 3
-    vq = VQModel(block_out_channels=(32,) * 3, down_block_types=down, up_block_types=up, num_vq_embeddings=32)
-    parts = {"unet": filled(tiny, unet), "vqvae": filled(tiny, vq, gain=1.0), "scheduler": ddim(0.0155)}
+    parts = {"unet": plain_unet(tiny, in_channels=6), "vqvae": vq(tiny), "scheduler": ddim(0.0155)}
     pipeline = LDMSuperResolutionPipeline(**parts)
     pipeline.set_progress_bar_config(disable=True)
     small = picture(8, 16)

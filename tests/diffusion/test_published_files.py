@@ -136,7 +136,7 @@ CHECKPOINTS: dict[str, Row] = {
         lambda b: (
             sd2(b)
             | {
-                UNET: b.tiny.unet_shapes(b.x4),
+                UNET: b.tiny.unet_shapes(b.tiny.PUBLISHED_X4),
                 "first_stage_model.": b.tiny.vae_shapes(128, (1, 2, 4), 2),
                 "low_scale_model.": b.published.schedule(),
             }

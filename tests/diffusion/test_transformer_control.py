@@ -156,6 +156,19 @@ def run(model: Model, sigmas: Tensor, positive: Conditioning, cfg: float = 1.0, 
     return to_model_space(result.latent.samples, model.spec.latent)
 
 
+def sd3_pipeline(kind: Any, controlnet: Path, model: Model, tiny_dits: ModuleType) -> Any:
+    """A pipeline of diffusers with the network and the autoencoder that `model` has, and a ControlNet of a folder."""
+    network = tiny_dits.vae()
+    network.register_to_config(scaling_factor=model.spec.latent.scale, shift_factor=model.spec.latent.shift)
+    pipeline = kind(
+        transformer=tiny_dits.network(tiny_dits.SPECS["SD3"]), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=network, text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, text_encoder_3=None,
+        tokenizer_3=None, controlnet=SD3ControlNetModel.from_pretrained(controlnet, low_cpu_mem_usage=False),
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 @pytest.mark.parametrize("net", ["SD3", "SD3 with pooled text", "SD3.5 large blur", *CONTROL_TYPES])
 def test_sd3_is_steered_as_by_diffusers(
     net: str,
@@ -167,16 +180,8 @@ def test_sd3_is_steered_as_by_diffusers(
 ) -> None:
     model, vae = opened["SD3"].model, opened["SD3"].vae
     assert vae is not None
-    network = tiny_dits.vae()
-    network.register_to_config(scaling_factor=model.spec.latent.scale, shift_factor=model.spec.latent.shift)
-    pipeline = StableDiffusion3ControlNetPipeline(
-        transformer=tiny_dits.network(tiny_dits.SPECS["SD3"]), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=network, text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, text_encoder_3=None,
-        tokenizer_3=None, controlnet=SD3ControlNetModel.from_pretrained(
-            nets["SD3.5 large blur" if net in CONTROL_TYPES else net], low_cpu_mem_usage=False
-        ),
-    )  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
+    folder = nets["SD3.5 large blur" if net in CONTROL_TYPES else net]
+    pipeline = sd3_pipeline(StableDiffusion3ControlNetPipeline, folder, model, tiny_dits)
     if "large" in net:
         add_at_the_end(pipeline)
     gain, offset = SHOWN.get(net, (2.0, -1.0))
@@ -231,15 +236,7 @@ def test_sd3_repaints_as_by_diffusers(
 ) -> None:
     model, vae = opened["SD3"].model, opened["SD3"].vae
     assert vae is not None
-    network = tiny_dits.vae()
-    network.register_to_config(scaling_factor=model.spec.latent.scale, shift_factor=model.spec.latent.shift)
-    pipeline = StableDiffusion3ControlNetInpaintingPipeline(
-        transformer=tiny_dits.network(tiny_dits.SPECS["SD3"]), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=network, text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None, text_encoder_3=None,
-        tokenizer_3=None,
-        controlnet=SD3ControlNetModel.from_pretrained(nets["SD3 inpainting"], low_cpu_mem_usage=False),
-    )  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = sd3_pipeline(StableDiffusion3ControlNetInpaintingPipeline, nets["SD3 inpainting"], model, tiny_dits)
     positive, negative = prompt(model, 10), prompt(model, 20)
     mask = torch.zeros(1, HEIGHT, WIDTH)
     mask[:, 16:32, 24:56] = 1.0

@@ -79,6 +79,14 @@ X4 = UNetLayout(
     text_alone=(True, True, False),
     classes=1000,
 )
+PUBLISHED_X4 = UNetLayout(  # x4-upscaler-ema, whose outermost level does not attend at all
+    *(256, (1, 2, 2, 4), (2,) * 4, (0, 0, *[1] * 6), (0, 0, 0, *[1] * 9), 1),
+    context=1024,
+    linear=True,
+    in_channels=7,
+    text_alone=(True, True, True, False),
+    classes=1000,
+)
 REFERENCE = UNetLayout(32, (1, 2, 2, 2), (1,) * 4, (1, 1, 1, 0), (1,) * 6 + (0, 0), 1, context=24, linear=False)
 
 

@@ -12,6 +12,8 @@ import torch
 from diffusers import (
     AutoencoderKL,
     EulerDiscreteScheduler,
+    UNet2DModel,
+    VQModel,
 )
 from torch import Tensor
 from torch.nn import functional
@@ -59,12 +61,37 @@ def write_folder(path: Path, pipeline: str, **parts: Any) -> Path:
     return path
 
 
-def kl(tiny: ModuleType) -> AutoencoderKL:
-    down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
-    network = AutoencoderKL(
-        block_out_channels=(32,) * 4, down_block_types=down, up_block_types=up, layers_per_block=1, latent_channels=4
+def kl(tiny: ModuleType, levels: int = 4, **options: Any) -> AutoencoderKL:
+    return filled(tiny, AutoencoderKL(**_levels(levels), latent_channels=4, **options), gain=1.0)  # type: ignore[no-any-return]
+
+
+def vq(tiny: ModuleType, **options: Any) -> VQModel:
+    """An autoencoder of 4 pixels a cell, with a codebook."""
+    return filled(tiny, VQModel(**_levels(3), num_vq_embeddings=32, **options), gain=1.0)  # type: ignore[no-any-return]
+
+
+def _levels(number: int) -> dict[str, tuple[Any, ...]]:
+    return {
+        "block_out_channels": (32,) * number,
+        "down_block_types": ("DownEncoderBlock2D",) * number,
+        "up_block_types": ("UpDecoderBlock2D",) * number,
+    }
+
+
+def plain_unet(tiny: ModuleType, in_channels: int = 3, **options: Any) -> UNet2DModel:
+    """A UNet that attends to nothing but the picture."""
+    network = UNet2DModel(
+        sample_size=16,
+        in_channels=in_channels,
+        out_channels=3,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=32,
+        **options,
     )
-    return filled(tiny, network, gain=1.0)  # type: ignore[no-any-return]
+    return filled(tiny, network)  # type: ignore[no-any-return]
 
 
 def euler(steps: int) -> EulerDiscreteScheduler:

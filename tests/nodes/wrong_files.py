@@ -74,16 +74,11 @@ def write_files(folder: Path, tiny: ModuleType, tiny_dits: ModuleType) -> None:
     model("sd2", below(UNET, unets["SD2.x 4ch"]) | below(VAE, vae) | below("cond_stage_model.model.", clip_h))
     sdxl_text = below("conditioner.embedders.0.transformer.", text_l) | below("conditioner.embedders.1.model.", clip_g)
     model("sdxl", below(UNET, unets["SDXL base"]) | below(VAE, vae) | sdxl_text)
-    x4 = tiny.UNetLayout(
-        *(256, (1, 2, 2, 4), (2,) * 4, (0, 0, *[1] * 6), (0, 0, 0, *[1] * 9), 1),
-        context=1024,
-        linear=True,
-        in_channels=7,
-        text_alone=(True, True, True, False),
-        classes=1000,
-    )
     finer = tiny.vae_shapes(128, (1, 2, 4), 2)
-    model("x4", below(UNET, tiny.unet_shapes(x4)) | below(VAE, finer) | below("cond_stage_model.model.", clip_h))
+    model(
+        "x4",
+        below(UNET, tiny.unet_shapes(tiny.PUBLISHED_X4)) | below(VAE, finer) | below("cond_stage_model.model.", clip_h),
+    )
     model("sd1_lying_weight", sd1 | {f"{UNET}input_blocks.5.0.out_layers.3.weight": (640, 320, 3, 3)})
     model(
         "sd1_lying_text", sd1 | {"cond_stage_model.transformer.text_model.encoder.layers.3.mlp.fc2.weight": (768, 768)}
